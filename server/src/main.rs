@@ -1,0 +1,3 @@
+//! The `sarsen` binary.
+
+fn main() {}
