@@ -1,1 +1,5 @@
 //! One node's engine.
+
+pub mod error;
+
+pub use error::{Error, Result};
