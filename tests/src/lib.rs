@@ -1,1 +1,10 @@
-//! Whole-system checks.
+//! Whole-system tests and what they are made of: real processes, a client, a wire encoder of its own.
+//!
+//! The encoder and the client share no code with the database. A mistake would otherwise be made twice and cancel out.
+
+pub mod client;
+pub mod peers;
+pub mod process;
+pub mod random;
+pub mod until;
+pub mod wire;

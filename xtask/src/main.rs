@@ -1,3 +1,56 @@
-//! The developer commands.
+//! The developer's commands: `cargo xtask <command>`, one for each thing that is done to this repository.
 
-fn main() {}
+mod deny;
+mod fuzz;
+mod peers;
+mod process;
+mod promqltest;
+mod tally;
+mod test;
+mod tidy;
+mod workspace;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "The developer's commands")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs every test, fetching what they need; the last line is `N passed, N failed`
+    Test(test::Options),
+    /// Runs PromQL test scripts against the engine and prints, per file, passed of total
+    Promqltest(promqltest::Options),
+    /// Fuzzes the decoders of outside bytes (all targets, or those named)
+    Fuzz(fuzz::Options),
+    /// Checks the house rules: layers, purity, file sizes, documents
+    Tidy,
+    /// Checks licences, sources and bans of all dependencies with cargo-deny
+    Deny(deny::Options),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Test(options) => test::run(&options),
+        Command::Promqltest(options) => promqltest::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
+        Command::Tidy => tidy::run(),
+        Command::Deny(options) => deny::run(&options),
+    }
+}

@@ -1,0 +1,5 @@
+//! Tests of the whole system: the release binary as a process, and the programs that it works with.
+//!
+//! `cargo xtask test` builds the binary and fetches the programs.
+
+mod start;
