@@ -47,9 +47,7 @@ impl From<Error> for model::Error {
             Error::Disk(disk::Error::Corrupt { path, offset, what }) => {
                 model::Error::Corrupt { path, offset, what }
             }
-            Error::Disk(failed @ disk::Error::Failed { .. }) => {
-                model::Error::ReadOnly { reason: failed.to_string() }
-            }
+            Error::Disk(other) => model::Error::ReadOnly { reason: other.to_string() },
         }
     }
 }
