@@ -1,9 +1,10 @@
 //! Label matchers.
 
+use regex_automata::dfa::{StartKind, dense};
 use regex_automata::meta::Regex;
 use regex_syntax::ast::{self, Ast};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// How a matcher compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,10 +117,16 @@ pub struct Anchored {
     regex: Regex,
     /// All strings that match, when these are few: `a|b|c`.
     literals: Option<Vec<String>>,
+    /// Built when an index first asks for it.
+    dfa: OnceLock<Option<dense::DFA<Vec<u32>>>>,
 }
 
 /// Compiled size above which an expression is refused.
 const REGEX_BYTES_MAX: usize = 10 << 20;
+
+/// Size above which an expression has no table of states. Most have a few kilobytes; what explodes is matched value by
+/// value instead.
+const DFA_BYTES_MAX: usize = 1 << 20;
 
 impl Anchored {
     /// Compiles `pattern`.
@@ -132,7 +139,7 @@ impl Anchored {
             .build(&pattern)
             .map_err(|e| RegexError(e.to_string()))?;
         let literals = literals(&pattern);
-        Ok(Anchored { pattern, regex, literals })
+        Ok(Anchored { pattern, regex, literals, dfa: OnceLock::new() })
     }
 
     /// Whether the whole of `value` matches.
@@ -146,6 +153,19 @@ impl Anchored {
     /// The rewritten expression, with anchors, for building other automata from it.
     pub fn pattern(&self) -> &str {
         &self.pattern
+    }
+
+    /// The expression as a table of states, for walking it over an index; `None` if that would be too large. A string
+    /// matches if the end-of-input transition of its last state leads to a match state.
+    pub fn dfa(&self) -> Option<&dense::DFA<Vec<u32>>> {
+        let build = || {
+            let config = dense::Config::new()
+                .start_kind(StartKind::Anchored)
+                .dfa_size_limit(Some(DFA_BYTES_MAX))
+                .determinize_size_limit(Some(4 * DFA_BYTES_MAX));
+            dense::Builder::new().configure(config).build(&self.pattern).ok()
+        };
+        self.dfa.get_or_init(build).as_ref()
     }
 
     /// Every string that matches, sorted, when the expression is only alternatives of plain text.
