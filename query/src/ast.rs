@@ -21,6 +21,48 @@ pub struct Expr {
     pub span: Span,
 }
 
+impl Expr {
+    /// Type of the value.
+    pub fn value_type(&self) -> ValueType {
+        match &self.kind {
+            Kind::Number(_) => ValueType::Scalar,
+            Kind::String(_) => ValueType::String,
+            Kind::Paren(inner) | Kind::Unary(_, inner) => inner.value_type(),
+            Kind::Binary(node) => match (node.lhs.value_type(), node.rhs.value_type()) {
+                (ValueType::Scalar, ValueType::Scalar) => ValueType::Scalar,
+                _ => ValueType::Vector,
+            },
+            Kind::Aggregate(_) | Kind::Vector(_) => ValueType::Vector,
+            Kind::Call(call) => call.function.returns,
+            Kind::Matrix(_) | Kind::Subquery(_) => ValueType::Matrix,
+        }
+    }
+
+    /// The expressions directly below, in the order of the text.
+    pub fn children(&self) -> Vec<&Expr> {
+        match &self.kind {
+            Kind::Number(_) | Kind::String(_) | Kind::Vector(_) | Kind::Matrix(_) => Vec::new(),
+            Kind::Paren(inner) | Kind::Unary(_, inner) => vec![inner],
+            Kind::Binary(node) => vec![&node.lhs, &node.rhs],
+            Kind::Aggregate(node) => node.param.iter().chain([&node.expr]).collect(),
+            Kind::Call(call) => call.args.iter().collect(),
+            Kind::Subquery(node) => vec![&node.expr],
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn children_mut(&mut self) -> Vec<&mut Expr> {
+        match &mut self.kind {
+            Kind::Number(_) | Kind::String(_) | Kind::Vector(_) | Kind::Matrix(_) => Vec::new(),
+            Kind::Paren(inner) | Kind::Unary(_, inner) => vec![inner],
+            Kind::Binary(node) => vec![&mut node.lhs, &mut node.rhs],
+            Kind::Aggregate(node) => node.param.iter_mut().chain([&mut node.expr]).collect(),
+            Kind::Call(call) => call.args.iter_mut().collect(),
+            Kind::Subquery(node) => vec![&mut node.expr],
+        }
+    }
+}
+
 /// The kinds of nodes.
 #[derive(Clone, Debug)]
 pub enum Kind {
@@ -66,6 +108,16 @@ impl ValueType {
             ValueType::Scalar => "scalar",
             ValueType::Vector => "instant vector",
             ValueType::Matrix => "range vector",
+            ValueType::String => "string",
+        }
+    }
+
+    /// As in the HTTP API and some of Prometheus's messages: `vector`, `matrix`.
+    pub fn internal(self) -> &'static str {
+        match self {
+            ValueType::Scalar => "scalar",
+            ValueType::Vector => "vector",
+            ValueType::Matrix => "matrix",
             ValueType::String => "string",
         }
     }

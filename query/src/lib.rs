@@ -6,6 +6,7 @@
 pub mod ast;
 pub mod engine;
 pub mod parser;
+mod print;
 pub mod signature;
 
 pub use engine::{Answer, Engine, Error, Options, Params, Point, Value};
