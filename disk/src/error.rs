@@ -27,19 +27,47 @@ pub enum Error {
         what: String,
     },
     /// An earlier write or fsync of this log failed: nothing more can be acknowledged through it.
-    #[error("{} failed earlier ({reason}) and takes no more writes; restart on a healthy disk", path.display())]
+    #[error("{} takes no more writes ({reason}); restart on a healthy disk with free space", path.display())]
     Failed {
         /// The log's folder.
         path: PathBuf,
         /// The first failure.
         reason: String,
+        /// Whether that was for want of space.
+        full: bool,
+    },
+    /// A bound that keeps memory bounded.
+    #[error("{name} is {max} bytes and {got} were asked for; commit and try again, or split the record")]
+    Limit {
+        /// The bound.
+        name: &'static str,
+        /// Its value.
+        max: u64,
+        /// What was asked for.
+        got: u64,
+    },
+    /// Intact bytes of a format that this program is too old for.
+    #[error("{} has format version {found} and this program reads up to {known}; start a newer one", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The version it has.
+        found: u32,
+        /// The highest version known.
+        known: u32,
     },
 }
 
 impl Error {
     /// Whether the disk is full.
     pub fn is_full(&self) -> bool {
-        matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::QuotaExceeded)
+        match self {
+            Error::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Error::Failed { full, .. } => *full,
+            _ => false,
+        }
     }
 
     /// Whether the file or folder is not there.

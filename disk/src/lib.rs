@@ -4,7 +4,10 @@
 //! [`log`] is what the write-ahead log and the Raft log are made of.
 
 pub mod error;
+pub mod log;
+pub mod real;
 pub mod vfs;
 
 pub use error::Error;
+pub use real::RealVfs;
 pub use vfs::{Entry, File, Mapped, OpenMode, Space, Vfs};
