@@ -5,9 +5,16 @@
 
 use crate::varint;
 use std::cmp::Ordering;
+use std::ops::RangeInclusive;
 
 /// The schema number of histograms with custom bucket bounds.
 pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;
+
+/// The schemas of histograms with exponential bucket bounds.
+pub const EXPONENTIAL_SCHEMAS: RangeInclusive<i32> = -4..=8;
+
+/// Schemas that are set aside for exponential buckets. Those above [`EXPONENTIAL_SCHEMAS`] can be brought down to it.
+pub const RESERVED_SCHEMAS: RangeInclusive<i32> = -9..=52;
 
 /// One native histogram sample.
 #[derive(Clone, Debug, PartialEq)]
@@ -222,6 +229,306 @@ impl Histogram {
         };
         Some((histogram, input.0))
     }
+}
+
+/// Why a histogram contradicts itself. The texts are those that Prometheus's receiver answers with.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Invalid {
+    /// A schema that nobody has defined.
+    #[error(
+        "histogram has an unknown schema, which must be between -9 and 52 for exponential buckets, or -53 for custom buckets, got schema {0}"
+    )]
+    UnknownSchema(i32),
+    /// A schema below the supported ones.
+    #[error(
+        "histogram has an invalid schema, which must be between -4 and 8 for exponential buckets, or -53 for custom buckets, got schema {0}"
+    )]
+    InvalidSchema(i32),
+    /// Exponential buckets with custom bounds.
+    #[error("histogram with exponential schema must not have custom bounds")]
+    ExponentialWithBounds,
+    /// A gap backwards.
+    #[error(
+        "{side}: span number {number} with offset {offset}: histogram has a span whose offset is negative"
+    )]
+    NegativeOffset {
+        /// `positive side`, `negative side` or `custom buckets`.
+        side: &'static str,
+        /// Counted from 1.
+        number: usize,
+        /// As given.
+        offset: i32,
+    },
+    /// Spans that do not cover the buckets.
+    #[error(
+        "{side}: spans need {need} buckets, have {have} buckets: histogram spans specify different number of buckets than provided"
+    )]
+    SpansMismatch {
+        /// `positive side`, `negative side` or `custom buckets`.
+        side: &'static str,
+        /// Buckets that the spans cover.
+        need: u64,
+        /// Buckets that are there.
+        have: usize,
+    },
+    /// Fewer than nothing in a bucket.
+    #[error(
+        "{side}: bucket number {number} has observation count of {count}: histogram has a bucket whose observation count is negative"
+    )]
+    NegativeBucket {
+        /// `positive side` or `negative side`.
+        side: &'static str,
+        /// Counted from 1.
+        number: usize,
+        /// As given.
+        count: f64,
+    },
+    /// Fewer than nothing in the zero bucket.
+    #[error(
+        "zero bucket has observation count of {0}: histogram has a bucket whose observation count is negative"
+    )]
+    NegativeZero(f64),
+    /// Fewer than no observations.
+    #[error("observation count is {0}: histogram's observation count is negative")]
+    NegativeCount(f64),
+    /// Buckets hold more than was counted, where NaN observations may be in none.
+    #[error(
+        "{found} observations found in buckets, but the Count field is {count}: histogram's observation count should be at least the number of observations found in the buckets"
+    )]
+    CountTooSmall {
+        /// In the buckets.
+        found: u128,
+        /// As given.
+        count: u64,
+    },
+    /// Buckets hold another number than was counted.
+    #[error(
+        "{found} observations found in buckets, but the Count field is {count}: histogram's observation count should equal the number of observations found in the buckets (in absence of NaN)"
+    )]
+    CountMismatch {
+        /// In the buckets.
+        found: u128,
+        /// As given.
+        count: u64,
+    },
+    /// Buckets beyond the last bound.
+    #[error(
+        "custom buckets: only {bounds} custom bounds defined which is insufficient to cover total span length of {need}: histogram custom bounds are too few"
+    )]
+    TooFewBounds {
+        /// As given.
+        bounds: usize,
+        /// What the spans cover, gaps included.
+        need: u64,
+    },
+    /// Bounds out of order.
+    #[error(
+        "custom buckets: previous bound is {previous} and current is {current}: histogram custom bounds must be in strictly increasing order"
+    )]
+    BoundsOrder {
+        /// The bound before.
+        previous: f64,
+        /// The bound that is not greater.
+        current: f64,
+    },
+    /// The last bucket's bound is implied.
+    #[error(
+        "custom buckets: last +Inf bound must not be explicitly defined: histogram custom bounds must be finite"
+    )]
+    InfiniteBound,
+    /// A bound that is no number.
+    #[error("custom buckets: histogram custom bounds must not be NaN")]
+    NanBound,
+    /// Custom buckets have no zero bucket.
+    #[error("custom buckets: must have zero count of 0")]
+    CustomWithZeroCount,
+    /// Custom buckets have no zero bucket.
+    #[error("custom buckets: must have zero threshold of 0")]
+    CustomWithZeroThreshold,
+    /// Custom buckets start at minus infinity by themselves.
+    #[error("custom buckets: must not have negative spans")]
+    CustomWithNegativeSpans,
+    /// Custom buckets start at minus infinity by themselves.
+    #[error("custom buckets: must not have negative buckets")]
+    CustomWithNegativeBuckets,
+}
+
+impl Histogram {
+    /// Whether spans, buckets, bounds and counts agree. Schemas up to 52 pass; [`Histogram::reduce_resolution`] makes
+    /// them fit to be stored.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        let (positive, negative) = match &self.counts {
+            Counts::Integer { positive, negative, .. } => (positive.len(), negative.len()),
+            Counts::Float { positive, negative, .. } => (positive.len(), negative.len()),
+        };
+        match self.schema {
+            CUSTOM_BUCKETS_SCHEMA => self.validate_custom(positive, negative)?,
+            schema if !RESERVED_SCHEMAS.contains(&schema) => return Err(Invalid::UnknownSchema(schema)),
+            schema if schema < *EXPONENTIAL_SCHEMAS.start() => return Err(Invalid::InvalidSchema(schema)),
+            _ => {
+                validate_spans("positive side", &self.positive_spans, positive)?;
+                validate_spans("negative side", &self.negative_spans, negative)?;
+                if !self.custom_values.is_empty() {
+                    return Err(Invalid::ExponentialWithBounds);
+                }
+            }
+        }
+        self.validate_counts()
+    }
+
+    fn validate_counts(&self) -> Result<(), Invalid> {
+        fn sum(side: &'static str, buckets: &[i64]) -> Result<u128, Invalid> {
+            buckets.iter().enumerate().try_fold(0u128, |sum, (i, &count)| match u128::try_from(count) {
+                Ok(count) => Ok(sum + count),
+                Err(_) => Err(Invalid::NegativeBucket { side, number: i + 1, count: count as f64 }),
+            })
+        }
+        let positive_or = |side, buckets: &[f64]| match buckets.iter().position(|c| *c < 0.0) {
+            Some(i) => Err(Invalid::NegativeBucket { side, number: i + 1, count: buckets[i] }),
+            None => Ok(()),
+        };
+        match &self.counts {
+            Counts::Integer { count, zero, positive, negative } => {
+                let found =
+                    sum("negative side", negative)? + sum("positive side", positive)? + u128::from(*zero);
+                let count = *count;
+                if self.sum.is_nan() {
+                    // An observation of NaN is counted and falls into no bucket.
+                    if found > u128::from(count) {
+                        return Err(Invalid::CountTooSmall { found, count });
+                    }
+                } else if found != u128::from(count) {
+                    return Err(Invalid::CountMismatch { found, count });
+                }
+            }
+            // Sums of floats need not agree to the last bit, so they are not compared.
+            Counts::Float { count, zero, positive, negative } => {
+                positive_or("negative side", negative)?;
+                positive_or("positive side", positive)?;
+                if *zero < 0.0 {
+                    return Err(Invalid::NegativeZero(*zero));
+                }
+                if *count < 0.0 {
+                    return Err(Invalid::NegativeCount(*count));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_custom(&self, positive: usize, negative: usize) -> Result<(), Invalid> {
+        let mut previous = f64::NEG_INFINITY;
+        for &current in &self.custom_values {
+            if current.is_nan() {
+                return Err(Invalid::NanBound);
+            }
+            if current <= previous {
+                return Err(Invalid::BoundsOrder { previous, current });
+            }
+            previous = current;
+        }
+        if previous == f64::INFINITY {
+            return Err(Invalid::InfiniteBound);
+        }
+        let side = "custom buckets";
+        if let Some(first) = self.positive_spans.first().filter(|s| s.offset < 0) {
+            return Err(Invalid::NegativeOffset { side, number: 1, offset: first.offset });
+        }
+        validate_spans(side, &self.positive_spans, positive)?;
+        let need = self.positive_spans.iter().map(|s| u64::from(s.length) + s.offset as u64).sum();
+        if need > self.custom_values.len() as u64 + 1 {
+            return Err(Invalid::TooFewBounds { bounds: self.custom_values.len(), need });
+        }
+        let zero = match &self.counts {
+            Counts::Integer { zero, .. } => *zero != 0,
+            Counts::Float { zero, .. } => *zero != 0.0,
+        };
+        if zero {
+            return Err(Invalid::CustomWithZeroCount);
+        }
+        if self.zero_threshold != 0.0 {
+            return Err(Invalid::CustomWithZeroThreshold);
+        }
+        if !self.negative_spans.is_empty() {
+            return Err(Invalid::CustomWithNegativeSpans);
+        }
+        if negative > 0 {
+            return Err(Invalid::CustomWithNegativeBuckets);
+        }
+        Ok(())
+    }
+
+    /// Merges the buckets of a valid exponential histogram down to `schema`. Each schema less halves the resolution.
+    /// Nothing happens if it is as coarse already.
+    pub fn reduce_resolution(&mut self, schema: i32) {
+        if self.schema <= schema {
+            return;
+        }
+        let by = (self.schema - schema) as u32;
+        match &mut self.counts {
+            Counts::Integer { positive, negative, .. } => {
+                (self.positive_spans, *positive) =
+                    merge_buckets(&self.positive_spans, positive, by, i64::saturating_add);
+                (self.negative_spans, *negative) =
+                    merge_buckets(&self.negative_spans, negative, by, i64::saturating_add);
+            }
+            Counts::Float { positive, negative, .. } => {
+                (self.positive_spans, *positive) =
+                    merge_buckets(&self.positive_spans, positive, by, |a, b| a + b);
+                (self.negative_spans, *negative) =
+                    merge_buckets(&self.negative_spans, negative, by, |a, b| a + b);
+            }
+        }
+        self.schema = schema;
+    }
+}
+
+fn validate_spans(side: &'static str, spans: &[Span], have: usize) -> Result<(), Invalid> {
+    // The first offset is an index and may be negative, the others are gaps.
+    if let Some(i) = spans.iter().skip(1).position(|s| s.offset < 0) {
+        return Err(Invalid::NegativeOffset { side, number: i + 2, offset: spans[i + 1].offset });
+    }
+    let need: u64 = spans.iter().map(|s| u64::from(s.length)).sum();
+    if need != have as u64 {
+        return Err(Invalid::SpansMismatch { side, need, have });
+    }
+    Ok(())
+}
+
+/// The bucket with index `i` of schema `s` lies within that with index `((i - 1) >> by) + 1` of schema `s - by`.
+fn merge_buckets<T: Copy>(
+    spans: &[Span],
+    buckets: &[T],
+    by: u32,
+    add: impl Fn(T, T) -> T,
+) -> (Vec<Span>, Vec<T>) {
+    let mut merged_spans: Vec<Span> = Vec::new();
+    let mut merged: Vec<T> = Vec::new();
+    let mut last = None;
+    let (mut index, mut left) = (0i64, buckets.iter());
+    for span in spans {
+        index += i64::from(span.offset);
+        for _ in 0..span.length {
+            let Some(&count) = left.next() else { return (merged_spans, merged) };
+            let target = ((index - 1) >> by.min(63)) + 1;
+            index += 1;
+            match (last, merged.last_mut(), merged_spans.last_mut()) {
+                (Some(last), Some(bucket), _) if last == target => {
+                    *bucket = add(*bucket, count);
+                    continue;
+                }
+                (Some(last), _, Some(span)) if last + 1 == target => span.length += 1,
+                _ => {
+                    // Indices only shrink, so the gaps still fit.
+                    let offset = (target - last.map_or(0, |last: i64| last + 1)) as i32;
+                    merged_spans.push(Span { offset, length: 1 });
+                }
+            }
+            last = Some(target);
+            merged.push(count);
+        }
+    }
+    (merged_spans, merged)
 }
 
 struct Input<'a>(&'a [u8]);
