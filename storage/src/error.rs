@@ -19,6 +19,14 @@ pub enum Error {
         /// What was expected and what was found.
         what: String,
     },
+    /// A data directory that must not be served from.
+    #[error("data directory {}: {why}", dir.display())]
+    Refused {
+        /// The directory.
+        dir: PathBuf,
+        /// Why, and the way out.
+        why: String,
+    },
     /// The file system or the log failed.
     #[error(transparent)]
     Disk(#[from] disk::Error),
@@ -40,6 +48,7 @@ impl From<Error> for model::Error {
     fn from(error: Error) -> model::Error {
         match error {
             Error::Corrupt { path, offset, what } => model::Error::Corrupt { path, offset, what },
+            refused @ Error::Refused { .. } => model::Error::ReadOnly { reason: refused.to_string() },
             Error::Limit { what, key, max, got } => model::Error::Limit { what, key, max, got },
             Error::Disk(disk::Error::Io { op, path, source }) => {
                 model::Error::Io { op, path, message: source.to_string() }

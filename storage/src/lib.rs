@@ -19,7 +19,7 @@ pub mod merge;
 mod shard;
 mod wal;
 
-pub use engine::{Durability, Engine, Maintained, Options, Progress, Stats};
+pub use engine::{Cardinality, Durability, Engine, Maintained, Options, Progress, Stats};
 pub use error::{Error, Result};
 pub use identity::Identity;
 

@@ -1,0 +1,420 @@
+//! From the heads to blocks, and what follows from that for the log; retention.
+//!
+//! Time is cut at a boundary `T`, in two steps a quarter of a window apart, so that little is written to the log twice:
+//!
+//! 1. *Cut*, when data reaches `T`: the log goes on in a new segment `S`, every shard in a new generation, and the few
+//!    samples from `T` on that are already in the head are logged again ("carried over").
+//! 2. *Flush*, when data has passed `T` by a quarter of a window: everything before `T` becomes blocks. Now every sample
+//!    of a segment before `S` is in a durable block or was carried over. A checkpoint says so, then those segments go.
+//!
+//! A crash anywhere in between replays to the same content: what was flushed and is still in the log is merged away.
+//! When memory runs short, and when the log has grown old without data moving on, everything is flushed: `T` is the end
+//! of time and nothing is carried over.
+
+use super::{Engine, append};
+use crate::head::{Garbage, Snapshot};
+use crate::shard::State;
+use crate::wal::{self, RowsWriter};
+use crate::{Result, block};
+use disk::log::SegmentNumber;
+use model::{Labels, Samples, TimeRange, Timestamp};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Most blocks that one flush makes of one shard. Data of more windows than this goes to longer blocks.
+const BLOCKS_MAX: usize = 16;
+/// A carry-over commits when so much of it waits.
+const CARRY_BYTES: u64 = 8 << 20;
+
+/// A boundary in time and in the log.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    /// Samples before this are to be flushed.
+    before: i64,
+    /// The first segment that is needed afterwards...
+    segment: SegmentNumber,
+    /// ...and the first generation.
+    generation: u32,
+    /// When it was made.
+    at: Timestamp,
+}
+
+/// What maintenance remembers from one call to the next.
+pub(super) struct Maintenance {
+    next_block: u64,
+    generation: u32,
+    /// Made and not yet flushed.
+    pending: Option<Cut>,
+    /// Up to where everything has been flushed.
+    flushed: i64,
+    /// Nothing in the log was written before this.
+    log_since: Timestamp,
+}
+
+impl Maintenance {
+    pub fn new(next_block: u64, generation: u32, now: Timestamp) -> Maintenance {
+        Maintenance { next_block, generation, pending: None, flushed: i64::MIN, log_since: now }
+    }
+}
+
+/// What one call of [`Engine::maintain`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Maintained {
+    /// Blocks written.
+    pub flushed: u64,
+    /// Blocks removed because of their age.
+    pub expired: u64,
+    /// Segments of the log removed.
+    pub segments_removed: u64,
+}
+
+/// What maintenance looks at to decide.
+#[derive(Clone, Copy, Debug)]
+struct View {
+    now: i64,
+    window: i64,
+    /// The span of time in the heads.
+    head: Option<(i64, i64)>,
+    head_bytes: u64,
+    head_bytes_max: u64,
+    flushed: i64,
+    pending: Option<i64>,
+    log_since: i64,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Nothing,
+    Cut(i64),
+    Flush,
+    /// Everything, at once.
+    FlushAll,
+}
+
+impl View {
+    fn decide(&self) -> Step {
+        let Some((oldest, newest)) = self.head else {
+            return if self.pending.is_some() { Step::Flush } else { Step::Nothing };
+        };
+        let old_log = self.now.saturating_sub(self.log_since) > 2 * self.window;
+        if self.head_bytes > self.head_bytes_max || old_log {
+            return Step::FlushAll;
+        }
+        // Samples from the future must not close a window early.
+        let newest = newest.min(self.now);
+        let boundary = newest.div_euclid(self.window) * self.window;
+        if self.pending.is_none_or(|pending| pending < boundary) && boundary > self.flushed && oldest < boundary {
+            return Step::Cut(boundary);
+        }
+        match self.pending {
+            Some(pending) if newest.max(self.now) >= pending.saturating_add(self.window / 4) => Step::Flush,
+            _ => Step::Nothing,
+        }
+    }
+}
+
+impl Engine {
+    /// Does what is due: flushes, retention, a look at the free space. Call it every few seconds. An error means that
+    /// something could not be done and is tried again at the next call.
+    pub fn maintain(&self) -> Result<Maintained> {
+        let mut maintenance = self.maintenance.lock();
+        let mut done = Maintained::default();
+        // Removing first: it makes room.
+        self.expire(&mut done)?;
+        self.look_at_space()?;
+        loop {
+            match self.view(&maintenance).decide() {
+                Step::Nothing => return Ok(done),
+                Step::Cut(before) => maintenance.pending = Some(self.cut(&mut maintenance, before)?),
+                Step::Flush => self.flush(&mut maintenance, &mut done)?,
+                Step::FlushAll => self.flush_everything(&mut maintenance, &mut done)?,
+            }
+        }
+    }
+
+    /// Flushes everything in memory to blocks.
+    pub fn flush_all(&self) -> Result<Maintained> {
+        let mut done = Maintained::default();
+        self.flush_everything(&mut self.maintenance.lock(), &mut done)?;
+        Ok(done)
+    }
+
+    fn flush_everything(&self, maintenance: &mut Maintenance, done: &mut Maintained) -> Result<()> {
+        maintenance.pending = Some(self.cut(maintenance, i64::MAX)?);
+        self.flush(maintenance, done)
+    }
+
+    fn view(&self, maintenance: &Maintenance) -> View {
+        let mut head: Option<(i64, i64)> = None;
+        let mut head_bytes = 0;
+        for shard in &self.shards {
+            let state = shard.state.lock();
+            if let (Some(a), Some(b)) = (state.head.oldest, state.head.newest) {
+                head = Some(head.map_or((a, b), |(c, d)| (a.min(c), b.max(d))));
+            }
+            head_bytes += state.head.bytes() as u64;
+        }
+        View {
+            now: (self.clock)().0,
+            window: self.options.block_window_ms,
+            head,
+            head_bytes,
+            head_bytes_max: self.options.head_bytes_max,
+            flushed: maintenance.flushed,
+            pending: maintenance.pending.map(|cut| cut.before),
+            log_since: maintenance.log_since.0,
+        }
+    }
+
+    /// Step 1: a new segment and a new generation.
+    fn cut(&self, maintenance: &mut Maintenance, before: i64) -> Result<Cut> {
+        let segment = self.log.rotate()?;
+        let generation = maintenance.generation + 1;
+        maintenance.generation = generation;
+        let (mut writer, mut record) = (RowsWriter::default(), Vec::new());
+        for shard in &self.shards {
+            {
+                let mut state = shard.state.lock();
+                state.generation = generation;
+                state.next_number = 0;
+                if before < i64::MAX {
+                    let range = TimeRange { min: Timestamp(before), max: Timestamp::MAX };
+                    self.carry_over(shard.number, &mut state, range, &mut writer, &mut record)?;
+                }
+            }
+            if self.log.pending_bytes() as u64 > CARRY_BYTES {
+                self.commit()?;
+            }
+        }
+        let metadata = self.metadata.lock();
+        if !metadata.is_empty() {
+            wal::encode_metadata(metadata.values(), &mut record);
+            self.log_record(&record)?;
+        }
+        Ok(Cut { before, segment, generation, at: (self.clock)() })
+    }
+
+    /// Logs once more what is in the head of a shard in `range`.
+    fn carry_over(
+        &self,
+        shard: model::Shard,
+        state: &mut State,
+        range: TimeRange,
+        writer: &mut RowsWriter,
+        record: &mut Vec<u8>,
+    ) -> Result<()> {
+        for slot in 0..state.head.series.len() as u32 {
+            let Some(snapshot) = state.head.series[slot as usize].snapshot(range) else { continue };
+            let State { head, generation, next_number, .. } = state;
+            append::define(head, slot, *generation, next_number, writer);
+            let number = head.series[slot as usize].number;
+            let (mut straight, mut side) = (Samples::default(), Vec::new());
+            snapshot.runs(range, &mut straight, &mut side);
+            for (&t, &v) in straight.timestamps.iter().zip(&straight.values) {
+                writer.float(number, t, v);
+            }
+            for run in side {
+                for (i, (&t, &v)) in run.timestamps.iter().zip(&run.values).enumerate() {
+                    match run.starts.get(i) {
+                        Some(&start) if start != 0 => writer.float_with_start(number, t, start, v),
+                        _ => writer.float(number, t, v),
+                    }
+                }
+                for (t, start, h) in &run.histograms {
+                    writer.histogram(number, *t, *start, h);
+                }
+            }
+            if writer.len() >= append::RECORD_BYTES {
+                self.log_rows(shard, state, writer, record)?;
+            }
+        }
+        self.log_rows(shard, state, writer, record)
+    }
+
+    /// Step 2: blocks, then a shorter log.
+    fn flush(&self, maintenance: &mut Maintenance, done: &mut Maintained) -> Result<()> {
+        let Some(cut) = maintenance.pending else { return Ok(()) };
+        for shard in &self.shards {
+            done.flushed += self.flush_shard(shard, cut.before, &mut maintenance.next_block)?;
+        }
+        let mut record = Vec::new();
+        wal::encode_checkpoint(cut.generation, &mut record);
+        self.log_record(&record)?;
+        // What was carried over must be durable before its first home goes.
+        self.commit()?;
+        let before = self.log.segments().len();
+        self.log.remove_before(cut.segment)?;
+        done.segments_removed += (before - self.log.segments().len()) as u64;
+        maintenance.pending = None;
+        maintenance.log_since = cut.at;
+        if cut.before < i64::MAX {
+            maintenance.flushed = maintenance.flushed.max(cut.before);
+        }
+        self.counters.flushes.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    /// Writes what a shard has before `before`, and swaps it for the blocks.
+    fn flush_shard(&self, shard: &crate::shard::Shard, before: i64, next_block: &mut u64) -> Result<u64> {
+        let (frozen, mut series) = {
+            let mut state = shard.state.lock();
+            let frozen = state.head.freeze(before);
+            let head = &state.head;
+            let snapshot = |&(slot, frozen)| Some((head.labels(slot), head.series[slot as usize].frozen(frozen)?));
+            let series: Vec<(Labels, Snapshot)> = frozen.iter().filter_map(snapshot).collect();
+            (frozen, series)
+        };
+        let blocks = if series.is_empty() { Vec::new() } else { self.write_blocks(shard, &mut series, next_block)? };
+        drop(series);
+        let written = blocks.len() as u64;
+        let (_garbage, dropped): (Garbage, usize) = {
+            let mut state = shard.state.lock();
+            if !blocks.is_empty() {
+                state.blocks = state.blocks.iter().cloned().chain(blocks).collect();
+            }
+            (state.head.forget(&frozen), state.head.shrink())
+        };
+        self.counters.series.fetch_sub(dropped as u64, Relaxed);
+        self.counters.series_dropped.fetch_add(dropped as u64, Relaxed);
+        Ok(written)
+    }
+
+    /// One block for each window of time that has samples.
+    fn write_blocks(
+        &self,
+        shard: &crate::shard::Shard,
+        series: &mut [(Labels, Snapshot)],
+        next_block: &mut u64,
+    ) -> Result<Vec<Arc<block::Reader>>> {
+        let dir = self.blocks_dir(shard.number);
+        self.vfs.create_dir_all(&dir)?;
+        series.sort_by(|a, b| block::order(&a.0, &b.0));
+        let cut_off = self.cut_off();
+        let (mut window, mut windows) = (self.options.block_window_ms, BTreeSet::new());
+        for (_, snapshot) in series.iter() {
+            snapshot.windows(window, &mut windows);
+        }
+        while windows.len() > BLOCKS_MAX {
+            windows = windows.into_iter().map(|w| w.div_euclid(2)).collect();
+            window = window.saturating_mul(2);
+        }
+        let mut blocks = Vec::new();
+        let mut samples = Samples::default();
+        for number in windows {
+            let first = number.saturating_mul(window);
+            let range = TimeRange::new(first.max(cut_off), first.saturating_add(window - 1));
+            if range.min > range.max {
+                continue;
+            }
+            let header = block::Header { shard: shard.number, range: TimeRange::new(first, range.max.0), level: 0, id: *next_block };
+            *next_block += 1;
+            let mut builder = block::Builder::new(header);
+            let mut any = false;
+            for (labels, snapshot) in series.iter() {
+                super::read::combine(range, Some(snapshot), &[], &mut samples)?;
+                if !samples.is_empty() {
+                    builder.add(labels, &samples)?;
+                    any = true;
+                }
+            }
+            if any {
+                let meta = builder.finish(&*self.vfs, &dir)?;
+                blocks.push(Arc::new(block::Reader::open(&*self.vfs, &meta.path)?));
+            }
+        }
+        Ok(blocks)
+    }
+
+    /// Removes blocks that lie wholly before the retention.
+    fn expire(&self, done: &mut Maintained) -> Result<()> {
+        let cut_off = self.cut_off();
+        if cut_off == i64::MIN {
+            return Ok(());
+        }
+        for shard in &self.shards {
+            let (expired, kept): (Vec<_>, Vec<_>) = {
+                let state = shard.state.lock();
+                state.blocks.iter().cloned().partition(|block| block.meta().range.max.0 < cut_off)
+            };
+            if expired.is_empty() {
+                continue;
+            }
+            // Only maintenance changes the list, and it is us.
+            shard.state.lock().blocks = kept.into();
+            for block in &expired {
+                match self.vfs.remove(&block.meta().path) {
+                    Err(e) if !e.is_not_found() => return Err(e.into()),
+                    _ => {}
+                }
+            }
+            self.vfs.sync_dir(&self.blocks_dir(shard.number))?;
+            done.expired += expired.len() as u64;
+            self.counters.blocks_expired.fetch_add(expired.len() as u64, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Stops taking writes while the disk is too full to flush, and takes them again when there is room.
+    fn look_at_space(&self) -> Result<()> {
+        let free = self.vfs.space(&self.options.dir)?.free;
+        let reserve = self.options.disk_reserve_bytes;
+        let reason = (free < reserve).then(|| {
+            format!(
+                "{free} bytes are free where {} lies and {reserve} are kept in reserve (`storage.disk_reserve_bytes`); free some space or shorten the retention, writes go on by themselves",
+                self.options.dir.display()
+            )
+        });
+        self.is_full.store(reason.is_some(), Relaxed);
+        *self.full.lock() = reason;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VIEW: View = View {
+        now: 1050,
+        window: 100,
+        head: Some((950, 1049)),
+        head_bytes: 1,
+        head_bytes_max: 10,
+        flushed: i64::MIN,
+        pending: None,
+        log_since: 1000,
+    };
+
+    #[test]
+    fn a_window_is_cut_when_data_reaches_its_end_and_flushed_a_quarter_later() {
+        let early = View { now: 1001, head: Some((950, 999)), ..VIEW };
+        // Data has not reached the boundary of 1000; the clock alone does not cut.
+        assert_eq!(View { flushed: 900, ..early }.decide(), Step::Nothing);
+        let reached = View { now: 1001, head: Some((950, 1000)), ..VIEW };
+        assert_eq!(reached.decide(), Step::Cut(1000));
+        let cut = View { pending: Some(1000), ..reached };
+        assert_eq!(cut.decide(), Step::Nothing);
+        assert_eq!(View { now: 1025, ..cut }.decide(), Step::Flush);
+    }
+
+    #[test]
+    fn late_samples_of_a_flushed_window_wait_for_the_next_boundary() {
+        let late = View { flushed: 1000, ..VIEW };
+        assert_eq!(late.decide(), Step::Nothing);
+        assert_eq!(View { now: 1101, head: Some((950, 1101)), ..late }.decide(), Step::Cut(1100));
+    }
+
+    #[test]
+    fn memory_and_an_old_log_flush_everything() {
+        assert_eq!(View { head_bytes: 11, ..VIEW }.decide(), Step::FlushAll);
+        assert_eq!(View { log_since: 849, ..VIEW }.decide(), Step::FlushAll);
+        assert_eq!(View { head: None, log_since: 0, ..VIEW }.decide(), Step::Nothing);
+    }
+
+    #[test]
+    fn samples_from_the_future_close_no_window() {
+        assert_eq!(View { now: 990, head: Some((950, 1005)), flushed: 900, ..VIEW }.decide(), Step::Nothing);
+    }
+}

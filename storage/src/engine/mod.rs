@@ -1,0 +1,195 @@
+//! The engine of one node.
+//!
+//! ```text
+//! append ─▶ head of each shard ─▶ log record, under the shard's lock ─▶ fsync by whoever runs the commit loop
+//! maintain ─▶ cut: new generation, carry over ─▶ flush: blocks ─▶ log segments before the cut go
+//! select ─▶ head and blocks of each shard, one consistent view a shard
+//! ```
+//!
+//! The engine has no threads and no clock of its own: the server calls [`Engine::commit_loop`] and
+//! [`Engine::maintain`], and hands in the clock.
+//!
+//! Invariants:
+//! * a sample leaves the head only in the step that makes its block visible, and its log segment only after that block
+//!   is durable;
+//! * a series' definition precedes its use in the log, because records are appended under the shard's lock;
+//! * everything that replay does is settled by the conflict rule, so any record may be replayed any number of times.
+
+mod append;
+mod cardinality;
+mod flush;
+mod options;
+mod read;
+mod recovery;
+
+pub use flush::Maintained;
+pub use options::{Cardinality, Durability, Options, Progress, Stats};
+
+use crate::identity::Identity;
+use crate::shard::Shard;
+use crate::{Result, block};
+use disk::Vfs;
+use disk::log::Log;
+use model::{Metadata, SeriesKey, TimeRange, Timestamp};
+use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+/// One node's storage.
+pub struct Engine {
+    vfs: Arc<dyn Vfs>,
+    options: Options,
+    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    identity: Identity,
+    key: SeriesKey,
+    log: Log,
+    shards: Box<[Shard]>,
+    metadata: Mutex<BTreeMap<String, Metadata>>,
+    maintenance: Mutex<flush::Maintenance>,
+    counters: Counters,
+    /// Why no writes are taken at the moment; cleared when the cause has passed.
+    full: Mutex<Option<String>>,
+    is_full: AtomicBool,
+    suspect: Vec<String>,
+    closing: Mutex<bool>,
+    closed: Condvar,
+    /// Keeps other processes out.
+    _lock: Box<dyn Send + Sync>,
+}
+
+/// Monotonic counts, see [`Stats`].
+#[derive(Default)]
+struct Counters {
+    series: AtomicU64,
+    series_created: AtomicU64,
+    series_dropped: AtomicU64,
+    floats: AtomicU64,
+    histograms: AtomicU64,
+    out_of_order: AtomicU64,
+    too_old: AtomicU64,
+    future: AtomicU64,
+    series_limit: AtomicU64,
+    id_collision: AtomicU64,
+    wal_bytes: AtomicU64,
+    wal_commits: AtomicU64,
+    flushes: AtomicU64,
+    blocks_expired: AtomicU64,
+}
+
+impl Engine {
+    /// Whose data this is.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The folder of a shard's blocks.
+    fn blocks_dir(&self, shard: model::Shard) -> PathBuf {
+        self.options.dir.join("blocks").join("default").join(shard.0.to_string())
+    }
+
+    /// The first moment within retention.
+    fn cut_off(&self) -> i64 {
+        let now = (self.clock)().0;
+        self.options.retention_ms.map_or(i64::MIN, |retention| now.saturating_sub(retention))
+    }
+
+    /// Makes everything appended so far durable.
+    pub fn commit(&self) -> Result<()> {
+        self.log.commit(self.log.appended())?;
+        self.counters.wal_commits.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    /// Commits what is appended, all that is waiting with one fsync, until [`Engine::close`] or until the log fails.
+    /// Run it on a thread of its own.
+    pub fn commit_loop(&self) -> Result<()> {
+        loop {
+            if let Durability::Interval(interval) = self.options.durability {
+                let mut closing = self.closing.lock();
+                if !*closing {
+                    self.closed.wait_for(&mut closing, interval);
+                }
+                if *closing {
+                    return Ok(());
+                }
+            } else if !self.log.wait_pending() {
+                return Ok(());
+            }
+            self.commit()?;
+        }
+    }
+
+    /// Makes everything durable and takes no more writes.
+    pub fn close(&self) -> Result<()> {
+        // Maintenance under way ends first, so that no block is half done.
+        let _maintenance = self.maintenance.lock();
+        *self.closing.lock() = true;
+        self.closed.notify_all();
+        self.log.close();
+        Ok(())
+    }
+
+    /// What the engine holds and has done.
+    pub fn stats(&self) -> Stats {
+        let count = |c: &AtomicU64| c.load(Relaxed);
+        let c = &self.counters;
+        let mut stats = Stats {
+            series: count(&c.series),
+            floats: count(&c.floats),
+            histograms: count(&c.histograms),
+            rejected_too_old: count(&c.too_old),
+            rejected_future: count(&c.future),
+            rejected_series_limit: count(&c.series_limit),
+            rejected_id_collision: count(&c.id_collision),
+            out_of_order: count(&c.out_of_order),
+            series_created: count(&c.series_created),
+            series_dropped: count(&c.series_dropped),
+            wal_segments: self.log.segments().len() as u64,
+            wal_bytes: count(&c.wal_bytes),
+            wal_pending_bytes: self.log.pending_bytes() as u64,
+            wal_commits: count(&c.wal_commits),
+            flushes: count(&c.flushes),
+            blocks_expired: count(&c.blocks_expired),
+            read_only: self.full.lock().clone(),
+            suspect: self.suspect.clone(),
+            ..Stats::default()
+        };
+        for shard in &self.shards {
+            let state = shard.state.lock();
+            stats.head_bytes += state.head.bytes() as u64;
+            stats.head_samples += state.head.series.iter().map(|s| s.samples() as u64).sum::<u64>();
+            if let (Some(a), Some(b)) = (state.head.oldest, state.head.newest) {
+                stats.head_range = Some(stats.head_range.map_or((a, b), |(c, d)| (a.min(c), b.max(d))));
+            }
+            for block in state.blocks.iter() {
+                stats.blocks += 1;
+                stats.block_bytes += block.meta().bytes;
+                stats.block_samples += block.meta().samples;
+            }
+        }
+        stats
+    }
+
+    /// What is known of every block.
+    pub fn blocks(&self) -> Vec<block::Meta> {
+        let shards = self.shards.iter();
+        shards.flat_map(|s| s.state.lock().blocks.iter().map(|b| b.meta().clone()).collect::<Vec<_>>()).collect()
+    }
+
+    /// Reads every block with plain reads and compares all checksums. One line per damaged file.
+    pub fn verify(&self) -> Vec<crate::Error> {
+        let mut damaged = Vec::new();
+        for shard in &self.shards {
+            let blocks = shard.state.lock().blocks.clone();
+            damaged.extend(blocks.iter().filter_map(|block| block.verify(&*self.vfs).err()));
+        }
+        damaged
+    }
+
+    /// The range that reads may see of `range`: samples past their retention are hidden before they are removed.
+    fn visible(&self, range: TimeRange) -> TimeRange {
+        TimeRange { min: range.min.max(Timestamp(self.cut_off())), max: range.max }
+    }
+}

@@ -1,0 +1,279 @@
+//! The way out: [`Source`] for the engine.
+
+use super::Engine;
+use crate::head::{Head, Snapshot, Table};
+use crate::{block, merge};
+use model::{
+    Error, LabelQuery, Labels, Limited, Matcher, Metadata, Samples, Selection, SeriesId, SeriesSet, Source, TimeRange,
+    Timestamp,
+};
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+/// One series of a selection, wherever its samples are.
+struct Selected {
+    id: SeriesId,
+    labels: Labels,
+    head: Option<Snapshot>,
+    blocks: Vec<(Arc<block::Reader>, u32)>,
+}
+
+/// The series that a selector matched.
+struct Set {
+    series: Vec<Selected>,
+    visible: TimeRange,
+}
+
+thread_local! {
+    /// Where parts of a series are decoded before they are merged.
+    static PARTS: RefCell<Vec<Samples>> = RefCell::default();
+}
+
+/// Merges what head and blocks have of one series in `range` into `into`.
+pub(super) fn combine(
+    range: TimeRange,
+    head: Option<&Snapshot>,
+    blocks: &[(Arc<block::Reader>, u32)],
+    into: &mut Samples,
+) -> crate::Result<()> {
+    into.clear();
+    match (head, blocks) {
+        (None, []) => Ok(()),
+        (None, [(block, ordinal)]) => block.read(*ordinal, range, into),
+        (Some(head), []) if !head.has_side() => {
+            head.runs(range, into, &mut Vec::new());
+            Ok(())
+        }
+        _ => PARTS.with_borrow_mut(|parts| {
+            parts.iter_mut().for_each(Samples::clear);
+            parts.resize_with((blocks.len() + 1).max(parts.len()), Samples::default);
+            let mut side = Vec::new();
+            if let Some(head) = head {
+                head.runs(range, &mut parts[0], &mut side);
+            }
+            for ((block, ordinal), part) in blocks.iter().zip(&mut parts[1..]) {
+                block.read(*ordinal, range, part)?;
+            }
+            let all: Vec<&Samples> = parts[..=blocks.len()].iter().chain(side.iter().map(|run| &**run)).collect();
+            merge::merge(&all, into);
+            // A run of the side buffer is shared as a whole.
+            restrict(into, range);
+            Ok(())
+        }),
+    }
+}
+
+/// Drops the samples outside `range`.
+fn restrict(samples: &mut Samples, range: TimeRange) {
+    let from = samples.timestamps.partition_point(|&t| t < range.min.0);
+    let to = samples.timestamps.partition_point(|&t| t <= range.max.0).max(from);
+    samples.timestamps.truncate(to);
+    samples.values.truncate(to);
+    samples.timestamps.drain(..from);
+    samples.values.drain(..from);
+    if !samples.starts.is_empty() {
+        samples.starts.truncate(to);
+        samples.starts.drain(..from);
+    }
+    samples.histograms.retain(|h| range.contains(h.0));
+}
+
+impl SeriesSet for Set {
+    fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    fn labels(&self, index: usize) -> Labels {
+        self.series[index].labels.clone()
+    }
+
+    fn read(&self, index: usize, range: TimeRange, into: &mut Samples) -> Result<(), Error> {
+        let series = &self.series[index];
+        let range = TimeRange { min: range.min.max(self.visible.min), max: range.max.min(self.visible.max) };
+        combine(range, series.head.as_ref(), &series.blocks, into).map_err(Error::from)
+    }
+}
+
+/// One shard's part of a selection while it is put together.
+struct Gather<'a> {
+    key: model::SeriesKey,
+    series: &'a mut Vec<Selected>,
+    by_id: Table,
+    series_max: usize,
+}
+
+impl Gather<'_> {
+    /// The series with these labels, new or from another place. Equal ids are the same series: the head compares labels
+    /// when it creates one.
+    fn entry(&mut self, id: SeriesId, labels: impl FnOnce() -> Labels) -> Result<&mut Selected, Error> {
+        let at = match self.by_id.find(id, |at| self.series[at as usize].id == id) {
+            Some(at) => at as usize,
+            None => {
+                if self.series.len() >= self.series_max {
+                    return Err(Error::Limit {
+                        what: "series selected by one query",
+                        key: "limits.query_series_max",
+                        max: self.series_max as u64,
+                        got: self.series.len() as u64 + 1,
+                    });
+                }
+                self.by_id.insert(id, self.series.len() as u32);
+                self.series.push(Selected { id, labels: labels(), head: None, blocks: Vec::new() });
+                self.series.len() - 1
+            }
+        };
+        Ok(&mut self.series[at])
+    }
+}
+
+impl Engine {
+    /// The blocks of a shard that may have samples in `range`, and what its head has, in one consistent view.
+    fn view_shard<T>(
+        &self,
+        shard: &crate::shard::Shard,
+        range: TimeRange,
+        head: impl FnOnce(&Head) -> T,
+    ) -> (T, Vec<Arc<block::Reader>>) {
+        let state = shard.state.lock();
+        let blocks = state.blocks.iter().filter(|block| block.meta().range.overlaps(&range)).cloned().collect();
+        (head(&state.head), blocks)
+    }
+
+    fn select_all(&self, matchers: &[Matcher], range: TimeRange, series_max: usize) -> Result<Vec<Selected>, Error> {
+        let mut series = Vec::new();
+        for shard in &self.shards {
+            let mut gather = Gather { key: self.key, series: &mut series, by_id: Table::default(), series_max };
+            let (head, blocks) = self.view_shard(shard, range, |head| {
+                for slot in head.resolve(matchers) {
+                    if let Some(snapshot) = head.series[slot as usize].snapshot(range) {
+                        gather.entry(head.series[slot as usize].id, || head.labels(slot))?.head = Some(snapshot);
+                    }
+                }
+                Ok::<(), Error>(())
+            });
+            head?;
+            let mut bytes = Vec::new();
+            for block in blocks {
+                for ordinal in block.select(matchers)? {
+                    bytes.clear();
+                    block.labels_bytes(ordinal, &mut bytes)?;
+                    let id = gather.key.id(&bytes);
+                    let selected = gather.entry(id, || Labels::from_canonical(&bytes))?;
+                    selected.blocks.push((block.clone(), ordinal));
+                }
+            }
+        }
+        Ok(series)
+    }
+
+    /// Visits the labels of every series that one of the query's selectors wants, each perhaps several times.
+    fn visit_labels(&self, query: &LabelQuery, visit: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+        let range = self.visible(query.range);
+        let everything = [Vec::new()];
+        let selectors = if query.selectors.is_empty() { &everything[..] } else { &query.selectors };
+        let mut bytes = Vec::new();
+        for shard in &self.shards {
+            let ((), blocks) = self.view_shard(shard, range, |head| {
+                for matchers in selectors {
+                    for slot in head.resolve(matchers) {
+                        let bounds = head.series[slot as usize].bounds();
+                        if bounds.is_some_and(|(a, b)| TimeRange::new(a, b).overlaps(&range)) {
+                            bytes.clear();
+                            head.labels_bytes(slot, &mut bytes);
+                            visit(&bytes);
+                        }
+                    }
+                }
+            });
+            for block in blocks {
+                for matchers in selectors {
+                    for ordinal in block.select(matchers)? {
+                        bytes.clear();
+                        block.labels_bytes(ordinal, &mut bytes)?;
+                        visit(&bytes);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `visit` with every series that matches and its samples in `range`, sorted by labels.
+    pub fn dump(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        visit: &mut dyn FnMut(&Labels, &Samples),
+    ) -> Result<(), Error> {
+        let range = self.visible(range);
+        let mut all = self.select_all(matchers, range, usize::MAX)?;
+        all.sort_by(|a, b| a.labels.cmp(&b.labels));
+        let mut samples = Samples::default();
+        for series in &all {
+            combine(range, series.head.as_ref(), &series.blocks, &mut samples)?;
+            if !samples.is_empty() {
+                visit(&series.labels, &samples);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first `limit` of sorted items.
+fn limited<T>(items: BTreeSet<T>, limit: Option<usize>) -> Limited<T> {
+    let truncated = limit.is_some_and(|limit| items.len() > limit);
+    Limited { items: items.into_iter().take(limit.unwrap_or(usize::MAX)).collect(), truncated }
+}
+
+impl Source for Engine {
+    fn select(&self, selection: &Selection) -> Result<Box<dyn SeriesSet>, Error> {
+        let visible = self.visible(selection.range);
+        let series = self.select_all(&selection.matchers, visible, selection.series_max)?;
+        // A reader may ask for more than it selected by; it is still not shown what has expired.
+        let visible = TimeRange { min: Timestamp(self.cut_off()), max: Timestamp::MAX };
+        Ok(Box::new(Set { series, visible }))
+    }
+
+    fn series(&self, query: &LabelQuery) -> Result<Limited<Labels>, Error> {
+        let mut seen: HashSet<Vec<u8>> = HashSet::new();
+        self.visit_labels(query, &mut |labels| {
+            if !seen.contains(labels) {
+                seen.insert(labels.to_vec());
+            }
+        })?;
+        Ok(limited(seen.iter().map(|bytes| Labels::from_canonical(bytes)).collect(), query.limit))
+    }
+
+    fn label_names(&self, query: &LabelQuery) -> Result<Limited<String>, Error> {
+        let mut names = BTreeSet::new();
+        self.visit_labels(query, &mut |labels| {
+            for (name, _) in model::labels::Iter::new(labels) {
+                if !names.contains(name) {
+                    names.insert(name.to_owned());
+                }
+            }
+        })?;
+        Ok(limited(names, query.limit))
+    }
+
+    fn label_values(&self, name: &str, query: &LabelQuery) -> Result<Limited<String>, Error> {
+        let mut values = BTreeSet::new();
+        self.visit_labels(query, &mut |labels| {
+            if let Some((_, value)) = model::labels::Iter::new(labels).find(|(n, _)| *n == name)
+                && !values.contains(value)
+            {
+                values.insert(value.to_owned());
+            }
+        })?;
+        Ok(limited(values, query.limit))
+    }
+
+    fn metadata(&self, family: Option<&str>) -> Result<Vec<Metadata>, Error> {
+        let known = self.metadata.lock();
+        Ok(match family {
+            Some(family) => known.get(family).cloned().into_iter().collect(),
+            None => known.values().cloned().collect(),
+        })
+    }
+}

@@ -1,0 +1,228 @@
+//! Opening: identity, blocks, then the log back into the heads.
+
+use super::{Counters, Engine, Options, Progress, flush};
+use crate::head::Head;
+use crate::identity::Identity;
+use crate::shard::{Shard, State};
+use crate::wal::{Other, Record, Rows};
+use crate::{Error, Result, block};
+use disk::Vfs;
+use disk::log::Log;
+use model::{Metadata, SeriesKey, Timestamp};
+use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// A number of a series that the log did not define.
+const UNDEFINED: u32 = u32::MAX;
+
+/// One shard while the log is read.
+#[derive(Default)]
+struct ReplayShard {
+    head: Head,
+    generation: u32,
+    /// By number: the slot.
+    slots: Vec<u32>,
+}
+
+/// What the log said.
+struct Replay {
+    key: SeriesKey,
+    shards: Vec<ReplayShard>,
+    metadata: BTreeMap<String, Metadata>,
+    generation: u32,
+    /// Rows without a definition, by generation. Those of a generation that a checkpoint ended do not count: what they
+    /// said was said again.
+    orphans: BTreeMap<u32, u64>,
+    malformed: Vec<String>,
+}
+
+impl Replay {
+    fn record(&mut self, payload: &[u8], place: impl Fn() -> String) {
+        match Record::decode(payload) {
+            Ok(Record::Rows(rows)) if usize::from(rows.shard.0) < self.shards.len() => self.rows(&rows),
+            Ok(Record::Metadata(all)) => self.metadata.extend(all.into_iter().map(|m| (m.family.clone(), m))),
+            Ok(Record::Checkpoint(generation)) => {
+                self.generation = self.generation.max(generation);
+                self.orphans = self.orphans.split_off(&generation);
+            }
+            Ok(Record::Rows(_)) | Err(_) => self.malformed.push(place()),
+        }
+    }
+
+    fn rows(&mut self, rows: &Rows<'_>) {
+        let Replay { key, shards, orphans, generation, .. } = self;
+        let shard = &mut shards[usize::from(rows.shard.0)];
+        *generation = (*generation).max(rows.generation);
+        if shard.generation != rows.generation {
+            shard.generation = rows.generation;
+            shard.slots.clear();
+        }
+        let head = &mut shard.head;
+        for (number, labels) in (rows.first as usize..).zip(rows.definitions()) {
+            let id = key.id(labels);
+            let slot = head.find(id).unwrap_or_else(|| head.create(id, labels));
+            if shard.slots.len() <= number {
+                shard.slots.resize(number + 1, UNDEFINED);
+            }
+            shard.slots[number] = slot;
+        }
+        let slots = &shard.slots;
+        let mut lost = 0;
+        let mut slot = |number: u32| {
+            let slot = slots.get(number as usize).copied().filter(|&slot| slot != UNDEFINED);
+            lost += u64::from(slot.is_none());
+            slot
+        };
+        for (number, t, v) in rows.floats() {
+            let Some(slot) = slot(number) else { continue };
+            head.series[slot as usize].append_float(t, 0, v, &mut head.scratch, &mut head.sample_bytes);
+            head.saw(t);
+        }
+        for (number, t, start, other) in rows.others() {
+            let Some(slot) = slot(number) else { continue };
+            let series = &mut head.series[slot as usize];
+            match other {
+                Other::Float(v) => {
+                    series.append_float(t, start, v, &mut head.scratch, &mut head.sample_bytes);
+                }
+                Other::Histogram(h) => {
+                    series.append_histogram(t, start, Arc::new(h), &mut head.sample_bytes);
+                }
+            }
+            head.saw(t);
+        }
+        if lost > 0 {
+            *orphans.entry(rows.generation).or_default() += lost;
+        }
+    }
+}
+
+impl Engine {
+    /// Opens a data directory, or makes a new one in an empty folder.
+    ///
+    /// Fails when another process has it open, when it is not this program's, or when the disk fails. Damaged data is
+    /// no reason to fail: it is reported in [`super::Stats::suspect`].
+    pub fn open(
+        vfs: Arc<dyn Vfs>,
+        options: Options,
+        clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Arc<Engine>> {
+        let dir = options.dir.clone();
+        vfs.create_dir_all(&dir)?;
+        let Some(lock) = vfs.lock(&dir.join("lock"))? else {
+            let why = "another process has it open; stop that process, or choose another directory".to_owned();
+            return Err(Error::Refused { dir, why });
+        };
+        let identity = Identity::open(&*vfs, &dir, options.shards, &*options.random)?;
+        let mut suspect = Vec::new();
+        let mut next_block = 1;
+        let mut blocks = Vec::new();
+        for shard in 0..options.shards {
+            let dir = dir.join("blocks").join("default").join(shard.to_string());
+            blocks.push(open_blocks(&vfs, &dir, &mut next_block, &mut suspect)?);
+            progress(Progress {
+                phase: "blocks",
+                done_bytes: u64::from(shard) + 1,
+                total_bytes: u64::from(options.shards),
+            });
+        }
+
+        let wal = dir.join("wal");
+        vfs.create_dir_all(&wal)?;
+        let total_bytes = vfs.list(&wal)?.iter().map(|entry| entry.len).sum();
+        let mut replay = Replay {
+            key: identity.key(),
+            shards: (0..options.shards).map(|_| ReplayShard::default()).collect(),
+            metadata: BTreeMap::new(),
+            generation: 0,
+            orphans: BTreeMap::new(),
+            malformed: Vec::new(),
+        };
+        let (mut done_bytes, mut told) = (0u64, 0u64);
+        let (log, recovered) = Log::recover(vfs.clone(), &wal, options.wal.clone(), &mut |record| {
+            replay.record(record.payload, || format!("log segment {} at byte {}", record.segment.0, record.offset));
+            done_bytes += record.payload.len() as u64;
+            if done_bytes - told > 1 << 20 {
+                told = done_bytes;
+                progress(Progress { phase: "wal", done_bytes, total_bytes });
+            }
+        })?;
+        progress(Progress { phase: "wal", done_bytes: total_bytes, total_bytes });
+        suspect.extend(recovered.corrupt.iter().map(|range| {
+            format!(
+                "log segment {}, bytes {} to {}: they had been durable and are damaged; samples in them are lost on this disk",
+                range.segment.0, range.from, range.to
+            )
+        }));
+        suspect.extend(replay.malformed.iter().map(|place| format!("{place}: the record makes no sense and was left out")));
+        let orphans: u64 = replay.orphans.values().sum();
+        if orphans > 0 {
+            suspect.push(format!(
+                "{orphans} samples in the log belong to series whose definition is missing, and were left out"
+            ));
+        }
+
+        let generation = replay.generation + 1;
+        let mut series = 0;
+        let shards = replay.shards.into_iter().zip(blocks).enumerate().map(|(number, (shard, blocks))| {
+            series += shard.head.series.len() as u64;
+            let state = State { head: shard.head, generation, next_number: 0, logged: None, blocks: blocks.into() };
+            Shard { number: model::Shard(number as u16), state: Mutex::new(state) }
+        });
+        let shards = shards.collect();
+        let maintenance = flush::Maintenance::new(next_block, generation, clock());
+        Ok(Arc::new(Engine {
+            key: identity.key(),
+            counters: Counters { series: AtomicU64::new(series), ..Counters::default() },
+            maintenance: Mutex::new(maintenance),
+            metadata: Mutex::new(replay.metadata),
+            full: Mutex::new(None),
+            is_full: false.into(),
+            closing: Mutex::new(false),
+            closed: Condvar::new(),
+            _lock: lock,
+            vfs,
+            options,
+            clock,
+            identity,
+            log,
+            shards,
+            suspect,
+        }))
+    }
+}
+
+/// Opens the blocks of one shard; removes what an interrupted flush left; sets aside, in place, what is damaged.
+fn open_blocks(
+    vfs: &Arc<dyn Vfs>,
+    dir: &Path,
+    next_block: &mut u64,
+    suspect: &mut Vec<String>,
+) -> Result<Vec<Arc<block::Reader>>> {
+    let mut blocks = Vec::new();
+    let entries = match vfs.list(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.is_not_found() => return Ok(blocks),
+        Err(e) => return Err(e.into()),
+    };
+    for entry in entries {
+        let path = dir.join(&entry.name);
+        if entry.name.ends_with(".tmp") {
+            vfs.remove(&path)?;
+        } else if entry.name.ends_with(".block") {
+            match block::Reader::open(&**vfs, &path) {
+                Ok(reader) => {
+                    *next_block = (*next_block).max(reader.meta().id + 1);
+                    blocks.push(Arc::new(reader));
+                }
+                Err(e @ Error::Corrupt { .. }) => suspect.push(format!("{e}; its samples are missing from answers")),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    Ok(blocks)
+}

@@ -1,0 +1,176 @@
+//! Whose data directory this is.
+//!
+//! ```text
+//! <dir>/identity   text, one `key = value` a line, the last line is the checksum of all before it:
+//!     sarsen data directory
+//!     format = 1
+//!     cluster = 0123456789abcdef0123456789abcdef
+//!     node = …            disk = …            128 random bits each, in hexadecimal
+//!     shards = 64
+//!     crc32 = 89abcdef
+//! <dir>/lock       held by the process that has the directory open
+//! ```
+//!
+//! A directory with data but without identity, with a damaged one, or with one of another format never serves. The file
+//! appears by rename after it was fsynced, and nothing else is written before it.
+
+use crate::{Error, Result};
+use disk::{OpenMode, Vfs};
+use model::SeriesKey;
+use std::path::Path;
+
+/// The format of everything under a data directory.
+pub const FORMAT: u32 = 1;
+
+const FILE: &str = "identity";
+const TEMPORARY: &str = "identity.tmp";
+const TITLE: &str = "sarsen data directory";
+/// No identity is longer; a longer file is damaged.
+const BYTES_MAX: u64 = 4096;
+
+/// Who a data directory belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster: also the secret behind series ids.
+    pub cluster: u128,
+    /// The node.
+    pub node: u128,
+    /// The disk: a directory that was wiped gets another one.
+    pub disk: u128,
+    /// Number of shards, fixed for the life of the data.
+    pub shards: u32,
+}
+
+impl Identity {
+    /// The key with which labels become series ids. Derived, so that every node of the cluster has the same.
+    pub fn key(&self) -> SeriesKey {
+        let (high, low) = ((self.cluster >> 64) as u64, self.cluster as u64);
+        // HighwayHash wants 256 bits; the other half is a bijection of the first and adds no strength, nor need it.
+        SeriesKey([high, low, high.rotate_left(32) ^ 0x5361_7273_656e_2054, low.rotate_left(17) ^ 0x5344_4253_4b65_7973])
+    }
+
+    fn render(&self) -> String {
+        let Identity { cluster, node, disk, shards } = self;
+        let body = format!(
+            "{TITLE}\nformat = {FORMAT}\ncluster = {cluster:032x}\nnode = {node:032x}\ndisk = {disk:032x}\nshards = {shards}\n"
+        );
+        format!("{body}crc32 = {:08x}\n", crc32fast::hash(body.as_bytes()))
+    }
+
+    fn parse(text: &str) -> std::result::Result<Identity, String> {
+        let damaged = || "the identity file is damaged".to_owned();
+        let at = text.rfind("crc32 = ").ok_or_else(damaged)?;
+        let (body, sum) = text.split_at(at);
+        if sum != format!("crc32 = {:08x}\n", crc32fast::hash(body.as_bytes())) {
+            return Err(damaged());
+        }
+        let mut lines = body.lines();
+        if lines.next() != Some(TITLE) {
+            return Err(damaged());
+        }
+        let mut fields = lines.filter_map(|line| line.split_once(" = "));
+        let mut field = |key: &str| fields.next().filter(|(k, _)| *k == key).map(|(_, v)| v).ok_or_else(damaged);
+        let format = field("format")?;
+        if format != FORMAT.to_string() {
+            return Err(format!(
+                "its format is {format} and this program knows format {FORMAT}; start it with the version of sarsen that wrote it"
+            ));
+        }
+        let mut hex = |key: &str| u128::from_str_radix(field(key)?, 16).map_err(|_| damaged());
+        let (cluster, node, disk) = (hex("cluster")?, hex("node")?, hex("disk")?);
+        let shards: u32 = field("shards")?.parse().map_err(|_| damaged())?;
+        if !shards.is_power_of_two() || shards > 1 << 16 {
+            return Err(damaged());
+        }
+        Ok(Identity { cluster, node, disk, shards })
+    }
+
+    /// Reads the identity of `dir`, or gives an empty directory a new one. `random` gives 128 random bits at a time.
+    pub fn open(vfs: &dyn Vfs, dir: &Path, shards: u32, random: &dyn Fn() -> u128) -> Result<Identity> {
+        match read(vfs, dir)? {
+            Some(identity) if identity.shards != shards => Err(refused(
+                dir,
+                format!(
+                    "it was created with {} shards and the configuration says {shards}; set `storage.shards` back, the number is fixed for the life of the data",
+                    identity.shards
+                ),
+            )),
+            Some(identity) => Ok(identity),
+            None => {
+                let has_data =
+                    vfs.list(dir)?.iter().any(|entry| entry.is_dir && ["wal", "blocks"].contains(&&*entry.name));
+                if has_data {
+                    return Err(refused(
+                        dir,
+                        "it has data but no identity file; put the identity file back from a backup, or choose an empty directory"
+                            .to_owned(),
+                    ));
+                }
+                let identity = Identity { cluster: random(), node: random(), disk: random(), shards };
+                write(vfs, dir, &identity)?;
+                Ok(identity)
+            }
+        }
+    }
+}
+
+fn refused(dir: &Path, why: String) -> Error {
+    Error::Refused { dir: dir.to_owned(), why }
+}
+
+fn read(vfs: &dyn Vfs, dir: &Path) -> Result<Option<Identity>> {
+    let path = dir.join(FILE);
+    let file = match vfs.open(&path, OpenMode::Read) {
+        Ok(file) => file,
+        Err(e) if e.is_not_found() => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    let mut bytes = vec![0; file.len()?.min(BYTES_MAX) as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    let text = String::from_utf8_lossy(&bytes);
+    Identity::parse(&text).map(Some).map_err(|why| {
+        refused(dir, format!("{why} ({}); restore this file from a backup, or choose an empty directory", path.display()))
+    })
+}
+
+fn write(vfs: &dyn Vfs, dir: &Path, identity: &Identity) -> Result<()> {
+    let temporary = dir.join(TEMPORARY);
+    // What a crash left of an earlier attempt.
+    match vfs.remove(&temporary) {
+        Err(e) if !e.is_not_found() => return Err(e.into()),
+        _ => {}
+    }
+    let file = vfs.open(&temporary, OpenMode::Create)?;
+    file.write_all_at(identity.render().as_bytes(), 0)?;
+    // The content before the name, the name before anything that relies on it.
+    file.sync_data()?;
+    vfs.rename(&temporary, &dir.join(FILE))?;
+    vfs.sync_dir(dir)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_round_trips_and_every_damaged_byte_is_noticed() {
+        let identity = Identity { cluster: 1 << 100, node: 2, disk: u128::MAX, shards: 64 };
+        let text = identity.render();
+        assert_eq!(Identity::parse(&text), Ok(identity));
+        for i in 0..text.len() {
+            let mut bytes = text.clone().into_bytes();
+            bytes[i] ^= 1;
+            assert!(Identity::parse(&String::from_utf8_lossy(&bytes)).is_err(), "byte {i}");
+            assert!(Identity::parse(&text[..i]).is_err(), "cut at {i}");
+        }
+    }
+
+    #[test]
+    fn another_format_names_the_way_out() {
+        let body = Identity { cluster: 1, node: 2, disk: 3, shards: 64 }.render().replace("format = 1", "format = 2");
+        let body = &body[..body.rfind("crc32").unwrap()];
+        let text = format!("{body}crc32 = {:08x}\n", crc32fast::hash(body.as_bytes()));
+        assert!(Identity::parse(&text).unwrap_err().contains("version of sarsen that wrote it"));
+    }
+}

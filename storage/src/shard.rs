@@ -1,0 +1,31 @@
+//! One shard of the node: its head and its blocks behind one lock.
+//!
+//! Lock order: maintenance ▸ shard ▸ the log's own lock. No thread holds two shards' locks. Nothing that waits for the
+//! disk happens under a shard's lock.
+
+use crate::block;
+use crate::head::Head;
+use disk::log::Position;
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// A shard.
+pub(crate) struct Shard {
+    /// Its number.
+    pub number: model::Shard,
+    pub state: Mutex<State>,
+}
+
+/// What a shard's lock protects.
+#[derive(Default)]
+pub(crate) struct State {
+    pub head: Head,
+    /// The WAL generation of this shard's records; all of a shard's records are in the order of its generations.
+    pub generation: u32,
+    /// The number that the next series defined in this generation gets.
+    pub next_number: u32,
+    /// The end of this shard's last record in the log.
+    pub logged: Option<Position>,
+    /// Sealed blocks. Replaced as a whole together with what leaves the head, so that a reader never misses a sample.
+    pub blocks: Arc<[Arc<block::Reader>]>,
+}
