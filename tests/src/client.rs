@@ -123,9 +123,12 @@ fn answer(result: Result<HttpResponse<ureq::Body>, ureq::Error>) -> Result<Respo
     let headers = response
         .headers()
         .iter()
-        .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .map(|(name, value)| {
+            (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        })
         .collect();
-    let body = response.body_mut().with_config().limit(1 << 30).read_to_vec().map_err(|error| error.to_string())?;
+    let body =
+        response.body_mut().with_config().limit(1 << 30).read_to_vec().map_err(|error| error.to_string())?;
     Ok(Response {
         status: response.status().as_u16(),
         headers,

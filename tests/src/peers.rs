@@ -40,7 +40,9 @@ pub fn node_exporter(dir: &Path) -> Peer {
 pub fn prometheus(dir: &Path, port: u16, jobs: &[Job], remote_write: &str) -> Peer {
     let config = scrape_config(jobs)
         + "remote_write:\n"
-        + &format!("  - url: {remote_write}\n    queue_config: {{batch_send_deadline: 1s, min_backoff: 100ms}}\n")
+        + &format!(
+            "  - url: {remote_write}\n    queue_config: {{batch_send_deadline: 1s, min_backoff: 100ms}}\n"
+        )
         + "    metadata_config: {send: true, send_interval: 5s}\n";
     let path = dir.join("prometheus.yml");
     fs::write(&path, config).expect("the configuration can be written");
@@ -53,16 +55,20 @@ pub fn prometheus(dir: &Path, port: u16, jobs: &[Job], remote_write: &str) -> Pe
     Peer::start("prometheus", &mut command, port, dir, "/-/ready")
 }
 
-/// A vmagent that scrapes the jobs and writes to `remote_write`.
+/// A vmagent that scrapes the jobs and writes to `remote_write`, every metric's name with `vm:` in front.
 pub fn vmagent(dir: &Path, jobs: &[Job], remote_write: &str) -> Peer {
     let port = free_port();
     let path = dir.join("vmagent.yml");
     fs::write(&path, scrape_config(jobs)).expect("the configuration can be written");
+    let relabel = dir.join("relabel.yml");
+    let rule = "- {source_labels: [__name__], target_label: __name__, replacement: 'vm:$1'}\n";
+    fs::write(&relabel, rule).expect("the configuration can be written");
     let mut command = Command::new("vmagent");
     command
         .arg(format!("-httpListenAddr=127.0.0.1:{port}"))
         .arg(format!("-promscrape.config={}", path.display()))
         .arg(format!("-remoteWrite.url={remote_write}"))
+        .arg(format!("-remoteWrite.relabelConfig={}", relabel.display()))
         .arg(format!("-remoteWrite.tmpDataPath={}", dir.join("vmagent").display()))
         .args(["-remoteWrite.flushInterval=1s", "-loggerLevel=WARN"]);
     Peer::start("vmagent", &mut command, port, dir, "/health")

@@ -85,7 +85,10 @@ impl Process {
 
     /// SIGTERM, and waits for the end.
     pub fn terminate(&mut self) -> ExitStatus {
-        #[expect(unsafe_code, reason = "kill(2) takes two integers; the child has not been waited for, so the id is its own")]
+        #[expect(
+            unsafe_code,
+            reason = "kill(2) takes two integers; the child has not been waited for, so the id is its own"
+        )]
         let result = unsafe { libc::kill(self.pid() as libc::pid_t, libc::SIGTERM) };
         assert_eq!(result, 0, "a child can be signalled");
         self.await_end()
@@ -124,7 +127,8 @@ impl Drop for Process {
 pub fn binary() -> PathBuf {
     let from_environment = std::env::var_os("SARSEN_BIN").map(PathBuf::from);
     // Test binaries lie in target/debug/deps.
-    let beside = || std::env::current_exe().ok()?.ancestors().nth(3).map(|target| target.join("release/sarsen"));
+    let beside =
+        || std::env::current_exe().ok()?.ancestors().nth(3).map(|target| target.join("release/sarsen"));
     match from_environment.or_else(beside) {
         Some(path) if path.is_file() => path,
         path => panic!(
@@ -151,24 +155,23 @@ impl Sarsen {
 
     /// The same at a port of the caller's choice.
     pub fn start_at(dir: &Path, port: u16) -> Sarsen {
-        let mut sarsen = Sarsen::spawn(dir, port);
+        Sarsen::start_with(dir, port, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(dir: &Path, port: u16, arguments: &[&str]) -> Sarsen {
+        let mut sarsen = Sarsen::spawn(dir, port, arguments);
         let client = sarsen.client.clone();
         sarsen.process.await_ready(|| client.is_ok("/-/ready"));
         sarsen
     }
 
     /// Starts a node without waiting for anything.
-    pub fn spawn(dir: &Path, port: u16) -> Sarsen {
+    pub fn spawn(dir: &Path, port: u16, arguments: &[&str]) -> Sarsen {
         let mut command = Command::new(binary());
         command.arg("server").arg("--data-dir").arg(dir.join("data"));
-        command.args(["--http-listen", &format!("127.0.0.1:{port}")]);
+        command.args(["--http-listen", &format!("127.0.0.1:{port}")]).args(arguments);
         let process = Process::start("sarsen", &mut command, &dir.join("log"));
         Sarsen { process, client: Client::new(port), port }
-    }
-
-    /// SIGKILL, then a new process on the same data and port.
-    pub fn crash_and_restart(mut self, dir: &Path) -> Sarsen {
-        self.process.kill();
-        Sarsen::start_at(dir, self.port)
     }
 }

@@ -110,7 +110,8 @@ pub struct Series {
 impl Series {
     /// A series with these labels and no samples.
     pub fn new<N: AsRef<[u8]>, V: AsRef<[u8]>>(labels: &[(N, V)]) -> Series {
-        let labels = labels.iter().map(|(name, value)| (name.as_ref().to_vec(), value.as_ref().to_vec())).collect();
+        let labels =
+            labels.iter().map(|(name, value)| (name.as_ref().to_vec(), value.as_ref().to_vec())).collect();
         Series { labels, ..Series::default() }
     }
 
@@ -143,7 +144,10 @@ pub mod v1 {
 
     fn time_series(series: &Series) -> Message {
         let labels = series.labels.iter().map(|(name, value)| Message::new().bytes(1, name).bytes(2, value));
-        let samples = series.samples.iter().map(|(timestamp, value)| Message::new().double(1, *value).int(2, *timestamp));
+        let samples = series
+            .samples
+            .iter()
+            .map(|(timestamp, value)| Message::new().double(1, *value).int(2, *timestamp));
         Message::new().each(1, labels).each(2, samples).each(4, series.histograms.iter().cloned())
     }
 
@@ -171,8 +175,11 @@ pub mod v2 {
         let series: Vec<Message> = series
             .iter()
             .map(|series| {
-                let refs: Vec<u64> =
-                    series.labels.iter().flat_map(|(name, value)| [reference(name), reference(value)]).collect();
+                let refs: Vec<u64> = series
+                    .labels
+                    .iter()
+                    .flat_map(|(name, value)| [reference(name), reference(value)])
+                    .collect();
                 time_series(&refs, series)
             })
             .collect();
@@ -189,7 +196,10 @@ pub mod v2 {
 
     /// A series with these references; the labels of `series` are not looked at.
     pub fn time_series(refs: &[u64], series: &Series) -> Message {
-        let samples = series.samples.iter().map(|(timestamp, value)| Message::new().double(1, *value).int(2, *timestamp));
+        let samples = series
+            .samples
+            .iter()
+            .map(|(timestamp, value)| Message::new().double(1, *value).int(2, *timestamp));
         Message::new()
             .packed(1, refs.iter().copied())
             .each(2, samples)

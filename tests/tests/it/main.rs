@@ -2,4 +2,7 @@
 //!
 //! `cargo xtask test` builds the binary and fetches the programs.
 
+mod crash;
+mod prometheus;
+mod remote_write;
 mod start;

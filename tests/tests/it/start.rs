@@ -19,7 +19,12 @@ fn write(client: &Client, series: &[Series]) -> u16 {
 /// The own metric that the README asks for first.
 fn own_up(client: &Client) -> Result<f64, String> {
     let answer = client.instant("up{job=\"sarsen\"}", now().as_secs_f64())?;
-    answer.values().next().and_then(|points| points.first()).map(|point| point.1).ok_or("no series yet".into())
+    answer
+        .values()
+        .next()
+        .and_then(|points| points.first())
+        .map(|point| point.1)
+        .ok_or("no series yet".into())
 }
 
 #[test]
@@ -52,7 +57,8 @@ fn what_was_written_is_there_after_a_restart_and_sigterm_ends_with_success() {
     let dir = folder();
     let mut sarsen = Sarsen::start(dir.path());
     let at = now_ms() / 1000 * 1000;
-    let series = |k: i64| Series::named("kept", "k", &k.to_string()).sample(at - 60_000, k as f64).sample(at, 0.5);
+    let series =
+        |k: i64| Series::named("kept", "k", &k.to_string()).sample(at - 60_000, k as f64).sample(at, 0.5);
     let batch: Vec<Series> = (0..100).map(series).collect();
     assert_eq!(write(&sarsen.client, &batch), 204);
 
@@ -70,7 +76,7 @@ fn what_was_written_is_there_after_a_restart_and_sigterm_ends_with_success() {
 fn a_second_process_on_the_same_folder_is_refused_and_told_why() {
     let dir = folder();
     let first = Sarsen::start(dir.path());
-    let mut second = Sarsen::spawn(dir.path(), free_port());
+    let mut second = Sarsen::spawn(dir.path(), free_port(), &[]);
     assert!(!second.process.await_end().success());
     let output = second.process.output();
     let data = dir.path().join("data");
@@ -83,7 +89,7 @@ fn a_second_process_on_the_same_folder_is_refused_and_told_why() {
 fn a_port_that_is_taken_is_named_in_the_error() {
     let (one, two) = (folder(), folder());
     let first = Sarsen::start(one.path());
-    let mut second = Sarsen::spawn(two.path(), first.port);
+    let mut second = Sarsen::spawn(two.path(), first.port, &[]);
     assert!(!second.process.await_end().success());
     let output = second.process.output();
     assert!(output.contains(&first.port.to_string()), "{output}");
