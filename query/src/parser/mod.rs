@@ -9,6 +9,7 @@ mod duration;
 mod grammar;
 mod lexer;
 pub mod literal;
+pub mod series;
 mod token;
 
 pub use grammar::{HEIGHT_MAX, NESTING_MAX};
