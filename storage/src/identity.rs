@@ -46,7 +46,12 @@ impl Identity {
     pub fn key(&self) -> SeriesKey {
         let (high, low) = ((self.cluster >> 64) as u64, self.cluster as u64);
         // HighwayHash wants 256 bits; the other half is a bijection of the first and adds no strength, nor need it.
-        SeriesKey([high, low, high.rotate_left(32) ^ 0x5361_7273_656e_2054, low.rotate_left(17) ^ 0x5344_4253_4b65_7973])
+        SeriesKey([
+            high,
+            low,
+            high.rotate_left(32) ^ 0x5361_7273_656e_2054,
+            low.rotate_left(17) ^ 0x5344_4253_4b65_7973,
+        ])
     }
 
     fn render(&self) -> String {
@@ -69,7 +74,8 @@ impl Identity {
             return Err(damaged());
         }
         let mut fields = lines.filter_map(|line| line.split_once(" = "));
-        let mut field = |key: &str| fields.next().filter(|(k, _)| *k == key).map(|(_, v)| v).ok_or_else(damaged);
+        let mut field =
+            |key: &str| fields.next().filter(|(k, _)| *k == key).map(|(_, v)| v).ok_or_else(damaged);
         let format = field("format")?;
         if format != FORMAT.to_string() {
             return Err(format!(
@@ -97,8 +103,10 @@ impl Identity {
             )),
             Some(identity) => Ok(identity),
             None => {
-                let has_data =
-                    vfs.list(dir)?.iter().any(|entry| entry.is_dir && ["wal", "blocks"].contains(&&*entry.name));
+                let has_data = vfs
+                    .list(dir)?
+                    .iter()
+                    .any(|entry| entry.is_dir && ["wal", "blocks"].contains(&&*entry.name));
                 if has_data {
                     return Err(refused(
                         dir,
@@ -129,7 +137,13 @@ fn read(vfs: &dyn Vfs, dir: &Path) -> Result<Option<Identity>> {
     file.read_exact_at(&mut bytes, 0)?;
     let text = String::from_utf8_lossy(&bytes);
     Identity::parse(&text).map(Some).map_err(|why| {
-        refused(dir, format!("{why} ({}); restore this file from a backup, or choose an empty directory", path.display()))
+        refused(
+            dir,
+            format!(
+                "{why} ({}); restore this file from a backup, or choose an empty directory",
+                path.display()
+            ),
+        )
     })
 }
 
@@ -168,7 +182,9 @@ mod tests {
 
     #[test]
     fn another_format_names_the_way_out() {
-        let body = Identity { cluster: 1, node: 2, disk: 3, shards: 64 }.render().replace("format = 1", "format = 2");
+        let body = Identity { cluster: 1, node: 2, disk: 3, shards: 64 }
+            .render()
+            .replace("format = 1", "format = 2");
         let body = &body[..body.rfind("crc32").unwrap()];
         let text = format!("{body}crc32 = {:08x}\n", crc32fast::hash(body.as_bytes()));
         assert!(Identity::parse(&text).unwrap_err().contains("version of sarsen that wrote it"));

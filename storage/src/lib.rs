@@ -10,12 +10,14 @@
 //! [`Engine`] puts them together and implements the seams [`model::Sink`] and [`model::Source`]. Everything is
 //! synchronous, over [`disk::Vfs`], without threads, clock or randomness of its own.
 
+pub mod block;
 pub mod codec;
 pub mod engine;
 pub mod error;
 mod head;
 pub mod identity;
 pub mod merge;
+pub mod postings;
 mod shard;
 mod wal;
 

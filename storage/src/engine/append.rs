@@ -6,7 +6,8 @@ use crate::shard::State;
 use crate::wal::{RowsWriter, encode_metadata};
 use disk::log::Position;
 use model::{
-    Appended, Batch, BatchSeries, Durable, Error, Metadata, RejectReason, Rejection, SeriesKey, Shard, Sink, Written,
+    Appended, Batch, BatchSeries, Durable, Error, Metadata, RejectReason, Rejection, SeriesKey, Shard, Sink,
+    Written,
 };
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -103,7 +104,10 @@ impl Engine {
             return Err(Error::ReadOnly { reason });
         }
         if self.log.pending_bytes() > self.options.wal.pending_bytes_max {
-            return Err(Error::Busy { reason: "the disk is behind with the write-ahead log", retry_after_s: 1 });
+            return Err(Error::Busy {
+                reason: "the disk is behind with the write-ahead log",
+                retry_after_s: 1,
+            });
         }
         Ok(())
     }

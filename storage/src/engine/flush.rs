@@ -105,7 +105,10 @@ impl View {
         // Samples from the future must not close a window early.
         let newest = newest.min(self.now);
         let boundary = newest.div_euclid(self.window) * self.window;
-        if self.pending.is_none_or(|pending| pending < boundary) && boundary > self.flushed && oldest < boundary {
+        if self.pending.is_none_or(|pending| pending < boundary)
+            && boundary > self.flushed
+            && oldest < boundary
+        {
             return Step::Cut(boundary);
         }
         match self.pending {
@@ -262,11 +265,13 @@ impl Engine {
             let mut state = shard.state.lock();
             let frozen = state.head.freeze(before);
             let head = &state.head;
-            let snapshot = |&(slot, frozen)| Some((head.labels(slot), head.series[slot as usize].frozen(frozen)?));
+            let snapshot =
+                |&(slot, frozen)| Some((head.labels(slot), head.series[slot as usize].frozen(frozen)?));
             let series: Vec<(Labels, Snapshot)> = frozen.iter().filter_map(snapshot).collect();
             (frozen, series)
         };
-        let blocks = if series.is_empty() { Vec::new() } else { self.write_blocks(shard, &mut series, next_block)? };
+        let blocks =
+            if series.is_empty() { Vec::new() } else { self.write_blocks(shard, &mut series, next_block)? };
         drop(series);
         let written = blocks.len() as u64;
         let (_garbage, dropped): (Garbage, usize) = {
@@ -308,7 +313,12 @@ impl Engine {
             if range.min > range.max {
                 continue;
             }
-            let header = block::Header { shard: shard.number, range: TimeRange::new(first, range.max.0), level: 0, id: *next_block };
+            let header = block::Header {
+                shard: shard.number,
+                range: TimeRange::new(first, range.max.0),
+                level: 0,
+                id: *next_block,
+            };
             *next_block += 1;
             let mut builder = block::Builder::new(header);
             let mut any = false;

@@ -175,7 +175,9 @@ impl Engine {
     /// What is known of every block.
     pub fn blocks(&self) -> Vec<block::Meta> {
         let shards = self.shards.iter();
-        shards.flat_map(|s| s.state.lock().blocks.iter().map(|b| b.meta().clone()).collect::<Vec<_>>()).collect()
+        shards
+            .flat_map(|s| s.state.lock().blocks.iter().map(|b| b.meta().clone()).collect::<Vec<_>>())
+            .collect()
     }
 
     /// Reads every block with plain reads and compares all checksums. One line per damaged file.

@@ -2,10 +2,10 @@
 
 use super::Engine;
 use crate::head::{Head, Snapshot, Table};
-use crate::{block, merge};
+use crate::{block, merge, postings};
 use model::{
-    Error, LabelQuery, Labels, Limited, Matcher, Metadata, Samples, Selection, SeriesId, SeriesSet, Source, TimeRange,
-    Timestamp,
+    Error, LabelQuery, Labels, Limited, Matcher, Metadata, Samples, Selection, SeriesId, SeriesSet, Source,
+    TimeRange, Timestamp,
 };
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashSet};
@@ -55,7 +55,8 @@ pub(super) fn combine(
             for ((block, ordinal), part) in blocks.iter().zip(&mut parts[1..]) {
                 block.read(*ordinal, range, part)?;
             }
-            let all: Vec<&Samples> = parts[..=blocks.len()].iter().chain(side.iter().map(|run| &**run)).collect();
+            let all: Vec<&Samples> =
+                parts[..=blocks.len()].iter().chain(side.iter().map(|run| &**run)).collect();
             merge::merge(&all, into);
             // A run of the side buffer is shared as a whole.
             restrict(into, range);
@@ -136,18 +137,26 @@ impl Engine {
         head: impl FnOnce(&Head) -> T,
     ) -> (T, Vec<Arc<block::Reader>>) {
         let state = shard.state.lock();
-        let blocks = state.blocks.iter().filter(|block| block.meta().range.overlaps(&range)).cloned().collect();
+        let blocks =
+            state.blocks.iter().filter(|block| block.meta().range.overlaps(&range)).cloned().collect();
         (head(&state.head), blocks)
     }
 
-    fn select_all(&self, matchers: &[Matcher], range: TimeRange, series_max: usize) -> Result<Vec<Selected>, Error> {
+    fn select_all(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        series_max: usize,
+    ) -> Result<Vec<Selected>, Error> {
         let mut series = Vec::new();
         for shard in &self.shards {
-            let mut gather = Gather { key: self.key, series: &mut series, by_id: Table::default(), series_max };
+            let mut gather =
+                Gather { key: self.key, series: &mut series, by_id: Table::default(), series_max };
             let (head, blocks) = self.view_shard(shard, range, |head| {
-                for slot in head.resolve(matchers) {
+                for slot in postings::resolve(&head.index, matchers)? {
                     if let Some(snapshot) = head.series[slot as usize].snapshot(range) {
-                        gather.entry(head.series[slot as usize].id, || head.labels(slot))?.head = Some(snapshot);
+                        gather.entry(head.series[slot as usize].id, || head.labels(slot))?.head =
+                            Some(snapshot);
                     }
                 }
                 Ok::<(), Error>(())
@@ -174,9 +183,9 @@ impl Engine {
         let selectors = if query.selectors.is_empty() { &everything[..] } else { &query.selectors };
         let mut bytes = Vec::new();
         for shard in &self.shards {
-            let ((), blocks) = self.view_shard(shard, range, |head| {
+            let (head, blocks) = self.view_shard(shard, range, |head| {
                 for matchers in selectors {
-                    for slot in head.resolve(matchers) {
+                    for slot in postings::resolve(&head.index, matchers)? {
                         let bounds = head.series[slot as usize].bounds();
                         if bounds.is_some_and(|(a, b)| TimeRange::new(a, b).overlaps(&range)) {
                             bytes.clear();
@@ -185,7 +194,9 @@ impl Engine {
                         }
                     }
                 }
+                Ok::<(), crate::Error>(())
             });
+            head?;
             for block in blocks {
                 for matchers in selectors {
                     for ordinal in block.select(matchers)? {

@@ -114,7 +114,8 @@ impl Engine {
         let dir = options.dir.clone();
         vfs.create_dir_all(&dir)?;
         let Some(lock) = vfs.lock(&dir.join("lock"))? else {
-            let why = "another process has it open; stop that process, or choose another directory".to_owned();
+            let why =
+                "another process has it open; stop that process, or choose another directory".to_owned();
             return Err(Error::Refused { dir, why });
         };
         let identity = Identity::open(&*vfs, &dir, options.shards, &*options.random)?;
@@ -144,7 +145,9 @@ impl Engine {
         };
         let (mut done_bytes, mut told) = (0u64, 0u64);
         let (log, recovered) = Log::recover(vfs.clone(), &wal, options.wal.clone(), &mut |record| {
-            replay.record(record.payload, || format!("log segment {} at byte {}", record.segment.0, record.offset));
+            replay.record(record.payload, || {
+                format!("log segment {} at byte {}", record.segment.0, record.offset)
+            });
             done_bytes += record.payload.len() as u64;
             if done_bytes - told > 1 << 20 {
                 told = done_bytes;
@@ -158,7 +161,12 @@ impl Engine {
                 range.segment.0, range.from, range.to
             )
         }));
-        suspect.extend(replay.malformed.iter().map(|place| format!("{place}: the record makes no sense and was left out")));
+        suspect.extend(
+            replay
+                .malformed
+                .iter()
+                .map(|place| format!("{place}: the record makes no sense and was left out")),
+        );
         let orphans: u64 = replay.orphans.values().sum();
         if orphans > 0 {
             suspect.push(format!(
@@ -170,7 +178,8 @@ impl Engine {
         let mut series = 0;
         let shards = replay.shards.into_iter().zip(blocks).enumerate().map(|(number, (shard, blocks))| {
             series += shard.head.series.len() as u64;
-            let state = State { head: shard.head, generation, next_number: 0, logged: None, blocks: blocks.into() };
+            let state =
+                State { head: shard.head, generation, next_number: 0, logged: None, blocks: blocks.into() };
             Shard { number: model::Shard(number as u16), state: Mutex::new(state) }
         });
         let shards = shards.collect();
@@ -219,7 +228,9 @@ fn open_blocks(
                     *next_block = (*next_block).max(reader.meta().id + 1);
                     blocks.push(Arc::new(reader));
                 }
-                Err(e @ Error::Corrupt { .. }) => suspect.push(format!("{e}; its samples are missing from answers")),
+                Err(e @ Error::Corrupt { .. }) => {
+                    suspect.push(format!("{e}; its samples are missing from answers"))
+                }
                 Err(e) => return Err(e),
             }
         }

@@ -4,8 +4,11 @@
 //! concatenation of its labels' bytes. Each label knows the slots of the series that carry it, in ascending order
 //! because slots are only ever handed out upwards.
 
+use crate::Result;
+use crate::postings::{self, Values};
 use hashbrown::HashTable;
 use model::labels;
+use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 
 /// One label, its bytes and its series.
@@ -101,11 +104,6 @@ impl Index {
         labels::Iter::new(self.label(number)).next().expect("BUG: a label without a value").1
     }
 
-    /// How many slots there are.
-    pub fn series_count(&self) -> u32 {
-        self.series
-    }
-
     /// Every label name with its values, each value with its series.
     pub fn names(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = (&str, &[u32])>)> {
         self.names.iter().map(|name| {
@@ -114,16 +112,15 @@ impl Index {
         })
     }
 
-    /// The values of one label name, each with its series.
-    pub fn values_of<'a>(&'a self, name: &str) -> impl Iterator<Item = (&'a str, &'a [u32])> {
+    /// The numbers of the labels of one name.
+    fn labels_of(&self, name: &str) -> &[u32] {
         let hash = self.hasher.hash_one(name);
         let found = self.by_name.find(hash, |&n| &*self.names[n as usize].name == name);
-        let labels = found.map_or(&[][..], |&n| &self.names[n as usize].labels[..]);
-        labels.iter().map(|&n| (self.value(n), &self.labels[n as usize].slots[..]))
+        found.map_or(&[], |&n| &self.names[n as usize].labels)
     }
 
     /// The series with this very label.
-    pub fn slots_of(&self, name: &str, value: &str) -> &[u32] {
+    fn slots_of(&self, name: &str, value: &str) -> &[u32] {
         let mut label = Vec::with_capacity(name.len() + value.len() + 12);
         labels::push(&mut label, name.as_bytes(), value.as_bytes());
         let hash = self.hasher.hash_one(&label[..]);
@@ -144,16 +141,41 @@ impl Index {
     }
 }
 
+impl postings::Index for Index {
+    fn all(&self) -> Result<Vec<u32>> {
+        Ok((0..self.series).collect())
+    }
+
+    fn postings(&self, name: &str, value: &str) -> Result<Cow<'_, [u32]>> {
+        Ok(self.slots_of(name, value).into())
+    }
+
+    fn having(&self, name: &str) -> Result<Cow<'_, [u32]>> {
+        let lists = self.labels_of(name).iter().map(|&n| Cow::from(&self.labels[n as usize].slots));
+        Ok(postings::union(lists.collect()).into())
+    }
+
+    fn matching(&self, name: &str, values: &Values<'_>) -> Result<Vec<Cow<'_, [u32]>>> {
+        let labels = self.labels_of(name).iter().filter(|&&n| values.contain(self.value(n)));
+        Ok(labels.map(|&n| Cow::from(&self.labels[n as usize].slots)).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postings::Index as _;
     use model::Labels;
 
     #[test]
     fn labels_come_back_as_the_bytes_they_were() {
         let mut index = Index::default();
         let long = "x".repeat(300);
-        let sets = [vec![("__name__", "up"), ("job", "a")], vec![("__name__", "up"), ("job", long.as_str())], vec![]];
+        let sets = [
+            vec![("__name__", "up"), ("job", "a")],
+            vec![("__name__", "up"), ("job", long.as_str())],
+            vec![],
+        ];
         for (slot, pairs) in sets.into_iter().enumerate() {
             let labels = Labels::from_pairs(pairs).unwrap();
             let mut refs = Vec::new();
@@ -164,7 +186,8 @@ mod tests {
         assert_eq!(index.slots_of("__name__", "up"), [0, 1]);
         assert_eq!(index.slots_of("job", &long), [1]);
         assert_eq!(index.slots_of("job", "b"), [0u32; 0]);
-        assert_eq!(index.values_of("job").map(|(v, _)| v.len()).collect::<Vec<_>>(), [1, 300]);
-        assert_eq!(index.values_of("nope").count(), 0);
+        assert_eq!(*index.having("job").unwrap(), [0, 1]);
+        assert_eq!(index.having("nope").unwrap().len(), 0);
+        assert_eq!(index.all().unwrap(), [0, 1, 2]);
     }
 }

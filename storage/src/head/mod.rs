@@ -15,14 +15,13 @@
 
 mod chunk;
 mod index;
-mod resolve;
 mod series;
 mod side;
 mod table;
 
 use index::Index;
-pub use table::Table;
 pub use series::{Frozen, Garbage, Outcome, Scratch, Series, Snapshot};
+pub use table::Table;
 
 use model::{Labels, SeriesId};
 

@@ -43,7 +43,8 @@ fn histogram_bytes(h: &Histogram) -> usize {
 
 /// The first and last timestamp of ordered samples.
 pub fn bounds(samples: &Samples) -> Option<(i64, i64)> {
-    let first = samples.timestamps.first().into_iter().chain(samples.histograms.first().map(|h| &h.0)).min()?;
+    let first =
+        samples.timestamps.first().into_iter().chain(samples.histograms.first().map(|h| &h.0)).min()?;
     let last = samples.timestamps.last().into_iter().chain(samples.histograms.last().map(|h| &h.0)).max()?;
     Some((*first, *last))
 }
@@ -102,7 +103,8 @@ impl Side {
         let (mut frozen, mut rest) = (Vec::new(), Vec::new());
         let (old, new) = std::mem::take(&mut self.floats).into_iter().partition(|f| f.0 < before);
         self.floats = new;
-        let (old_histograms, new) = std::mem::take(&mut self.histograms).into_iter().partition(|h| h.0 < before);
+        let (old_histograms, new) =
+            std::mem::take(&mut self.histograms).into_iter().partition(|h| h.0 < before);
         self.histograms = new;
         for run in std::mem::take(&mut self.sealed) {
             match bounds(&run) {
@@ -169,12 +171,13 @@ fn split(samples: &Samples, at: i64) -> (Samples, Samples) {
     let cut = samples.timestamps.partition_point(|&t| t < at);
     let histograms_cut = samples.histograms.partition_point(|h| h.0 < at);
     let starts_cut = cut.min(samples.starts.len());
-    let part = |floats: std::ops::Range<usize>, starts: std::ops::Range<usize>, h: std::ops::Range<usize>| Samples {
-        timestamps: samples.timestamps[floats.clone()].to_vec(),
-        values: samples.values[floats].to_vec(),
-        starts: samples.starts[starts].to_vec(),
-        histograms: samples.histograms[h].to_vec(),
-    };
+    let part =
+        |floats: std::ops::Range<usize>, starts: std::ops::Range<usize>, h: std::ops::Range<usize>| Samples {
+            timestamps: samples.timestamps[floats.clone()].to_vec(),
+            values: samples.values[floats].to_vec(),
+            starts: samples.starts[starts].to_vec(),
+            histograms: samples.histograms[h].to_vec(),
+        };
     (
         part(0..cut, 0..starts_cut, 0..histograms_cut),
         part(

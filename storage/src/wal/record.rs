@@ -165,7 +165,6 @@ pub struct Rows<'a> {
     /// The number of the first definition.
     pub first: u32,
     definitions: &'a [u8],
-    floats: u64,
     base: i64,
     numbers: &'a [u8],
     timestamps: &'a [u8],
@@ -303,7 +302,6 @@ impl<'a> Rows<'a> {
             generation,
             first,
             definitions,
-            floats,
             base,
             numbers,
             timestamps,
@@ -320,11 +318,6 @@ impl<'a> Rows<'a> {
             let len = input.varint()?;
             input.take(len)
         })
-    }
-
-    /// How many floats without start timestamp there are.
-    pub fn floats_count(&self) -> u64 {
-        self.floats
     }
 
     /// Number, timestamp and value of each float. A number that no `u32` can hold comes out as `u32::MAX`.

@@ -3,8 +3,8 @@
 use disk::Vfs;
 use disk::log;
 use model::{
-    Appended, Batch, BatchSeries, Histogram, HistogramRow, Labels, Matcher, Samples, Selection, Sink, Source, TimeRange,
-    Timestamp,
+    Appended, Batch, BatchSeries, Histogram, HistogramRow, Labels, Matcher, Samples, Selection, Sink, Source,
+    TimeRange, Timestamp,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -110,7 +110,8 @@ impl Rows {
 
     pub fn histograms(mut self, sink: &dyn Sink, labels: &Labels, rows: &[(i64, i64, Histogram)]) -> Rows {
         self.series(sink, labels).histograms_len = rows.len() as u32;
-        let row = |r: &(i64, i64, Histogram)| HistogramRow { timestamp: r.0, start: r.1, histogram: r.2.clone() };
+        let row =
+            |r: &(i64, i64, Histogram)| HistogramRow { timestamp: r.0, start: r.1, histogram: r.2.clone() };
         self.0.histograms.extend(rows.iter().map(row));
         self
     }
