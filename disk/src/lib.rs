@@ -3,11 +3,16 @@
 //! [`Vfs`] has three implementations: the real one, one that simulates crashes, one that injects faults. The segment
 //! [`log`] is what the write-ahead log and the Raft log are made of.
 
+pub mod crash;
 pub mod error;
+pub mod fault;
 pub mod log;
+mod lots;
 pub mod real;
 pub mod vfs;
 
+pub use crash::CrashVfs;
 pub use error::Error;
+pub use fault::FaultVfs;
 pub use real::RealVfs;
 pub use vfs::{Entry, File, Mapped, OpenMode, Space, Vfs};
