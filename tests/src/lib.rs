@@ -5,6 +5,7 @@
 pub mod client;
 pub mod peers;
 pub mod process;
+pub mod promqltest;
 pub mod random;
 pub mod until;
 pub mod wire;

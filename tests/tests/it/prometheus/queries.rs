@@ -57,7 +57,7 @@ pub const QUERIES: &[&str] = &[
     "avg without (cpu, mode) (rate(node_cpu_seconds_total[30s]))",
     "min(node_scrape_collector_duration_seconds)",
     "max by (job) (scrape_duration_seconds)",
-    "count by (job) ({job=~\"node|prometheus\"})",
+    "count by (job) ({job=~\"node|prometheus\", __name__!~\"vm:.*\"})",
     "count by (__name__) ({__name__=~\"node_memory_.*\", job=\"node\"})",
     "group by (mode) (node_cpu_seconds_total)",
     "stddev by (mode) (rate(node_cpu_seconds_total[30s]))",
@@ -124,7 +124,8 @@ pub const QUERIES: &[&str] = &[
     "timestamp(up{JOBS})",
     "time() - process_start_time_seconds{JOBS}",
     "minute() + hour() * 60 + day_of_week() * 1440 + day_of_month() + day_of_year() + month() + year()",
-    "days_in_month(vector(1e9)) + hour(vector(1.5e9)) + minute(node_time_seconds) * 0",
+    "days_in_month(vector(1e9)) + hour(vector(1.5e9))",
+    "minute(node_time_seconds)",
     "year(process_start_time_seconds{JOBS})",
     // Labels, vectors, scalars.
     "label_replace(node_cpu_seconds_total, \"core\", \"c$1\", \"cpu\", \"(.*)\")",
