@@ -2,4 +2,7 @@
 
 mod crash;
 mod group_commit;
+mod log_crash;
+
+mod log_faults;
 mod vfs;

@@ -1,0 +1,267 @@
+//! The log on disks that fail.
+
+use disk::crash::{Dropped, Exploration};
+use disk::fault::{Fault, Operation, Rule};
+use disk::log::{Log, Options, Position};
+use disk::{CrashVfs, Error, FaultVfs, OpenMode, Vfs};
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+const DIR: &str = "/log";
+
+fn options() -> Options {
+    Options { segment_bytes: 4 << 10, pending_bytes_max: 16 << 10, preallocate: true }
+}
+
+fn open(vfs: &FaultVfs<CrashVfs>) -> Result<(Log, Vec<Vec<u8>>), Error> {
+    let mut records = Vec::new();
+    let mut visit = |record: disk::log::Record<'_>| records.push(record.payload.to_vec());
+    let (log, _) = Log::recover(Arc::new(vfs.clone()), Path::new(DIR), options(), &mut visit)?;
+    Ok((log, records))
+}
+
+fn is_failed<T>(result: Result<T, Error>) -> bool {
+    matches!(result, Err(Error::Failed { .. }))
+}
+
+#[test]
+fn a_failed_fsync_is_never_acknowledged_and_never_tried_again() {
+    for dropped in [Dropped::Readable, Dropped::Evicted] {
+        let crash = CrashVfs::new();
+        let vfs = FaultVfs::dropping(crash.clone(), dropped);
+        let (log, _) = open(&vfs).unwrap();
+        let first = log.append(b"first").unwrap();
+        log.commit(first).unwrap();
+        vfs.add(Rule::new(Operation::Sync, Fault::Eio).nth(1));
+        let second = log.append(b"second").unwrap();
+        assert!(matches!(log.commit(second), Err(Error::Io { .. })));
+        let (syncs, writes) = (vfs.calls(Operation::Sync, DIR), vfs.calls(Operation::Write, DIR));
+        // The disk is well again, but nobody can know what it holds.
+        assert!(is_failed(log.commit(second)));
+        assert!(is_failed(log.ticket(second).wait()));
+        assert!(is_failed(log.append(b"third")));
+        assert!(is_failed(log.rotate()));
+        log.commit(first).unwrap();
+        log.close();
+        assert!(!log.wait_pending());
+        assert_eq!(log.durable(), first);
+        drop(log);
+        assert_eq!(syncs, vfs.calls(Operation::Sync, DIR), "fsync was tried again");
+        assert_eq!(writes, vfs.calls(Operation::Write, DIR), "it wrote on");
+
+        // A new run sees what the page cache shows. Whatever it delivers must be durable when it has returned.
+        let (log, records) = open(&vfs).unwrap();
+        let shown: &[&[u8]] =
+            if dropped == Dropped::Readable { &[b"first", b"second"] } else { &[b"first"] };
+        assert_eq!(records, shown, "{dropped:?}");
+        let third = log.append(b"third").unwrap();
+        log.commit(third).unwrap();
+        drop(log);
+        let journal = crash.journal();
+        for state in journal.states(&Exploration::default()).filter(|state| state.after == journal.len()) {
+            let (_, after) = open(&FaultVfs::new(state.vfs.clone())).unwrap();
+            assert_eq!(after, [shown, &[b"third".as_slice()]].concat(), "{state}");
+        }
+    }
+}
+
+#[test]
+fn every_failing_operation_fails_the_log_and_loses_nothing_acknowledged() {
+    let operations = [
+        Operation::Write,
+        Operation::Sync,
+        Operation::SyncFolder,
+        Operation::Create,
+        Operation::SetLen,
+        Operation::Allocate,
+    ];
+    let mut failures = 0;
+    for operation in operations {
+        for fault in [Fault::Eio, Fault::Enospc, Fault::Short] {
+            for nth in 1..12 {
+                let vfs = FaultVfs::dropping(CrashVfs::new(), Dropped::Evicted);
+                let (log, _) = open(&vfs).unwrap();
+                vfs.add(Rule::new(operation, fault).nth(nth));
+                let mut acknowledged = 0u64;
+                let mut failed = None;
+                for n in 0..30u64 {
+                    let record = [n.to_le_bytes().as_slice(), &[n as u8; 700]].concat();
+                    match log.append(&record).and_then(|position| log.commit(position)) {
+                        Ok(()) => {
+                            assert!(failed.is_none(), "acknowledged after a failure");
+                            acknowledged = n + 1;
+                        }
+                        Err(error) => {
+                            assert_eq!(error.is_full(), fault != Fault::Eio, "{error}");
+                            failed.get_or_insert(n);
+                        }
+                    }
+                }
+                assert_eq!(failed.is_some(), vfs.injected() > 0);
+                failures += vfs.injected();
+                drop(log);
+                vfs.clear();
+                let (log, records) = open(&vfs).unwrap();
+                let numbers: Vec<u64> =
+                    records.iter().map(|r| u64::from_le_bytes(r[..8].try_into().unwrap())).collect();
+                let what = format!("{operation:?} {fault:?} {nth}: {acknowledged} acknowledged, {numbers:?} found");
+                assert!(numbers.len() as u64 >= acknowledged, "{what}");
+                assert!(numbers.iter().copied().eq(0..numbers.len() as u64), "{what}");
+                let position = log.append(b"the log works again").unwrap();
+                log.commit(position).unwrap();
+            }
+        }
+    }
+    assert!(failures > 100, "{failures}");
+}
+
+#[test]
+fn recovery_copes_with_short_reads() {
+    let vfs = FaultVfs::seeded(CrashVfs::new(), 7);
+    let (log, _) = open(&vfs).unwrap();
+    for n in 0..200u8 {
+        let position = log.append(&vec![n; usize::from(n) * 10]).unwrap();
+        log.commit(position).unwrap();
+    }
+    drop(log);
+    vfs.add(Rule::new(Operation::Read, Fault::Short).percent(50));
+    let (_, records) = open(&vfs).unwrap();
+    assert!(vfs.injected() > 10);
+    assert!(records.iter().enumerate().all(|(n, record)| *record == vec![n as u8; n * 10]));
+    assert_eq!(records.len(), 200);
+}
+
+#[test]
+fn an_unreadable_sector_costs_its_records_and_an_unreadable_end_is_not_cut() {
+    /// Reads that touch these bytes fail, always.
+    #[derive(Clone)]
+    struct BadSector(CrashVfs, std::ops::Range<u64>);
+    struct BadFile(Box<dyn disk::File>, std::ops::Range<u64>);
+    impl Vfs for BadSector {
+        fn open(&self, path: &Path, mode: OpenMode) -> Result<Box<dyn disk::File>, Error> {
+            Ok(Box::new(BadFile(self.0.open(path, mode)?, self.1.clone())))
+        }
+        fn map(&self, path: &Path) -> Result<disk::Mapped, Error> {
+            self.0.map(path)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
+            self.0.rename(from, to)
+        }
+        fn remove(&self, path: &Path) -> Result<(), Error> {
+            self.0.remove(path)
+        }
+        fn remove_dir(&self, path: &Path) -> Result<(), Error> {
+            self.0.remove_dir(path)
+        }
+        fn create_dir_all(&self, path: &Path) -> Result<(), Error> {
+            self.0.create_dir_all(path)
+        }
+        fn list(&self, path: &Path) -> Result<Vec<disk::Entry>, Error> {
+            self.0.list(path)
+        }
+        fn sync_dir(&self, path: &Path) -> Result<(), Error> {
+            self.0.sync_dir(path)
+        }
+        fn exists(&self, path: &Path) -> Result<bool, Error> {
+            self.0.exists(path)
+        }
+        fn space(&self, path: &Path) -> Result<disk::Space, Error> {
+            self.0.space(path)
+        }
+        fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>, Error> {
+            self.0.lock(path)
+        }
+    }
+    impl disk::File for BadFile {
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
+            if offset < self.1.end && offset + buf.len() as u64 > self.1.start {
+                let source = std::io::Error::from_raw_os_error(libc::EIO);
+                return Err(Error::Io { op: "read", path: "bad".into(), source });
+            }
+            self.0.read_at(buf, offset)
+        }
+        fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<(), Error> {
+            self.0.write_all_at(bytes, offset)
+        }
+        fn sync_data(&self) -> Result<(), Error> {
+            self.0.sync_data()
+        }
+        fn len(&self) -> Result<u64, Error> {
+            self.0.len()
+        }
+        fn set_len(&self, len: u64) -> Result<(), Error> {
+            self.0.set_len(len)
+        }
+        fn allocate(&self, len: u64) -> Result<(), Error> {
+            self.0.allocate(len)
+        }
+    }
+    let crash = CrashVfs::new();
+    let options = Options { segment_bytes: 1 << 20, ..options() };
+    let (log, _) = Log::recover(Arc::new(crash.clone()), Path::new(DIR), options.clone(), &mut |_| ()).unwrap();
+    for n in 0..100u8 {
+        let position = log.append(&[n; 1000]).unwrap();
+        log.commit(position).unwrap();
+    }
+    drop(log);
+    let mut numbers = Vec::new();
+    let bad = BadSector(crash.clone(), 40_960..45_056);
+    let (log, recovered) =
+        Log::recover(Arc::new(bad), Path::new(DIR), options.clone(), &mut |r| numbers.push(r.payload[0])).unwrap();
+    assert_eq!(recovered.corrupt.len(), 1, "{recovered:?}");
+    let missing: Vec<u8> = (0..100).filter(|n| !numbers.contains(n)).collect();
+    assert!(missing.len() >= 4 && missing.len() <= 6, "{missing:?}");
+    drop(log);
+    let end = 40 + 100 * 1017;
+    let bad = BadSector(crash, end - 100..end + 100);
+    let refused = Log::recover(Arc::new(bad), Path::new(DIR), options, &mut |_| ());
+    assert!(matches!(refused, Err(Error::Io { .. })), "what cannot be read must not be cut");
+}
+
+#[derive(Default)]
+struct Wakes(AtomicU64);
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn waiting_tickets_learn_of_a_failure() {
+    let vfs = FaultVfs::new(CrashVfs::new());
+    let (log, _) = open(&vfs).unwrap();
+    let position = log.append(b"record").unwrap();
+    let mut ticket = Box::pin(log.ticket(position));
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(wakes.clone());
+    let mut context = Context::from_waker(&waker);
+    assert!(ticket.as_mut().poll(&mut context).is_pending());
+    vfs.add(Rule::new(Operation::Write, Fault::Enospc));
+    assert!(log.commit(position).unwrap_err().is_full());
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+    match ticket.as_mut().poll(&mut context) {
+        Poll::Ready(Err(error)) => assert!(error.is_full() && is_failed(Err::<(), _>(error))),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_stalled_disk_costs_bounded_memory() {
+    let vfs = FaultVfs::new(CrashVfs::new());
+    let (log, _) = open(&vfs).unwrap();
+    let mut appended = Position(0);
+    let refused = loop {
+        match log.append(&[1; 100]) {
+            Ok(position) => appended = position,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, Error::Limit { max: 16384, .. }), "{refused}");
+    assert!(log.pending_bytes() < (16 << 10) + 200);
+    log.commit(appended).unwrap();
+    assert_eq!(log.pending_bytes(), 0);
+    log.append(&[1; 100]).unwrap();
+}
