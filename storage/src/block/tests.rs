@@ -1,0 +1,426 @@
+use super::*;
+use crate::merge::{normalize, push_float};
+use crate::{Error, Result};
+use disk::{Mapped, RealVfs, Vfs};
+use model::histogram::{Counts, ResetHint, Span};
+use model::{Histogram, Labels, MatchOp, Matcher, Samples};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+const WINDOW: TimeRange =
+    TimeRange { min: model::Timestamp(1_767_225_600_000), max: model::Timestamp(1_767_232_799_999) };
+
+fn header() -> Header {
+    Header { shard: Shard(3), range: WINDOW, level: 0, id: 0x0123_4567_89ab_cdef_0011_2233_4455_6677 }
+}
+
+type Content = Vec<(Labels, Samples)>;
+
+fn build(content: &Content) -> Vec<u8> {
+    let mut builder = Builder::new(header());
+    content.iter().for_each(|(labels, samples)| builder.add(labels, samples).unwrap());
+    builder.encode().unwrap().0
+}
+
+fn open(bytes: &[u8]) -> Result<Reader> {
+    Reader::from_bytes(Mapped(Arc::new(bytes.to_vec())), Path::new("test.block"))
+}
+
+fn histogram(count: u64) -> Arc<Histogram> {
+    Arc::new(Histogram {
+        reset_hint: ResetHint::NoReset,
+        schema: 3,
+        zero_threshold: 0.001,
+        sum: count as f64 * 1.5,
+        counts: Counts::Integer { count, zero: 1, positive: vec![count as i64, 2], negative: vec![] },
+        positive_spans: vec![Span { offset: -2, length: 2 }],
+        negative_spans: vec![],
+        custom_values: vec![],
+    })
+}
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    Labels::from_pairs(pairs.iter().copied()).unwrap()
+}
+
+/// Everything that tells samples apart, bit for bit.
+fn rows(samples: &Samples) -> Vec<(i64, u64, i64, String)> {
+    let start = |i: usize| samples.starts.get(i).copied().unwrap_or(0);
+    let floats = samples.timestamps.iter().zip(&samples.values).enumerate();
+    let floats = floats.map(|(i, (&t, v))| (t, v.to_bits(), start(i), String::new()));
+    let histograms = samples.histograms.iter().map(|(t, st, h)| (*t, 0, *st, format!("{h:?}")));
+    floats.chain(histograms).collect()
+}
+
+fn read(reader: &Reader, series: u32, range: TimeRange) -> Samples {
+    let mut samples = Samples::default();
+    reader.read(series, range, &mut samples).unwrap();
+    samples
+}
+
+/// Two targets with a few metrics each, a series with start timestamps, one with histograms.
+fn small() -> Content {
+    let mut content = Content::new();
+    for (instance, jitter) in [("a:9100", 0), ("b:9100", 7)] {
+        let scrapes: Vec<i64> =
+            (0..20).map(|i| WINDOW.min.0 + 1234 + jitter * (i % 3) + i * 15_000).collect();
+        let mut add = |name: &str, values: &dyn Fn(usize) -> f64| {
+            let labels = labels(&[("__name__", name), ("instance", instance), ("job", "node")]);
+            let values = (0..scrapes.len()).map(values).collect();
+            content.push((labels, Samples { timestamps: scrapes.clone(), values, ..Samples::default() }));
+        };
+        add("up", &|_| 1.0);
+        add("node_load1", &|i| ((i * 37) % 11) as f64 / 100.0 + 0.5);
+        add("node_boot_time_seconds", &|i| if i == 19 { model::value::stale() } else { 1.7e9 });
+        add("node_context_switches_total", &|i| 123_456_789.0 + (i * i * 1001) as f64);
+        add("noise", &|i| (i as f64 + 0.1).sqrt());
+    }
+    let mut started = Samples::default();
+    for i in 0..5 {
+        push_float(
+            &mut started,
+            WINDOW.min.0 + i * 1000,
+            i as f64,
+            if i > 1 { WINDOW.min.0 + 500 } else { 0 },
+        );
+    }
+    content.push((labels(&[("__name__", "started_total"), ("job", "otel")]), started));
+    let histograms = (0..4).map(|i| (WINDOW.min.0 + i * 60_000, i % 2, histogram(i as u64))).collect();
+    content.push((
+        labels(&[("__name__", "latency"), ("job", "otel")]),
+        Samples { histograms, ..Samples::default() },
+    ));
+    content.push((
+        Labels::default(),
+        Samples { timestamps: vec![WINDOW.max.0], values: vec![-0.0], ..Samples::default() },
+    ));
+    content.sort_by(|a, b| order(&a.0, &b.0));
+    content
+}
+
+fn random_samples() -> impl Strategy<Value = Samples> {
+    let value = prop_oneof![
+        6 => (0i32..5000).prop_map(|v| f64::from(v) / 100.0),
+        1 => any::<u64>().prop_map(f64::from_bits),
+        1 => Just(model::value::stale()),
+    ];
+    let span = WINDOW.max.0 - WINDOW.min.0;
+    let float = (0..=span, value, prop_oneof![9 => Just(0i64), 1 => any::<i64>()]);
+    let floats = prop_oneof![
+        4 => prop::collection::vec(float.clone(), 0..40),
+        1 => prop::collection::vec(float, 450..1500),
+    ];
+    let histograms = prop_oneof![
+        4 => Just(Vec::new()),
+        1 => prop::collection::vec((0..=span, 0i64..9, (0u64..99).prop_map(histogram)), 0..300),
+    ];
+    (floats, histograms, any::<bool>()).prop_map(|(floats, histograms, with_starts)| {
+        let mut samples = Samples::default();
+        for (t, value, start) in floats {
+            push_float(&mut samples, WINDOW.min.0 + t, value, if with_starts { start } else { 0 });
+        }
+        samples.histograms = histograms.into_iter().map(|(t, st, h)| (WINDOW.min.0 + t, st, h)).collect();
+        normalize(&mut samples);
+        samples
+    })
+}
+
+fn random_labels() -> impl Strategy<Value = Labels> {
+    let name = prop::sample::select(vec!["A", "__name__", "job", "jo", "instance", "é"]);
+    let value = prop::sample::select(vec![
+        "",
+        "a",
+        "b",
+        "ab",
+        "abc",
+        "é",
+        "x\ny",
+        "1",
+        "10.0.0.1:9100",
+        "10.0.0.2:9100",
+    ]);
+    prop::collection::btree_map(name, value, 0..6).prop_map(|pairs| Labels::from_pairs(pairs).unwrap())
+}
+
+fn random_content() -> impl Strategy<Value = Content> {
+    let series = prop::collection::btree_map(random_labels(), random_samples(), 0..40);
+    (series, prop::collection::vec(random_samples(), 1..3), any::<u64>()).prop_map(
+        |(series, shared, pick)| {
+            let mut content: Content = series
+                .into_iter()
+                .enumerate()
+                .map(|(i, (labels, samples))| {
+                    let scrape = &shared[i % shared.len()];
+                    if pick >> (i % 64) & 1 == 0 {
+                        return (labels, samples);
+                    }
+                    let values = scrape.timestamps.iter().map(|&t| (t % 1000) as f64).collect();
+                    (labels, Samples { timestamps: scrape.timestamps.clone(), values, ..Samples::default() })
+                })
+                .filter(|(_, samples)| !samples.is_empty())
+                .collect();
+            content.sort_by(|a, b| order(&a.0, &b.0));
+            content
+        },
+    )
+}
+
+fn matchers() -> impl Strategy<Value = Vec<Matcher>> {
+    let op =
+        prop::sample::select(vec![MatchOp::Equal, MatchOp::NotEqual, MatchOp::Matches, MatchOp::NotMatches]);
+    let value = prop::sample::select(vec![
+        "", "a", "ab", "a|b", "a.*", ".*", ".+", "(a|)", "[^a]", "é", "x.y", "nothing", r"10\.0.*", "a?b?c?",
+        r"\w+",
+    ]);
+    let name = prop::sample::select(vec!["A", "__name__", "job", "jo", "j", "instance", "é", "none"]);
+    prop::collection::vec((name, op, value).prop_map(|(n, op, v)| Matcher::new(n, op, v).unwrap()), 0..4)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn everything_put_in_comes_out(content in random_content(), cut in any::<(u32, u32)>()) {
+        let bytes = build(&content);
+        let reader = open(&bytes).unwrap();
+        prop_assert_eq!(reader.series_count() as usize, content.len());
+        reader.verify_meaning().unwrap();
+        let length = (WINDOW.max.0 - WINDOW.min.0) as u32;
+        let (from, to) = (cut.0 % length, cut.1 % length);
+        let part = TimeRange::new(WINDOW.min.0 + i64::from(from.min(to)), WINDOW.min.0 + i64::from(from.max(to)));
+        let mut cursor = reader.cursor();
+        for (number, (labels, samples)) in content.iter().enumerate() {
+            let number = number as u32;
+            prop_assert_eq!(&reader.labels(number).unwrap(), labels);
+            prop_assert_eq!(&cursor.labels(number).unwrap(), labels);
+            prop_assert_eq!(rows(&read(&reader, number, TimeRange::ALL)), rows(samples));
+            let inside: Vec<_> = rows(samples).into_iter().filter(|row| part.contains(row.0)).collect();
+            prop_assert_eq!(rows(&read(&reader, number, part)), inside);
+        }
+    }
+
+    #[test]
+    fn selecting_equals_matching_each_series(content in random_content(), matchers in matchers()) {
+        let reader = open(&build(&content)).unwrap();
+        let expected: Vec<u32> = (0..content.len() as u32)
+            .filter(|&i| matchers.iter().all(|m| m.matches(content[i as usize].0.get(&m.name).unwrap_or(""))))
+            .collect();
+        prop_assert_eq!(reader.select(&matchers).unwrap(), expected.clone());
+        for name in ["__name__", "job", "jo", "none"] {
+            let values: BTreeSet<&str> =
+                expected.iter().filter_map(|&i| content[i as usize].0.get(name)).collect();
+            let values: Vec<&str> = values.into_iter().collect();
+            prop_assert_eq!(reader.label_values_among(name, &expected).unwrap(), values);
+        }
+        let names: BTreeSet<&str> =
+            expected.iter().flat_map(|&i| content[i as usize].0.iter().map(|l| l.0)).collect();
+        prop_assert_eq!(reader.label_names_among(&expected).unwrap(), names.into_iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn random_bytes_are_no_block_and_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        prop_assert!(open(&bytes).is_err());
+    }
+}
+
+#[test]
+fn a_series_read_twice_into_the_same_columns_is_appended() {
+    let content = small();
+    let reader = open(&build(&content)).unwrap();
+    let mut both = Samples::default();
+    let half = WINDOW.min.0 + 150_000;
+    for (number, (labels, samples)) in content.iter().enumerate() {
+        both.clear();
+        reader.read(number as u32, TimeRange::new(i64::MIN, half), &mut both).unwrap();
+        reader.read(number as u32, TimeRange::new(half + 1, i64::MAX), &mut both).unwrap();
+        assert_eq!(rows(&both), rows(samples), "{labels}");
+        assert!(both.starts.is_empty() || both.starts.len() == both.timestamps.len());
+    }
+}
+
+#[test]
+fn columns_are_shared_between_series_of_one_scrape() {
+    let reader = open(&build(&small())).unwrap();
+    assert_eq!(reader.meta().series, 13);
+    assert_eq!(reader.meta().columns, 4);
+    assert_eq!(reader.meta().samples, 10 * 20 + 5 + 4 + 1);
+    assert_eq!(reader.meta().histograms, 4);
+}
+
+#[test]
+fn names_and_values_are_listed_in_order() {
+    let reader = open(&build(&small())).unwrap();
+    assert_eq!(reader.label_names().unwrap(), ["__name__", "instance", "job"]);
+    assert_eq!(reader.label_values("instance").unwrap(), ["a:9100", "b:9100"]);
+    assert_eq!(reader.label_values("inst").unwrap(), [""; 0]);
+    assert_eq!(reader.label_values_among("instance", &[1, 2]).unwrap(), ["a:9100"]);
+}
+
+#[test]
+fn an_empty_block_is_a_block() {
+    let reader = open(&build(&Content::new())).unwrap();
+    assert_eq!(reader.select(&[]).unwrap(), [0u32; 0]);
+    assert_eq!(reader.label_names().unwrap(), [""; 0]);
+}
+
+/// All that a reader can be asked, or the first error.
+fn read_everything(reader: &Reader) -> Result<(Content, Vec<String>, Vec<Vec<u32>>)> {
+    let mut content = Content::new();
+    for number in 0..reader.series_count() {
+        let mut samples = Samples::default();
+        reader.read(number, TimeRange::ALL, &mut samples)?;
+        reader.span(number)?;
+        content.push((reader.labels(number)?, samples));
+    }
+    let mut values = Vec::new();
+    let mut lists = Vec::new();
+    for name in reader.label_names()? {
+        for value in reader.label_values(&name)? {
+            lists.push(reader.select(&[Matcher::equal(&*name, &*value)])?);
+            values.push(value);
+        }
+    }
+    Ok((content, values, lists))
+}
+
+fn comparable(all: (Content, Vec<String>, Vec<Vec<u32>>)) -> String {
+    let content: Vec<_> = all.0.iter().map(|(l, s)| (l.clone(), rows(s))).collect();
+    format!("{content:?} {:?} {:?}", all.1, all.2)
+}
+
+#[test]
+fn no_flipped_byte_ever_changes_an_answer() {
+    let bytes = build(&small());
+    let truth = comparable(read_everything(&open(&bytes).unwrap()).unwrap());
+    for at in 0..bytes.len() {
+        for xor in [1u8, 0x80, 0xff] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= xor;
+            match open(&damaged).and_then(|reader| read_everything(&reader)) {
+                Err(Error::Corrupt { path, .. }) => assert_eq!(path, Path::new("test.block")),
+                Err(other) => panic!("byte {at}: {other}"),
+                Ok(all) => assert_eq!(comparable(all), truth, "byte {at}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn no_cut_file_is_a_block() {
+    let bytes = build(&small());
+    for len in 0..bytes.len() {
+        assert!(matches!(open(&bytes[..len]), Err(Error::Corrupt { .. })), "{len} bytes");
+    }
+    assert!(open(&[&bytes[..], &[0]].concat()).is_err());
+}
+
+#[test]
+fn a_page_of_another_file_is_corrupt() {
+    let ours = build(&small());
+    let mut builder = Builder::new(Header { id: 7, ..header() });
+    small().iter().for_each(|(labels, samples)| builder.add(labels, samples).unwrap());
+    let (theirs, _) = builder.encode().unwrap();
+    let footer = ours.len() - format::FOOTER_LEN;
+    // The same content under the other file's footer, checksums included: only the id in the page's checksum differs.
+    let mixed = [&ours[..footer - 4], &theirs[footer - 4..]].concat();
+    assert_eq!(ours[..footer - 4], theirs[..footer - 4]);
+    let reader = open(&mixed).unwrap();
+    assert!(read_everything(&reader).is_ok(), "one page with their checksum and their id is their file");
+    let mut swapped = theirs.clone();
+    swapped[footer - 4..footer].copy_from_slice(&ours[footer - 4..footer]);
+    assert!(open(&swapped).is_err(), "our page checksum in their file");
+}
+
+#[test]
+fn damage_that_keeps_checksums_valid_never_panics_in_tables_and_columns() {
+    // Not reachable by accident, but a wrong offset must not become a crash of the node.
+    let bytes = build(&small());
+    let truth = open(&bytes).unwrap();
+    let footer = truth.footer().clone();
+    let body = footer.body_len();
+    // The FST's own nodes are trusted under a valid checksum: the library offers no bounded walk.
+    let fst = footer.section(Section::Labels);
+    for at in (0..body).filter(|at| !fst.contains(at)) {
+        for xor in [1u8, 0x55, 0xff] {
+            let mut damaged = bytes[..body].to_vec();
+            damaged[at] ^= xor;
+            let checksums: Vec<u8> = (damaged.chunks(format::PAGE).enumerate())
+                .flat_map(|(i, p)| {
+                    format::page_checksum(p, footer.header.id, (i * format::PAGE) as u64).to_le_bytes()
+                })
+                .collect();
+            let footer = format::Footer { checksums: crc32fast::hash(&checksums), ..footer.clone() };
+            damaged.extend(checksums);
+            damaged.extend(footer.encode());
+            let reader = open(&damaged).unwrap();
+            let _ = read_everything(&reader);
+            let _ = reader.verify_meaning();
+        }
+    }
+}
+
+#[test]
+fn a_finished_block_is_found_under_its_name_and_verifies() {
+    let folder = tempfile::tempdir().unwrap();
+    let vfs = RealVfs;
+    let content = small();
+    let mut builder = Builder::new(header());
+    content.iter().for_each(|(labels, samples)| builder.add(labels, samples).unwrap());
+    let meta = builder.finish(&vfs, folder.path()).unwrap();
+    let names: Vec<String> = vfs.list(folder.path()).unwrap().into_iter().map(|e| e.name).collect();
+    assert_eq!(names, ["1767225600000-1767232799999-0-0123456789abcdef0011223344556677.block"]);
+    let reader = Reader::open(&vfs, &meta.path).unwrap();
+    assert_eq!(*reader.meta(), meta);
+    reader.verify(&vfs).unwrap();
+    let stats = reader.stats();
+    assert_eq!(stats.sections.iter().map(|s| s.1).sum::<u64>() + stats.frame_bytes, meta.bytes);
+
+    let moved = folder.path().join("1-2-0-00000000000000000000000000000001.block");
+    vfs.rename(&meta.path, &moved).unwrap();
+    let error = Reader::open(&vfs, &moved).err().unwrap().to_string();
+    assert!(error.contains("this is the content of 1767225600000"), "{error}");
+}
+
+#[test]
+fn scrubbing_sees_what_the_map_has_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let vfs = RealVfs;
+    let mut builder = Builder::new(header());
+    small().iter().for_each(|(labels, samples)| builder.add(labels, samples).unwrap());
+    let meta = builder.finish(&vfs, folder.path()).unwrap();
+    let reader = Reader::open(&vfs, &meta.path).unwrap();
+    let file = vfs.open(&meta.path, disk::OpenMode::Write).unwrap();
+    let mut byte = [0];
+    assert!(file.read_exact_at(&mut byte, 100).unwrap());
+    file.write_all_at(&[byte[0] ^ 4], 100).unwrap();
+    assert!(matches!(reader.verify(&vfs), Err(Error::Corrupt { offset: 0, .. })));
+}
+
+#[test]
+fn many_series_of_a_metric_use_every_kind_of_list() {
+    let mut series = BTreeMap::new();
+    for i in 0..9000u32 {
+        let labels = labels(&[
+            ("__name__", "m"),
+            ("half", if i % 7 < 3 { "x" } else { "y" }),
+            ("i", &format!("{i:05}")),
+            ("tens", &format!("{}", i / 10)),
+        ]);
+        series.insert(
+            labels,
+            Samples { timestamps: vec![WINDOW.min.0], values: vec![f64::from(i)], ..Samples::default() },
+        );
+    }
+    let content: Content = series.into_iter().collect();
+    let reader = open(&build(&content)).unwrap();
+    reader.verify_meaning().unwrap();
+    let select = |name: &str, value: &str| reader.select(&[Matcher::equal(name, value)]).unwrap().len();
+    assert_eq!(
+        (select("half", "y"), select("tens", "5"), select("i", "00007"), select("i", "7")),
+        (5142, 10, 1, 0)
+    );
+    let some = [Matcher::equal("half", "x"), Matcher::new("i", MatchOp::Matches, "0000.").unwrap()];
+    assert_eq!(reader.select(&some).unwrap().len(), 6);
+}

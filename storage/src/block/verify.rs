@@ -1,0 +1,106 @@
+//! Checks all of a block: every byte by plain reads, then everything that the bytes say.
+
+use super::format::{FOOTER_LEN, Footer, PAGE, Section, page_checksum};
+use super::index::key;
+use super::order;
+use super::reader::Reader;
+use crate::Result;
+use disk::{OpenMode, Vfs};
+use model::{Labels, Samples, TimeRange};
+use std::collections::HashMap;
+
+impl Reader {
+    /// Reads the whole file and checks everything in it. The bytes are read, not mapped, so that a failing disk gives an
+    /// error and not a signal. Fails at the first defect.
+    pub fn verify(&self, vfs: &dyn Vfs) -> Result<()> {
+        self.verify_bytes(vfs)?;
+        self.verify_meaning()
+    }
+
+    fn verify_bytes(&self, vfs: &dyn Vfs) -> Result<()> {
+        let file = vfs.open(&self.meta().path, OpenMode::Read)?;
+        let body = self.footer().body_len();
+        let mut buffer = vec![0; PAGE];
+        for start in (0..body).step_by(PAGE) {
+            let page = &mut buffer[..PAGE.min(body - start)];
+            let read = file.read_exact_at(page, start as u64)?;
+            let stored = self.stored_checksum(start / PAGE);
+            if !read || stored != Some(page_checksum(page, self.meta().id, start as u64)) {
+                return Err(self.corrupt(start, "the page on disk fails its checksum"));
+            }
+        }
+        let mut tail = vec![0; self.meta().bytes as usize - body];
+        if !file.read_exact_at(&mut tail, body as u64)? || file.len()? != self.meta().bytes {
+            return Err(self.corrupt(body, "the file on disk has another length"));
+        }
+        let (checksums, footer) = tail.split_at(tail.len() - FOOTER_LEN);
+        if crc32fast::hash(checksums) != self.footer().checksums || footer != Footer::encode(self.footer()) {
+            return Err(self.corrupt(body, "the checksums or the footer on disk differ from what was opened"));
+        }
+        Ok(())
+    }
+
+    /// Decodes everything and compares it with itself: order, counts, times, and the index with the labels.
+    pub(super) fn verify_meaning(&self) -> Result<()> {
+        let meta = self.meta();
+        let mut lists: HashMap<Vec<u8>, Vec<u32>> = HashMap::new();
+        let mut cursor = self.cursor();
+        let mut last: Option<Labels> = None;
+        let mut samples = Samples::default();
+        let (mut floats, mut histograms) = (0, 0);
+        let mut span = TimeRange::new(i64::MAX, i64::MIN);
+        for series in 0..self.series_count() {
+            let wrong = |what: &str| self.malformed(Section::Series, 0, &format!("series {series}: {what}"));
+            let labels = cursor.labels(series)?;
+            if last.as_ref().is_some_and(|last| order(last, &labels).is_ge()) {
+                return Err(wrong("out of order"));
+            }
+            samples.clear();
+            self.read(series, TimeRange::ALL, &mut samples)?;
+            let sorted = samples.timestamps.is_sorted_by(|a, b| a < b)
+                && samples.histograms.is_sorted_by(|a, b| a.0 < b.0);
+            if !sorted {
+                return Err(wrong("samples out of order"));
+            }
+            let own = self.span(series)?;
+            let times = || samples.timestamps.iter().copied().chain(samples.histograms.iter().map(|h| h.0));
+            if times().min() != Some(own.min.0) || times().max() != Some(own.max.0) {
+                return Err(wrong("its samples do not fill its span"));
+            }
+            span = TimeRange { min: span.min.min(own.min), max: span.max.max(own.max) };
+            floats += samples.timestamps.len() as u64;
+            histograms += samples.histograms.len() as u64;
+            for (name, value) in labels.iter() {
+                lists.entry(name.as_bytes().to_vec()).or_default().push(series);
+                lists.entry(key(name, value)).or_default().push(series);
+            }
+            last = Some(labels);
+        }
+        if (floats + histograms, histograms) != (meta.samples, meta.histograms) {
+            let found = format!("{floats} floats and {histograms} histograms, the footer says otherwise");
+            return Err(self.corrupt(self.footer().body_len(), found));
+        }
+        let inside = meta.range.min <= span.min && span.max <= meta.range.max;
+        if span != meta.span || (meta.series > 0 && !inside) {
+            return Err(self.corrupt(self.footer().body_len(), "the samples do not fill the footer's span"));
+        }
+        self.each_label(|key, list| {
+            if lists.remove(key) == Some(list) {
+                return Ok(());
+            }
+            let label = String::from_utf8_lossy(key);
+            Err(self.malformed(
+                Section::Labels,
+                0,
+                &format!("the list of {label:?} is not that of its series"),
+            ))
+        })?;
+        match lists.into_keys().next() {
+            None => Ok(()),
+            Some(key) => {
+                let label = String::from_utf8_lossy(&key);
+                Err(self.malformed(Section::Labels, 0, &format!("{label:?} is missing")))
+            }
+        }
+    }
+}
