@@ -13,6 +13,7 @@
 //! Everything here is pure: no sockets, no clock, no threads. Every function that takes bytes from outside returns an
 //! error for what it cannot read, never panics, and allocates no more than [`Limits::batch_bytes_max`] allows.
 
+pub mod exposition;
 pub mod limits;
 mod metadata;
 pub mod problems;

@@ -40,8 +40,10 @@ impl Reply {
     ///
     /// A sender drops what is answered with 4xx and sends again what is answered with 5xx, so a problem that will not
     /// go away is 400 and never 5xx. Remote write 1 passes over invalid label sets without a word, as Prometheus does.
-    pub fn stored(protocol: Protocol, stored: &Stored) -> Reply {
-        let told = |reason: Reason| protocol != Protocol::V1 || !reason.silent_in_v1();
+    /// `None` stands for imported text, where every problem is told.
+    pub fn stored(protocol: impl Into<Option<Protocol>>, stored: &Stored) -> Reply {
+        let protocol = protocol.into();
+        let told = |reason: Reason| protocol != Some(Protocol::V1) || !reason.silent_in_v1();
         let body = stored.problems.text(told);
         Reply {
             status: if body.is_empty() { 204 } else { 400 },
@@ -50,17 +52,17 @@ impl Reply {
         }
     }
 
-    /// The request was refused before anything was stored. `protocol` is `None` while it is not known.
-    pub fn refused(protocol: Option<Protocol>, refusal: &Refusal) -> Reply {
+    /// The request was refused before anything was stored. `protocol` is `None` while it is not known, and for text.
+    pub fn refused(protocol: impl Into<Option<Protocol>>, refusal: &Refusal) -> Reply {
         Reply {
             status: refusal.status,
-            headers: protocol.map(|p| written(p, Counted::default())).unwrap_or_default(),
+            headers: written(protocol.into(), Counted::default()),
             body: refusal.message.clone(),
         }
     }
 
     /// The sink failed. What passes, or is cured by somebody, is 503: the sender keeps the samples and tries again.
-    pub fn failed(protocol: Protocol, error: &Error) -> Reply {
+    pub fn failed(protocol: impl Into<Option<Protocol>>, error: &Error) -> Reply {
         let (status, retry_after_s) = match error {
             Error::Busy { retry_after_s, .. } => (503, Some(*retry_after_s)),
             Error::ReadOnly { .. } | Error::Unavailable { .. } | Error::Io { .. } | Error::Canceled => {
@@ -69,15 +71,15 @@ impl Reply {
             Error::Corrupt { .. } => (500, None),
             Error::Limit { .. } => (400, None),
         };
-        let mut headers = written(protocol, Counted::default());
+        let mut headers = written(protocol.into(), Counted::default());
         headers.extend(retry_after_s.map(|s| ("Retry-After", s.to_string())));
         Reply { status, headers, body: error.to_string() }
     }
 }
 
 /// Remote write 2 senders take a success without these counts, or with zeros only, for a failure.
-fn written(protocol: Protocol, counted: Counted) -> Vec<(&'static str, String)> {
-    if protocol != Protocol::V2 {
+fn written(protocol: Option<Protocol>, counted: Counted) -> Vec<(&'static str, String)> {
+    if protocol != Some(Protocol::V2) {
         return Vec::new();
     }
     vec![

@@ -2,6 +2,7 @@
 
 mod allocations;
 mod contract;
+mod exposition;
 mod hostile;
 mod oracle;
 mod sink;
