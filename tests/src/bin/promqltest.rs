@@ -10,7 +10,9 @@ fn main() -> Result<()> {
     for arg in std::env::args_os().skip(1) {
         match arg.to_str() {
             Some("-v" | "--verbose") => verbose = true,
-            Some(option) if option.starts_with('-') => bail!("unknown option {option}; usage: promqltest [-v] FILE…"),
+            Some(option) if option.starts_with('-') => {
+                bail!("unknown option {option}; usage: promqltest [-v] FILE…")
+            }
             _ => files.push(PathBuf::from(arg)),
         }
     }

@@ -18,8 +18,7 @@ pub fn concerns_histograms(case: &Case, database: &Database) -> bool {
         };
         here || expr.children().into_iter().any(|child| selects(child, database))
     }
-    case.expected.has_histograms()
-        || parser::parse(&case.expr).is_ok_and(|expr| selects(&expr, database))
+    case.expected.has_histograms() || parser::parse(&case.expr).is_ok_and(|expr| selects(&expr, database))
 }
 
 /// Runs the case with all its reruns; an error says what differs first.
@@ -57,8 +56,7 @@ fn other_times(at: i64) -> Vec<i64> {
 
 fn run_instant(case: &Case, database: &Database, text: &str, at: i64, as_range: bool) -> Result<()> {
     let expected = &case.expected;
-    let answer =
-        database.engine.instant(database.source(), text, Timestamp(at), &Params::default());
+    let answer = database.engine.instant(database.source(), text, Timestamp(at), &Params::default());
     let Some(answer) = expect_answer(case, answer)? else { return Ok(()) };
     expected.check_value(&answer.value, case.when)?;
     expected.check_annotations(&answer)?;

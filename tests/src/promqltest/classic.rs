@@ -99,8 +99,12 @@ mod tests {
 
     #[test]
     fn cumulative_buckets_become_custom_ones() {
-        let lines =
-            [r#"x_bucket{le="2", a="b"} _ 3"#, r#"x_bucket{le="+Inf", a="b"} _ 5"#, r#"x_sum{a="b"} _ 7"#, "y 1"];
+        let lines = [
+            r#"x_bucket{le="2", a="b"} _ 3"#,
+            r#"x_bucket{le="+Inf", a="b"} _ 5"#,
+            r#"x_sum{a="b"} _ 7"#,
+            "y 1",
+        ];
         let series: Vec<Series> = lines.iter().map(|line| script::series(line).unwrap()).collect();
         let [native] = custom_buckets(&series).unwrap().try_into().unwrap();
         assert_eq!(native.labels.to_string(), r#"x{a="b"}"#);

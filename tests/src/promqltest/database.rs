@@ -52,9 +52,8 @@ impl Database {
 
     /// Whether a loaded series with native histograms satisfies these matchers.
     pub fn has_histograms(&self, matchers: &[Matcher]) -> bool {
-        let matches = |labels: &Labels| {
-            matchers.iter().all(|m| m.matches(labels.get(&m.name).unwrap_or_default()))
-        };
+        let matches =
+            |labels: &Labels| matchers.iter().all(|m| m.matches(labels.get(&m.name).unwrap_or_default()));
         self.histograms.iter().any(matches)
     }
 

@@ -12,8 +12,8 @@ use super::script::{self, When, split};
 use anyhow::{Context, Result, bail, ensure};
 use model::histogram::{Counts, Span};
 use model::{Histogram, Labels};
-use query::parser::series::Value as Item;
 use query::parser::literal;
+use query::parser::series::Value as Item;
 use query::{Answer, Point, Value};
 use std::collections::BTreeMap;
 
@@ -183,7 +183,8 @@ impl Expectation {
                 None => bail!("unexpected scalar {got}"),
             },
             Value::Vector(got) => {
-                let got: Vec<(&Labels, &Point)> = got.iter().map(|(labels, _, point)| (labels, point)).collect();
+                let got: Vec<(&Labels, &Point)> =
+                    got.iter().map(|(labels, _, point)| (labels, point)).collect();
                 self.check_vector(&got)?;
             }
             Value::Matrix(got) => {
@@ -254,7 +255,8 @@ impl Expectation {
                 .collect();
             ensure!(expected.iter().all(|(t, _)| *t <= end), "more values than steps for {labels}");
             let shown = || {
-                let expected: Vec<_> = expected.iter().map(|(t, v)| format!("{} @{t}", show_item(v))).collect();
+                let expected: Vec<_> =
+                    expected.iter().map(|(t, v)| format!("{} @{t}", show_item(v))).collect();
                 let got: Vec<_> = points.iter().map(|(t, v)| format!("{} @{t}", show(v))).collect();
                 format!("{labels}: expected {}; got {}", expected.join(", "), got.join(", "))
             };
@@ -421,9 +423,9 @@ mod tests {
     }
 
     fn vector(series: &[(&str, f64)]) -> Value {
-        let series = series.iter().map(|(text, value)| {
-            (script::series(text).unwrap().labels, 0, Point::Float(*value))
-        });
+        let series = series
+            .iter()
+            .map(|(text, value)| (script::series(text).unwrap().labels, 0, Point::Float(*value)));
         Value::Vector(series.collect())
     }
 
@@ -452,7 +454,10 @@ mod tests {
         expected.add("a 1 _ 3", when).unwrap();
         let labels = script::series("a").unwrap().labels;
         let matrix = |points: &[(i64, f64)]| {
-            Value::Matrix(vec![(labels.clone(), points.iter().map(|(t, v)| (*t, Point::Float(*v))).collect())])
+            Value::Matrix(vec![(
+                labels.clone(),
+                points.iter().map(|(t, v)| (*t, Point::Float(*v))).collect(),
+            )])
         };
         expected.check_value(&matrix(&[(0, 1.0), (20, 3.0)]), when).unwrap();
         expected.check_value(&matrix(&[(0, 1.0), (10, 3.0)]), when).unwrap_err();

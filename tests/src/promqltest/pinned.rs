@@ -54,7 +54,9 @@ pub fn asks_for_the_query(expr: &Expr) -> bool {
     let here = match &expr.kind {
         Kind::Call(call) => matches!(call.function.name, "start" | "end" | "step" | "range"),
         Kind::Vector(s) => boundary(s.at) || asks(s.offset.as_ref()),
-        Kind::Matrix(m) => boundary(m.selector.at) || asks(m.selector.offset.as_ref()) || asks(Some(&m.range)),
+        Kind::Matrix(m) => {
+            boundary(m.selector.at) || asks(m.selector.offset.as_ref()) || asks(Some(&m.range))
+        }
         Kind::Subquery(s) => {
             boundary(s.at) || asks(s.offset.as_ref()) || asks(Some(&s.range)) || asks(s.step.as_ref())
         }
@@ -94,7 +96,10 @@ mod tests {
         assert_eq!(pinned("a + b offset 1m").unwrap(), "a @ 1.500 + b @ 1.500 offset 60s");
         assert_eq!(pinned("rate(a[5m] @ 3)").unwrap(), "rate(a[300s] @ 3.000)");
         assert_eq!(pinned("a @ start()").unwrap(), "a @ 1.500");
-        assert_eq!(pinned("sum_over_time(rate(a[1m])[5m:])").unwrap(), "sum_over_time(rate(a[60s])[300s:] @ 1.500)");
+        assert_eq!(
+            pinned("sum_over_time(rate(a[1m])[5m:])").unwrap(),
+            "sum_over_time(rate(a[60s])[300s:] @ 1.500)"
+        );
     }
 
     #[test]

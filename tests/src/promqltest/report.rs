@@ -40,7 +40,7 @@ pub struct Failure {
     pub text: String,
     /// The first difference.
     pub why: String,
-    }
+}
 
 /// What became of the cases of one script, or of many.
 #[derive(Clone, Debug, Default)]

@@ -4,5 +4,6 @@
 
 mod crash;
 mod prometheus;
+mod promqltest;
 mod remote_write;
 mod start;
