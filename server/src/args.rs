@@ -1,0 +1,223 @@
+//! The command line.
+
+use crate::client::Output;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// A durable database for Prometheus metrics.
+#[derive(Debug, Parser)]
+#[command(name = "sarsen", version, about, arg_required_else_help = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a node. Without any flag: data in ./sarsen-data, API on 127.0.0.1:7420.
+    Server(Box<ServerArgs>),
+    /// Ask a node: PromQL, series, labels.
+    #[command(subcommand)]
+    Query(QueryCommand),
+    /// Show how a node is doing.
+    Status(Remote),
+    /// Look into stored data.
+    #[command(subcommand)]
+    Tsdb(TsdbCommand),
+    /// Check files without using them.
+    #[command(subcommand)]
+    Check(CheckCommand),
+}
+
+/// Flags of `sarsen server`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Every flag is also a key of the YAML file (http_listen) and an environment variable \
+(SARSEN_HTTP_LISTEN).\nFlags win over the environment, the environment over the file. \
+`--print-config` shows all keys, limits included, with what is in force."
+)]
+pub struct ServerArgs {
+    /// Folder of all data; made if missing [default: ./sarsen-data]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// Address of the HTTP API [default: 127.0.0.1:7420]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub http_listen: Option<String>,
+    /// YAML file with settings
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How long samples are kept: `forever`, or a duration such as 30d [default: forever]
+    #[arg(long, value_name = "DURATION")]
+    pub retention: Option<String>,
+    /// When a write is acknowledged: `fsync` (durable) or `interval` (within 200 ms) [default: fsync]
+    #[arg(long, value_name = "MODE")]
+    pub durability: Option<String>,
+    /// Form of log lines: `logfmt` or `json` [default: logfmt]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// Least severe log lines: error, warn, info, debug, trace [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// Print the configuration in force as YAML and exit
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+impl ServerArgs {
+    /// The flags that were given, by key.
+    pub fn flags(&self) -> Vec<(&'static str, String)> {
+        [
+            ("data_dir", &self.data_dir),
+            ("http_listen", &self.http_listen),
+            ("retention", &self.retention),
+            ("durability", &self.durability),
+            ("log_format", &self.log_format),
+            ("log_level", &self.log_level),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value.clone()?)))
+        .collect()
+    }
+}
+
+/// A node, and how to print its answer.
+#[derive(Debug, Args)]
+pub struct Remote {
+    /// Address of the node
+    #[arg(long, default_value = "http://127.0.0.1:7420", env = "SARSEN_URL", value_name = "URL")]
+    pub url: String,
+    /// How to print the answer
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// Times of a lookup or query: `now`, `now-1h30m`, RFC 3339, or Unix seconds.
+#[derive(Debug, Args)]
+pub struct Between {
+    /// Beginning: `now-1h`, RFC 3339, or Unix seconds
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub start: Option<String>,
+    /// End
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub end: Option<String>,
+}
+
+/// `sarsen query …`
+#[derive(Debug, Subcommand)]
+pub enum QueryCommand {
+    /// Evaluate an expression at one moment.
+    Instant {
+        /// PromQL
+        expr: String,
+        /// The moment: `now-1h`, RFC 3339, or Unix seconds [default: now]
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        time: Option<String>,
+        /// The node.
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Evaluate an expression over a range [default: the last hour].
+    Range {
+        /// PromQL
+        expr: String,
+        /// From when to when.
+        #[command(flatten)]
+        between: Between,
+        /// Distance of the points, such as 30s [default: the range in 250 points]
+        #[arg(long, value_name = "DURATION")]
+        step: Option<String>,
+        /// The node.
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// List the series that match selectors.
+    Series {
+        /// Selectors, such as 'up{job="node"}'
+        #[arg(required = true)]
+        selectors: Vec<String>,
+        /// From when to when.
+        #[command(flatten)]
+        between: Between,
+        /// Most series to print
+        #[arg(long)]
+        limit: Option<u64>,
+        /// The node.
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// List label names, or the values of one label.
+    Labels {
+        /// The label whose values are wanted
+        name: Option<String>,
+        /// Only of series that match
+        #[arg(long = "match", value_name = "SELECTOR")]
+        selectors: Vec<String>,
+        /// From when to when.
+        #[command(flatten)]
+        between: Between,
+        /// Most items to print
+        #[arg(long)]
+        limit: Option<u64>,
+        /// The node.
+        #[command(flatten)]
+        remote: Remote,
+    },
+}
+
+/// `sarsen tsdb …`
+#[derive(Debug, Subcommand)]
+pub enum TsdbCommand {
+    /// Print samples, one a line: series, value, timestamp in milliseconds.
+    Dump {
+        /// The data
+        #[command(flatten)]
+        data: Offline,
+        /// Only series that match
+        #[arg(long = "match", value_name = "SELECTOR")]
+        selector: Option<String>,
+        /// From when to when.
+        #[command(flatten)]
+        between: Between,
+    },
+    /// Show what the series are made of: largest metrics, labels, pairs. With --url of a running node.
+    Analyze {
+        /// Folder of a node that does not run
+        #[arg(long, value_name = "DIR", conflicts_with = "url")]
+        data_dir: Option<PathBuf>,
+        /// Address of a running node
+        #[arg(long, env = "SARSEN_URL", value_name = "URL")]
+        url: Option<String>,
+        /// Lines of each list
+        #[arg(long, default_value_t = 10)]
+        limit: usize,
+        /// How to print the answer
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Read everything and compare all checksums. Exit code 1 if something is damaged.
+    Verify {
+        /// The data
+        #[command(flatten)]
+        data: Offline,
+    },
+}
+
+/// A data directory that no node has open.
+#[derive(Debug, Args)]
+pub struct Offline {
+    /// Folder of a node that does not run
+    #[arg(long, value_name = "DIR", default_value = "./sarsen-data", env = "SARSEN_DATA_DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// `sarsen check …`
+#[derive(Debug, Subcommand)]
+pub enum CheckCommand {
+    /// Check a configuration file.
+    Config {
+        /// The file
+        file: PathBuf,
+    },
+}

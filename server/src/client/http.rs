@@ -1,0 +1,48 @@
+//! Requests to a node.
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+use std::time::Duration;
+
+/// A successful answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its `data`.
+    pub data: Value,
+}
+
+/// Longer than any query may take, so that the node's own words are heard.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// `GET`s a path with parameters and unwraps the envelope. Warnings and infos go to standard error.
+pub fn get(url: &str, path: &str, params: &[(&str, String)]) -> anyhow::Result<Answer> {
+    let base = url.trim_end_matches('/');
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(TIMEOUT))
+        .http_status_as_error(false)
+        .build()
+        .into();
+    let mut request = agent.get(format!("{base}{path}"));
+    for (name, value) in params {
+        request = request.query(name, value);
+    }
+    let mut response = request.call().with_context(|| {
+        format!(
+            "no answer from {base}; is a node running there? `sarsen server` starts one, --url names another"
+        )
+    })?;
+    let status = response.status();
+    let text = response.body_mut().with_config().limit(1 << 32).read_to_string()?;
+    let body: Value = serde_json::from_str(&text)
+        .map_err(|_| anyhow::anyhow!("{base}{path} answered {status} without JSON; is it a Sarsen?"))?;
+    for (key, label) in [("warnings", "warning"), ("infos", "info")] {
+        for note in body[key].as_array().into_iter().flatten() {
+            eprintln!("{label}: {}", note.as_str().unwrap_or_default());
+        }
+    }
+    if body["status"] != "success" {
+        let kind = body["errorType"].as_str().unwrap_or("error");
+        bail!("{} ({kind}, HTTP {})", body["error"].as_str().unwrap_or("unknown"), status.as_u16());
+    }
+    Ok(Answer { data: body["data"].clone() })
+}

@@ -1,0 +1,16 @@
+//! The client side of the command line.
+
+mod http;
+pub mod query;
+pub mod status;
+mod table;
+pub mod tsdb;
+
+/// How an answer is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// Columns for people.
+    Table,
+    /// The data as the API gives it.
+    Json,
+}

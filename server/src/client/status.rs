@@ -1,0 +1,47 @@
+//! `sarsen status`
+
+use super::{Output, http, query, table};
+use crate::args::Remote;
+use crate::time::print_duration_ms;
+
+/// Asks and prints.
+pub fn run(remote: &Remote) -> anyhow::Result<()> {
+    let data = http::get(&remote.url, "/api/v1/status/node", &[])?.data;
+    if remote.output == Output::Json {
+        return query::print_json(&data);
+    }
+    let text = |key: &str| data[key].as_str().unwrap_or("-").to_string();
+    let storage = &data["storage"];
+    let number = |key: &str| storage[key].as_u64().unwrap_or(0);
+    let uptime = data["uptimeSeconds"].as_i64().unwrap_or(0);
+    let durability = match data["durability"].as_str() {
+        Some("interval") => "interval (acknowledged before the fsync: a power cut can lose 200 ms)",
+        _ => "fsync (acknowledged means durable)",
+    };
+    let mut rows = vec![
+        ("state", format!("{} ({})", text("state"), text("reason"))),
+        ("version", text("version")),
+        ("uptime", print_duration_ms(uptime * 1000)),
+        ("data", text("dataDir")),
+        ("retention", text("retention")),
+        ("durability", durability.to_string()),
+        ("memory", table::bytes(data["residentBytes"].as_u64().unwrap_or(0))),
+    ];
+    if storage.is_object() {
+        let blocks = format!("{} ({})", number("blocks"), table::bytes(number("blockBytes")));
+        rows.extend([
+            ("series", format!("{} in memory", number("series"))),
+            ("samples", format!("{} in memory, {} in blocks", number("headSamples"), number("blockSamples"))),
+            ("blocks", blocks),
+            ("log", format!("{} segments", number("walSegments"))),
+        ]);
+        if let Some(reason) = storage["readOnly"].as_str() {
+            rows.push(("read-only", reason.to_string()));
+        }
+        for place in storage["suspect"].as_array().into_iter().flatten() {
+            rows.push(("damaged", place.as_str().unwrap_or_default().to_string()));
+        }
+    }
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|(key, value)| vec![key.to_string(), value]).collect();
+    Ok(table::print(&["NODE", &remote.url], &rows)?)
+}

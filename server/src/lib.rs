@@ -1,0 +1,14 @@
+//! The node: configuration, HTTP API, limits, own metrics, start and stop; and the command line.
+
+pub mod app;
+pub mod args;
+pub mod client;
+pub mod config;
+pub mod gate;
+pub mod http;
+pub mod log;
+pub mod metrics;
+pub mod node;
+pub mod pool;
+pub mod process;
+pub mod time;

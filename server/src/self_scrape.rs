@@ -1,0 +1,31 @@
+//! The node stores its own metrics, so that the first query has an answer and an incident has a past.
+//!
+//! The text of `/metrics` goes through the same parser and sink as everybody's samples, under `job="sarsen"` and
+//! `instance="host:port"`, with `up` beside it.
+
+use crate::app::{App, Database};
+use crate::time;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Stores at once, then at every interval, until `stopped` resolves.
+pub async fn run(app: Arc<App>, address: SocketAddr, stopped: impl Future<Output = ()>) {
+    let interval = app.config.self_scrape_interval;
+    if interval.is_zero() {
+        return;
+    }
+    let mut stopped = std::pin::pin!(stopped);
+    let mut tick = tokio::time::interval(interval);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = &mut stopped => return,
+        }
+        let Some(db) = app.opened() else { continue };
+        if let Err(reason) = scrape(&app, db, &address.to_string()).await {
+            app.metrics.self_scrape_failures.inc();
+            tracing::debug!(reason, "the node's own metrics could not be stored");
+        }
+    }
+}
