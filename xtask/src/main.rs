@@ -1,5 +1,6 @@
 //! The developer's commands: `cargo xtask <command>`, one for each thing that is done to this repository.
 
+mod bench;
 mod deny;
 mod fuzz;
 mod peers;
@@ -29,6 +30,8 @@ enum Command {
     Promqltest(promqltest::Options),
     /// Fuzzes the decoders of outside bytes (all targets, or those named)
     Fuzz(fuzz::Options),
+    /// Measures ingest against Debian's VictoriaMetrics and Prometheus, in pairs
+    Bench(bench::Options),
     /// Checks the house rules: layers, purity, file sizes, documents
     Tidy,
     /// Checks licences, sources and bans of all dependencies with cargo-deny
@@ -50,6 +53,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test(options) => test::run(&options),
         Command::Promqltest(options) => promqltest::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Tidy => tidy::run(),
         Command::Deny(options) => deny::run(&options),
     }
