@@ -42,7 +42,6 @@ struct Cut {
 
 /// What maintenance remembers from one call to the next.
 pub(super) struct Maintenance {
-    next_block: u64,
     generation: u32,
     /// Made and not yet flushed.
     pending: Option<Cut>,
@@ -53,8 +52,8 @@ pub(super) struct Maintenance {
 }
 
 impl Maintenance {
-    pub fn new(next_block: u64, generation: u32, now: Timestamp) -> Maintenance {
-        Maintenance { next_block, generation, pending: None, flushed: i64::MIN, log_since: now }
+    pub fn new(generation: u32, now: Timestamp) -> Maintenance {
+        Maintenance { generation, pending: None, flushed: i64::MIN, log_since: now }
     }
 }
 
@@ -240,7 +239,7 @@ impl Engine {
     fn flush(&self, maintenance: &mut Maintenance, done: &mut Maintained) -> Result<()> {
         let Some(cut) = maintenance.pending else { return Ok(()) };
         for shard in &self.shards {
-            done.flushed += self.flush_shard(shard, cut.before, &mut maintenance.next_block)?;
+            done.flushed += self.flush_shard(shard, cut.before)?;
         }
         let mut record = Vec::new();
         wal::encode_checkpoint(cut.generation, &mut record);
@@ -260,7 +259,7 @@ impl Engine {
     }
 
     /// Writes what a shard has before `before`, and swaps it for the blocks.
-    fn flush_shard(&self, shard: &crate::shard::Shard, before: i64, next_block: &mut u64) -> Result<u64> {
+    fn flush_shard(&self, shard: &crate::shard::Shard, before: i64) -> Result<u64> {
         let (frozen, mut series) = {
             let mut state = shard.state.lock();
             let frozen = state.head.freeze(before);
@@ -271,7 +270,7 @@ impl Engine {
             (frozen, series)
         };
         let blocks =
-            if series.is_empty() { Vec::new() } else { self.write_blocks(shard, &mut series, next_block)? };
+            if series.is_empty() { Vec::new() } else { self.write_blocks(shard, &mut series)? };
         drop(series);
         let written = blocks.len() as u64;
         let (_garbage, dropped): (Garbage, usize) = {
@@ -291,7 +290,6 @@ impl Engine {
         &self,
         shard: &crate::shard::Shard,
         series: &mut [(Labels, Snapshot)],
-        next_block: &mut u64,
     ) -> Result<Vec<Arc<block::Reader>>> {
         let dir = self.blocks_dir(shard.number);
         self.vfs.create_dir_all(&dir)?;
@@ -317,19 +315,14 @@ impl Engine {
                 shard: shard.number,
                 range: TimeRange::new(first, range.max.0),
                 level: 0,
-                id: *next_block,
+                id: (self.options.random)(),
             };
-            *next_block += 1;
             let mut builder = block::Builder::new(header);
-            let mut any = false;
             for (labels, snapshot) in series.iter() {
                 super::read::combine(range, Some(snapshot), &[], &mut samples)?;
-                if !samples.is_empty() {
-                    builder.add(labels, &samples)?;
-                    any = true;
-                }
+                builder.add(labels, &samples)?;
             }
-            if any {
+            if !builder.is_empty() {
                 let meta = builder.finish(&*self.vfs, &dir)?;
                 blocks.push(Arc::new(block::Reader::open(&*self.vfs, &meta.path)?));
             }
@@ -346,7 +339,7 @@ impl Engine {
         for shard in &self.shards {
             let (expired, kept): (Vec<_>, Vec<_>) = {
                 let state = shard.state.lock();
-                state.blocks.iter().cloned().partition(|block| block.meta().range.max.0 < cut_off)
+                state.blocks.iter().cloned().partition(|block| block.meta().span.max.0 < cut_off)
             };
             if expired.is_empty() {
                 continue;

@@ -30,7 +30,7 @@ pub struct Options {
     pub wal: log::Options,
     /// When a write counts as done.
     pub durability: Durability,
-    /// Gives 128 random bits; used once, for the identity of a new directory.
+    /// Gives 128 random bits: for the identity of a new directory, and for the ids of blocks.
     pub random: Arc<dyn Fn() -> u128 + Send + Sync>,
 }
 

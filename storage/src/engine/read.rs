@@ -138,7 +138,7 @@ impl Engine {
     ) -> (T, Vec<Arc<block::Reader>>) {
         let state = shard.state.lock();
         let blocks =
-            state.blocks.iter().filter(|block| block.meta().range.overlaps(&range)).cloned().collect();
+            state.blocks.iter().filter(|block| block.meta().span.overlaps(&range)).cloned().collect();
         (head(&state.head), blocks)
     }
 
@@ -164,9 +164,13 @@ impl Engine {
             head?;
             let mut bytes = Vec::new();
             for block in blocks {
+                let mut labels = block.cursor();
                 for ordinal in block.select(matchers)? {
+                    if !block.span(ordinal)?.overlaps(&range) {
+                        continue;
+                    }
                     bytes.clear();
-                    block.labels_bytes(ordinal, &mut bytes)?;
+                    labels.bytes(ordinal, &mut bytes)?;
                     let id = gather.key.id(&bytes);
                     let selected = gather.entry(id, || Labels::from_canonical(&bytes))?;
                     selected.blocks.push((block.clone(), ordinal));
@@ -199,10 +203,13 @@ impl Engine {
             head?;
             for block in blocks {
                 for matchers in selectors {
+                    let mut labels = block.cursor();
                     for ordinal in block.select(matchers)? {
-                        bytes.clear();
-                        block.labels_bytes(ordinal, &mut bytes)?;
-                        visit(&bytes);
+                        if block.span(ordinal)?.overlaps(&range) {
+                            bytes.clear();
+                            labels.bytes(ordinal, &mut bytes)?;
+                            visit(&bytes);
+                        }
                     }
                 }
             }

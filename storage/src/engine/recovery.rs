@@ -120,11 +120,10 @@ impl Engine {
         };
         let identity = Identity::open(&*vfs, &dir, options.shards, &*options.random)?;
         let mut suspect = Vec::new();
-        let mut next_block = 1;
         let mut blocks = Vec::new();
         for shard in 0..options.shards {
             let dir = dir.join("blocks").join("default").join(shard.to_string());
-            blocks.push(open_blocks(&vfs, &dir, &mut next_block, &mut suspect)?);
+            blocks.push(open_blocks(&vfs, &dir, &mut suspect)?);
             progress(Progress {
                 phase: "blocks",
                 done_bytes: u64::from(shard) + 1,
@@ -183,7 +182,7 @@ impl Engine {
             Shard { number: model::Shard(number as u16), state: Mutex::new(state) }
         });
         let shards = shards.collect();
-        let maintenance = flush::Maintenance::new(next_block, generation, clock());
+        let maintenance = flush::Maintenance::new(generation, clock());
         Ok(Arc::new(Engine {
             key: identity.key(),
             counters: Counters { series: AtomicU64::new(series), ..Counters::default() },
@@ -209,7 +208,6 @@ impl Engine {
 fn open_blocks(
     vfs: &Arc<dyn Vfs>,
     dir: &Path,
-    next_block: &mut u64,
     suspect: &mut Vec<String>,
 ) -> Result<Vec<Arc<block::Reader>>> {
     let mut blocks = Vec::new();
@@ -224,10 +222,7 @@ fn open_blocks(
             vfs.remove(&path)?;
         } else if entry.name.ends_with(".block") {
             match block::Reader::open(&**vfs, &path) {
-                Ok(reader) => {
-                    *next_block = (*next_block).max(reader.meta().id + 1);
-                    blocks.push(Arc::new(reader));
-                }
+                Ok(reader) => blocks.push(Arc::new(reader)),
                 Err(e @ Error::Corrupt { .. }) => {
                     suspect.push(format!("{e}; its samples are missing from answers"))
                 }

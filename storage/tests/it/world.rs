@@ -9,7 +9,7 @@ use model::{
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use storage::{Engine, Options};
 
@@ -25,7 +25,10 @@ pub struct World {
 pub const WINDOW: i64 = 1000;
 
 pub fn options(dir: impl Into<PathBuf>) -> Options {
-    let mut options = Options::new(dir, || 0x1234_5678_9abc_def0_0fed_cba9_8765_4321);
+    // Not random, but never the same twice.
+    let drawn = AtomicU64::new(0);
+    let random = move || u128::from(drawn.fetch_add(1, Relaxed) + 1).wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645);
+    let mut options = Options::new(dir, random);
     options.shards = 4;
     options.block_window_ms = WINDOW;
     options.future_max_ms = 100 * WINDOW;
