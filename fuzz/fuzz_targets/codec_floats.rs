@@ -9,7 +9,11 @@ libfuzzer_sys::fuzz_target!(|input: (u16, &[u8])| {
     let rest = floats::decode(bytes, usize::from(count) % (CHUNK_MAX + 2), &mut out);
     assert!(rest.is_none_or(|rest| rest.len() <= bytes.len()) && out.len() <= CHUNK_MAX);
 
-    let values: Vec<f64> = bytes.chunks_exact(8).take(CHUNK_MAX).map(|word| f64::from_le_bytes(word.try_into().unwrap())).collect();
+    let values: Vec<f64> = bytes
+        .chunks_exact(8)
+        .take(CHUNK_MAX)
+        .map(|word| f64::from_le_bytes(word.try_into().unwrap()))
+        .collect();
     let (mut encoded, mut decoded) = (vec![], vec![]);
     floats::encode(&values, &mut encoded);
     assert_eq!(floats::decode(&encoded, values.len(), &mut decoded), Some(&[][..]));

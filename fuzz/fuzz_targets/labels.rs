@@ -2,7 +2,7 @@
 #![no_main]
 
 use model::Labels;
-use model::labels::{is_canonical, Iter};
+use model::labels::{Iter, is_canonical};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if !is_canonical(bytes) {

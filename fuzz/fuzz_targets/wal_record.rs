@@ -14,11 +14,14 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     options.wal = LogOptions { segment_bytes: 1 << 16, pending_bytes_max: 1 << 20, preallocate: false };
     let open = |vfs: &CrashVfs| {
         let clock = Arc::new(|| Timestamp(1_000_000_000_000));
-        Engine::open(Arc::new(vfs.clone()), options.clone(), clock, &|_| {}).expect("damaged records are no reason to refuse")
+        Engine::open(Arc::new(vfs.clone()), options.clone(), clock, &|_| {})
+            .expect("damaged records are no reason to refuse")
     };
     let vfs = CrashVfs::new();
     drop(open(&vfs));
-    let (log, _) = Log::recover(Arc::new(vfs.clone()), Path::new("/data/wal"), options.wal.clone(), &mut |_| {}).unwrap();
+    let (log, _) =
+        Log::recover(Arc::new(vfs.clone()), Path::new("/data/wal"), options.wal.clone(), &mut |_| {})
+            .unwrap();
     // One byte of length before each record.
     let mut rest = bytes;
     while let [len, tail @ ..] = rest {
