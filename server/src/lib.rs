@@ -11,4 +11,5 @@ pub mod metrics;
 pub mod node;
 pub mod pool;
 pub mod process;
+pub mod self_scrape;
 pub mod time;

@@ -13,7 +13,7 @@
 use crate::app::{App, Database, VERSION};
 use crate::config::{Config, Durability, Listen, Retention};
 use crate::http::serve;
-use crate::{http, process, time};
+use crate::{http, process, self_scrape, time};
 use anyhow::Context;
 use disk::{RealVfs, Vfs};
 use std::future::Future;
@@ -70,6 +70,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         "ready"
     );
     banner(&app, address);
+    let scraping = tokio::spawn(self_scrape::run(app.clone(), address, until(stopped.clone())));
     let watching = tokio::spawn(watch_creation(app.clone(), until(stopped)));
 
     signals.next().await;
@@ -86,7 +87,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if cut > 0 {
         tracing::warn!(connections = cut, "requests did not finish within `shutdown_timeout` and were cut");
     }
-    let _ = watching.await;
+    let _ = tokio::join!(scraping, watching);
     let closing = tokio::task::spawn_blocking(move || workers.stop(&engine));
     closing.await.context("closing the data was stopped by a bug")?.context("closing the data")?;
     tracing::info!("stopped");
@@ -164,7 +165,7 @@ fn query_options(config: &Config) -> query::Options {
         samples_max: limits.query_samples_max,
         series_max: usize::try_from(limits.query_series_max).unwrap_or(usize::MAX),
         steps_max: limits.query_points_max,
-        subquery_steps_max: limits.query_subquery_points_max,
+        subquery_steps_max: limits.query_subquery_steps_max,
         threads: crate::app::cpus() as usize,
         lookback_ms: 5 * 60_000,
         subquery_step_ms: 60_000,

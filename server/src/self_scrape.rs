@@ -5,6 +5,8 @@
 
 use crate::app::{App, Database};
 use crate::time;
+use ingest::exposition;
+use model::Batch;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,4 +30,23 @@ pub async fn run(app: Arc<App>, address: SocketAddr, stopped: impl Future<Output
             tracing::debug!(reason, "the node's own metrics could not be stored");
         }
     }
+}
+
+async fn scrape(app: &App, db: &Database, instance: &str) -> Result<(), String> {
+    let text = format!("up 1\n{}", app.metrics.text(app));
+    let label = |name: &str, value: &str| (name.to_string(), value.to_string());
+    let options = exposition::Options {
+        default_timestamp: time::now().0,
+        extra_labels: vec![label("job", "sarsen"), label("instance", instance)],
+    };
+    let mut batch = Batch::default();
+    let format = exposition::Format::OpenMetrics;
+    let decoded =
+        exposition::parse(text.as_bytes(), format, &options, &mut batch, db.sink.key(), &app.ingest)
+            .map_err(|e| e.to_string())?;
+    let stored = ingest::store(&*db.sink, &mut batch, decoded, &app.ingest).map_err(|e| e.to_string())?;
+    if let Some(problem) = stored.problems.spelled_out().first() {
+        return Err(problem.message.clone());
+    }
+    stored.durable.await.map_err(|e| e.to_string())
 }

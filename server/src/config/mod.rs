@@ -171,9 +171,7 @@ settings! {
         write_queue_timeout: Duration = "10s",
         /// How long a write waits for its fsync before the answer is 503.
         write_timeout: Duration = "30s",
-        /// Decompressed size of one text import.
-        import_bytes_max: Bytes = "32MiB",
-        /// Length of one line of text.
+        /// Length of one line of a text import. Its body has the limits of a write.
         import_line_bytes_max: Bytes = "10MiB",
         /// Labels of one series.
         labels_per_series_max: u64 = "64",
@@ -207,8 +205,8 @@ settings! {
         query_series_max: u64 = "500000",
         /// Points per series of a range query.
         query_points_max: u64 = "11000",
-        /// Inner points per series of a subquery.
-        query_subquery_points_max: u64 = "100000",
+        /// Inner steps of a subquery.
+        query_subquery_steps_max: u64 = "100000",
         /// Length of a query's text.
         query_text_bytes_max: Bytes = "64KiB",
         /// Size of one answer, before compression.

@@ -48,6 +48,7 @@ pub fn router(app: Arc<App>) -> Router {
     let read_only = |handler: Handler| get(move |app, request| endpoint::run(app, request, handler));
     let routes = [
         ("/api/v1/write", post(write::remote_write)),
+        ("/api/v1/import/prometheus", post(write::import)),
         ("/api/v1/query", read(query::instant)),
         ("/api/v1/query_range", read(query::range)),
         ("/api/v1/query_exemplars", read(query::exemplars)),

@@ -4,45 +4,110 @@
 //! millisecond of work without a lock held for long, and a hand-over to another thread would cost as much as it saves.
 
 use super::body::{self, Bounds};
-use super::error::ApiError;
-use crate::app::{App, Database};
+use super::error::{ApiError, Kind};
+use super::params::Params;
+use crate::app::App;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use ingest::remote_write;
-use ingest::{Refusal, Reply, Stored};
-use model::Batch;
+use ingest::remote_write::{self, Protocol};
+use ingest::store::Decoded;
+use ingest::{Refusal, Reply, Stored, exposition};
+use model::{Batch, SeriesKey};
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// `POST /api/v1/write`
 pub async fn remote_write(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
     let headers = request.headers();
-    let protocol = match remote_write::negotiate(
-        text(headers, header::CONTENT_TYPE),
-        text(headers, header::CONTENT_ENCODING),
-    ) {
+    let (kind, encoding) = (text(headers, header::CONTENT_TYPE), text(headers, header::CONTENT_ENCODING));
+    let protocol = match remote_write::negotiate(kind, encoding) {
         Ok(protocol) => protocol,
         Err(refusal) => return respond(Reply::refused(None, &refusal)),
     };
-    let decode = move |app: &App, db: &Database, body: &[u8], batch: &mut Batch| {
+    let decode = |body: &[u8], batch: &mut Batch, key| {
         remote_write::decompress(body, &mut batch.bytes, &app.ingest)?;
-        remote_write::decode(protocol, batch, db.sink.key(), &app.ingest)
+        remote_write::decode(protocol, batch, key, &app.ingest)
     };
-    let bytes_max = app.config.limits.write_body_bytes_max.0;
-    let outcome = take(&app, request, bytes_max, ingest::limits::BODY_BYTES_MAX, decode).await;
-    respond(match outcome {
+    respond(reply(Some(protocol), take(&app, request, decode).await))
+}
+
+/// `POST /api/v1/import/prometheus`: text or OpenMetrics, plain or gzip; `timestamp` (milliseconds) for lines without
+/// one, `extra_label=name=value` for all.
+pub async fn import(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
+    let headers = request.headers();
+    let gzip = match text(headers, header::CONTENT_ENCODING).map(str::trim) {
+        None | Some("" | "identity") => false,
+        Some(coding) if coding.eq_ignore_ascii_case("gzip") => true,
+        Some(other) => {
+            let message = format!("{other} encoding (compression) is not accepted here; only gzip is");
+            return respond(Reply::refused(None, &Refusal { status: 415, message }));
+        }
+    };
+    let options = match import_options(request.uri().query().unwrap_or("")) {
+        Ok(options) => options,
+        Err(refusal) => return respond(Reply::refused(None, &refusal)),
+    };
+    let kind = text(headers, header::CONTENT_TYPE).map(str::to_string);
+    let decode = |body: &[u8], batch: &mut Batch, key| {
+        let plain = if gzip { Some(gunzip(body, &app.ingest)?) } else { None };
+        let body = plain.as_deref().unwrap_or(body);
+        let format = exposition::detect(kind.as_deref(), body);
+        exposition::parse(body, format, &options, batch, key, &app.ingest)
+    };
+    respond(reply(None, take(&app, request, decode).await))
+}
+
+fn import_options(query: &str) -> Result<exposition::Options, Refusal> {
+    let params = Params::new(query, b"");
+    let mut options =
+        exposition::Options { default_timestamp: crate::time::now().0, ..exposition::Options::default() };
+    if let Some(text) = params.get("timestamp") {
+        options.default_timestamp = text.parse().map_err(|_| Refusal {
+            status: 400,
+            message: format!("timestamp must be Unix milliseconds, got {text:?}"),
+        })?;
+    }
+    params.all("extra_label").try_for_each(|label| options.extra_label(label))?;
+    Ok(options)
+}
+
+/// Decompresses, and stops where the limits are: what a bomb announces is never allocated.
+fn gunzip(body: &[u8], limits: &ingest::Limits) -> Result<Vec<u8>, Refusal> {
+    let by_ratio = body.len().saturating_mul(limits.decoded_ratio_max);
+    let (max, key) = if by_ratio < limits.decoded_bytes_max {
+        (by_ratio, ingest::limits::DECODED_RATIO_MAX)
+    } else {
+        (limits.decoded_bytes_max, ingest::limits::DECODED_BYTES_MAX)
+    };
+    let mut plain = Vec::new();
+    let mut decoder = flate2::read::MultiGzDecoder::new(body).take(max as u64 + 1);
+    decoder
+        .read_to_end(&mut plain)
+        .map_err(|e| Refusal { status: 400, message: format!("the body is not gzip: {e}") })?;
+    if plain.len() > max {
+        let message =
+            format!("the body decompresses to more than {max} bytes; send smaller requests or raise `{key}`");
+        return Err(Refusal { status: 413, message });
+    }
+    Ok(plain)
+}
+
+/// What the sender is told.
+fn reply(protocol: Option<Protocol>, outcome: Result<Stored, Failure>) -> Reply {
+    match outcome {
         Ok(stored) => Reply::stored(protocol, &stored),
-        Err(Failure::Refused(refusal)) => Reply::refused(Some(protocol), &refusal),
+        Err(Failure::Refused(refusal)) => Reply::refused(protocol, &refusal),
         Err(Failure::Sink(error)) => Reply::failed(protocol, &error),
         Err(Failure::Api(error)) => {
             let refusal = Refusal { status: error.status().as_u16(), message: error.message };
-            let mut reply = Reply::refused(Some(protocol), &refusal);
+            let mut reply = Reply::refused(protocol, &refusal);
             reply.headers.extend(error.retry_after_s.map(|s| ("Retry-After", s.to_string())));
             reply
         }
-    })
+    }
 }
 
 /// Why a write did not come through.
@@ -59,21 +124,24 @@ enum Failure {
 async fn take(
     app: &Arc<App>,
     request: Request<Body>,
-    bytes_max: u64,
-    key: &'static str,
-    decode: impl Fn(&App, &Database, &[u8], &mut Batch) -> Result<ingest::store::Decoded, Refusal>,
-) -> Result<StoredDurably, Failure> {
+    decode: impl Fn(&[u8], &mut Batch, SeriesKey) -> Result<Decoded, Refusal>,
+) -> Result<Stored, Failure> {
     let db = app.database().map_err(Failure::Api)?;
     app.check_creation().map_err(Failure::Api)?;
     let (mut buffer, mut batch) = app.buffers.take();
     let (parts, body) = request.into_parts();
     let limits = &app.config.limits;
-    let bounds = Bounds { bytes_max, key, rate_min: limits.body_rate_min.0, memory: Some(&app.bodies) };
+    let bounds = Bounds {
+        bytes_max: limits.write_body_bytes_max.0,
+        key: ingest::limits::BODY_BYTES_MAX,
+        rate_min: limits.body_rate_min.0,
+        memory: Some(&app.bodies),
+    };
     let memory = body::receive(&parts.headers, body, &mut buffer, bounds).await.map_err(Failure::Api)?;
     let turn = app.writes.enter(1).await.map_err(Failure::Api)?;
     let worked = catch_unwind(AssertUnwindSafe(|| {
         batch.clear();
-        let decoded = decode(app, &db, &buffer, &mut batch).map_err(Failure::Refused)?;
+        let decoded = decode(&buffer, &mut batch, db.sink.key()).map_err(Failure::Refused)?;
         ingest::store(&*db.sink, &mut batch, decoded, &app.ingest).map_err(Failure::Sink)
     }));
     app.buffers.give((buffer, batch));
@@ -81,7 +149,7 @@ async fn take(
     let mut stored = worked.unwrap_or_else(|_| {
         // The panic hook has logged where and why. Unknown is unknown: the sender may try again.
         let text = "a bug stopped this write; the log of the node has the details";
-        Err(Failure::Api(ApiError::new(super::error::Kind::Internal, text)))
+        Err(Failure::Api(ApiError::new(Kind::Internal, text)))
     })?;
     let durable = std::mem::replace(&mut stored.durable, Box::pin(async { Ok(()) }));
     match tokio::time::timeout(limits.write_timeout, durable).await {
@@ -96,9 +164,6 @@ async fn take(
         }
     }
 }
-
-/// What [`take`] gives back has been fsynced.
-type StoredDurably = Stored;
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
