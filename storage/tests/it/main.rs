@@ -1,6 +1,7 @@
 //! The engine from outside: through its seams, over real and simulated disks.
 
 mod append;
+mod crash;
 mod identity;
 mod lookup;
 mod recovery;

@@ -27,7 +27,9 @@ pub const WINDOW: i64 = 1000;
 pub fn options(dir: impl Into<PathBuf>) -> Options {
     // Not random, but never the same twice.
     let drawn = AtomicU64::new(0);
-    let random = move || u128::from(drawn.fetch_add(1, Relaxed) + 1).wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645);
+    let random = move || {
+        u128::from(drawn.fetch_add(1, Relaxed) + 1).wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645)
+    };
     let mut options = Options::new(dir, random);
     options.shards = 4;
     options.block_window_ms = WINDOW;
@@ -46,7 +48,6 @@ impl World {
     }
 
     /// On a disk of one's own.
-    #[expect(dead_code, reason = "until the simulated disks are used")]
     pub fn on(vfs: Arc<dyn Vfs>) -> World {
         World { vfs, options: options("/data"), now: Arc::new(AtomicI64::new(1)), _dir: None }
     }
