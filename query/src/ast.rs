@@ -4,7 +4,7 @@ use crate::signature::Signature;
 use model::Matcher;
 
 /// A range of bytes of the query's text, end excluded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span {
     /// First byte.
     pub start: u32,

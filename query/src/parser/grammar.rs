@@ -531,10 +531,13 @@ impl<'a> Parser<'a> {
                 let seconds = signed(sign, self.number("@", EXPECTED)?);
                 let millis = (seconds * 1000.0).round();
                 if !(millis > i64::MIN as f64 && millis < i64::MAX as f64) {
-                    return Err(Fault::new(
-                        start,
-                        format!("timestamp out of bounds for @ modifier: {seconds:.6}"),
-                    ));
+                    let shown = match seconds {
+                        f64::INFINITY => "+Inf".into(),
+                        f64::NEG_INFINITY => "-Inf".into(),
+                        _ => format!("{seconds:.6}"),
+                    };
+                    let message = format!("timestamp out of bounds for @ modifier: {shown}");
+                    return Err(Fault::new(start, message));
                 }
                 At::Timestamp(millis as i64)
             }
