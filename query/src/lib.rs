@@ -3,8 +3,11 @@
 //! * [`parser`] turns text into the tree of [`ast`]; [`signature`] knows the functions; `ast::Expr` prints itself.
 //! * [`Engine`] evaluates: [`Engine::instant`] and [`Engine::range`].
 
+mod annotations;
 pub mod ast;
 pub mod engine;
+mod eval;
+mod functions;
 pub mod parser;
 mod print;
 pub mod signature;
