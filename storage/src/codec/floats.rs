@@ -15,7 +15,7 @@
 //!
 //! A gap counts the values since the last run's end. Under an exception lies any integer (in fact the one before it).
 
-use super::{CHUNK_MAX, Input, ints};
+use super::{CHUNK_MAX, Input, ints, with_room};
 use model::varint;
 
 const EXCEPTIONS: u8 = 1 << 4;
@@ -45,15 +45,17 @@ pub fn encode(values: &[f64], out: &mut Vec<u8>) {
     if values.iter().fold(0, |or, v| or | (v.to_bits() ^ first)) == 0 {
         return encode_constant(f64::from_bits(first), out);
     }
-    let mut room = [0; CHUNK_MAX];
-    let integers = room.split_at_mut(values.len()).0;
-    if encode_decimals(values, integers, out).is_none() {
-        out.push(RAW);
-        for (integer, value) in integers.iter_mut().zip(values) {
-            *integer = ordered(value.to_bits() as i64);
-        }
-        ints::encode(integers, out);
-    }
+    let done = with_room(values.len(), |integers| {
+        encode_decimals(values, integers, out).or_else(|| {
+            out.push(RAW);
+            for (integer, value) in integers.iter_mut().zip(values) {
+                *integer = ordered(value.to_bits() as i64);
+            }
+            ints::encode(integers, out);
+            Some(())
+        })
+    });
+    done.expect("BUG: no room for a chunk");
 }
 
 fn encode_constant(value: f64, out: &mut Vec<u8>) {
@@ -180,11 +182,7 @@ fn ordered(bits: i64) -> i64 {
 
 /// Appends `count` values to `out` and gives the bytes behind the chunk. On `None`, `out` is as before.
 pub fn decode<'a>(bytes: &'a [u8], count: usize, out: &mut Vec<f64>) -> Option<&'a [u8]> {
-    if count <= 128 {
-        decode_through(bytes, [0; 128].get_mut(..count)?, out)
-    } else {
-        decode_through(bytes, [0; CHUNK_MAX].get_mut(..count)?, out)
-    }
+    with_room(count, |integers| decode_through(bytes, integers, out))
 }
 
 fn decode_through<'a>(bytes: &'a [u8], integers: &mut [i64], out: &mut Vec<f64>) -> Option<&'a [u8]> {
@@ -193,6 +191,9 @@ fn decode_through<'a>(bytes: &'a [u8], integers: &mut [i64], out: &mut Vec<f64>)
     }
     let mut input = Input(bytes);
     let flags = input.byte()?;
+    if flags & 0x80 != 0 {
+        return None;
+    }
     let e = flags & EXPONENT;
     let unit = POW10[usize::from(e)];
     let start = out.len();
@@ -239,7 +240,7 @@ fn decode_through<'a>(bytes: &'a [u8], integers: &mut [i64], out: &mut Vec<f64>)
         out.truncate(start);
         return None;
     }
-    (flags & 0x80 == 0).then_some(rest)
+    Some(rest)
 }
 
 #[inline(always)]

@@ -2,13 +2,13 @@
 //!
 //! All arithmetic is modulo 2^64, so any `i64` survives. With `q` the values minus the first, divided by their greatest
 //! common divisor, and `a` one of `q`, its differences, or the differences of those, the mapped values are `a` minus
-//! its minimum, or `a` in zigzag; those are packed, with their zeros in a bitmap of their own if that is smaller.
+//! its minimum, or `a` in zigzag (plain values around the one that most of them have); those are packed, with their zeros in a bitmap of their own if that is smaller.
 //!
 //! ```text
 //! chunk   := flags: u8 | first: zigzag varint | [gcd: varint] | [step: zigzag varint] | [min: zigzag varint]
 //!            | [bitmap: one bit a mapped value, set if it is not zero] | stream
 //! flags   : bits 0-1  0 values, 1 differences, 2 differences of differences, 3 constant (nothing after `first`)
-//!           bit 2     zigzag (else `min` is there, except for plain values, where `first` is the minimum itself)
+//!           bit 2     zigzag, else `min` is there; but plain values have neither: `first` is the minimum, or zigzag's zero
 //!           bit 3     gcd
 //!           bit 4     bitmap; the stream then has only the values that are not zero
 //!           bits 5-6  layout of the stream: 0 flat, 1 patched, 2 sub-blocks; bit 7 is zero
@@ -21,7 +21,7 @@
 //! possible one. Chunks of no values are no bytes.
 
 use super::bits::{bit_len, pack, packed_len, unpack, width_for};
-use super::{CHUNK_MAX, Input};
+use super::{CHUNK_MAX, Input, with_room};
 use model::varint;
 
 const PLAIN: u8 = 0;
@@ -43,10 +43,10 @@ const BLOCK: usize = 64;
 pub fn encode(values: &[i64], out: &mut Vec<u8>) {
     assert!(values.len() <= CHUNK_MAX, "BUG: a chunk of {} values", values.len());
     let Some((&first, _)) = values.split_first() else { return };
-    if values.len() <= 120 {
-        encode_with(first, values, [&mut [0; 120], &mut [0; 120], &mut [0; 120]], out);
-    } else {
-        encode_with(first, values, [&mut [0; CHUNK_MAX], &mut [0; CHUNK_MAX], &mut [0; CHUNK_MAX]], out);
+    match values.len() {
+        0..=32 => encode_with(first, values, [&mut [0; 32], &mut [0; 32], &mut [0; 32]], out),
+        33..=128 => encode_with(first, values, [&mut [0; 128], &mut [0; 128], &mut [0; 128]], out),
+        _ => encode_with(first, values, [&mut [0; CHUNK_MAX], &mut [0; CHUNK_MAX], &mut [0; CHUNK_MAX]], out),
     }
 }
 
@@ -73,8 +73,9 @@ fn encode_with(first: i64, values: &[i64], buffers: [&mut [i64]; 3], out: &mut V
     let d2 = d2.split_at(n.saturating_sub(2)).0;
 
     let mut plan = Plan::best(PLAIN, q);
-    for other in [Plan::best(DELTA, d1), Plan::best(DELTA2, d2)] {
-        if other.bits < plan.bits && (other.flags & 3 != DELTA2 || n > 2) {
+    let delta2 = (n > 2).then(|| Plan::best(DELTA2, d2));
+    for other in [Some(Plan::best(DELTA, d1)), delta2, Plan::around_rest(q, d1)].into_iter().flatten() {
+        if other.bits < plan.bits {
             plan = other;
         }
     }
@@ -161,7 +162,8 @@ fn gcd(mut a: u64, mut b: u64) -> u64 {
 struct Plan {
     /// As in the chunk, without the gcd's flag.
     flags: u8,
-    min: i64,
+    /// What is subtracted before mapping: the minimum, or where zigzag has its zero.
+    origin: i64,
     layout: Layout,
     /// Size of everything that depends on the plan.
     bits: usize,
@@ -180,9 +182,6 @@ impl Plan {
     /// The smallest way to write `a`, the sequence of this transform.
     fn best(transform: u8, a: &[i64]) -> Plan {
         let (min, max) = a.iter().fold((i64::MAX, i64::MIN), |(lo, hi), &v| (lo.min(v), hi.max(v)));
-        if a.is_empty() {
-            return Plan { flags: transform | ZIGZAG, min: 0, layout: Layout::of(&[0; 65], 0), bits: 0 };
-        }
         let min_bits = if transform == PLAIN { 0 } else { signed_bits(min) };
         let by_min = Plan::with_map(
             transform,
@@ -205,10 +204,29 @@ impl Plan {
         if zigzag.bits <= by_min.bits { zigzag } else { by_min }
     }
 
-    fn with_map(flags: u8, min: i64, extra_bits: usize, lengths: &[u16; 65], count: usize) -> Plan {
+    /// Plain values in zigzag around the one that most of them have, if there is one: scrapes that are on time but for a
+    /// few, states that are left for a moment. Differences see each such excursion twice.
+    fn around_rest(q: &[i64], differences: &[i64]) -> Option<Plan> {
+        let resting = differences.iter().filter(|&&d| d == 0).count();
+        if 2 * resting <= q.len() {
+            return None;
+        }
+        // The majority vote of Boyer and Moore; without a majority any value is as good.
+        let (mut rest, mut votes) = (0, 0usize);
+        for &v in q {
+            if votes == 0 {
+                rest = v;
+            }
+            votes = if v == rest { votes + 1 } else { votes - 1 };
+        }
+        let lengths = histogram(q.iter().map(|v| varint::zigzag(v.wrapping_sub(rest))));
+        Some(Plan::with_map(PLAIN | ZIGZAG, rest, 0, &lengths, q.len()))
+    }
+
+    fn with_map(flags: u8, origin: i64, extra_bits: usize, lengths: &[u16; 65], count: usize) -> Plan {
         let all = Layout::of(lengths, count);
         let [zeros, ..] = *lengths;
-        let mut plan = Plan { flags, min, layout: all, bits: all.bits + extra_bits };
+        let mut plan = Plan { flags, origin, layout: all, bits: all.bits + extra_bits };
         let bitmap_bits = count.div_ceil(8) * 8;
         if zeros as usize * usize::from(all.width as u8) > bitmap_bits {
             let mut lengths = *lengths;
@@ -228,8 +246,8 @@ impl Plan {
         let at = out.len();
         out.push(self.flags);
         let base = match (transform, gcd) {
-            (PLAIN, None) => first.wrapping_add(self.min),
-            (PLAIN, Some(d)) => first.wrapping_add(self.min.wrapping_mul(d.gcd as i64)),
+            (PLAIN, None) => first.wrapping_add(self.origin),
+            (PLAIN, Some(d)) => first.wrapping_add(self.origin.wrapping_mul(d.gcd as i64)),
             _ => first,
         };
         varint::put(out, varint::zigzag(base));
@@ -242,31 +260,35 @@ impl Plan {
             varint::put(out, varint::zigzag(step));
         }
         if transform != PLAIN && flags & ZIGZAG == 0 {
-            varint::put(out, varint::zigzag(self.min));
+            varint::put(out, varint::zigzag(self.origin));
         }
-        let mut mapped = [0u64; CHUNK_MAX];
-        let mut count = 0;
         let zigzag = flags & ZIGZAG != 0;
-        let map = |v: i64| if zigzag { varint::zigzag(v) } else { v.wrapping_sub(self.min) as u64 };
-        if flags & BITMAP != 0 {
-            for eight in a.chunks(8) {
-                let mut byte = 0;
-                for (i, &v) in eight.iter().enumerate() {
-                    let value = map(v);
-                    byte |= u8::from(value != 0) << i;
-                    if let Some(slot) = mapped.get_mut(count) {
-                        *slot = value;
+        let map = |v: i64| {
+            let v = v.wrapping_sub(self.origin);
+            if zigzag { varint::zigzag(v) } else { v as u64 }
+        };
+        let layout = with_room(a.len(), |mapped| {
+            let mut count = a.len();
+            if flags & BITMAP != 0 {
+                count = 0;
+                for eight in a.chunks(8) {
+                    let mut byte = 0;
+                    for (i, &v) in eight.iter().enumerate() {
+                        let value = map(v);
+                        byte |= u8::from(value != 0) << i;
+                        if let Some(slot) = mapped.get_mut(count) {
+                            *slot = value;
+                        }
+                        count += usize::from(value != 0);
                     }
-                    count += usize::from(value != 0);
+                    out.push(byte);
                 }
-                out.push(byte);
+            } else {
+                mapped.iter_mut().zip(a).for_each(|(slot, &v)| *slot = map(v));
             }
-        } else {
-            mapped.iter_mut().zip(a).for_each(|(slot, &v)| *slot = map(v));
-            count = a.len();
-        }
-        let mapped = mapped.split_at(count).0;
-        let layout = self.layout.write(mapped, out);
+            Some(self.layout.write(mapped.get(..count)?, out))
+        });
+        let layout = layout.expect("BUG: a sequence longer than a chunk");
         if let Some(first) = out.get_mut(at) {
             *first = flags | layout << LAYOUT_SHIFT;
         }
@@ -383,7 +405,7 @@ pub fn decode<'a>(bytes: &'a [u8], out: &mut [i64]) -> Option<&'a [u8]> {
     match transform {
         PLAIN => {
             if zigzag {
-                return None;
+                out.iter_mut().for_each(|v| *v = varint::unzigzag(*v as u64));
             }
             scale(out, first, gcd);
         }
@@ -439,20 +461,20 @@ fn scale(values: &mut [i64], first: i64, gcd: i64) {
 fn bitmap(input: &mut Input<'_>, layout: u8, out: &mut [i64]) -> Option<()> {
     let map = input.take(out.len().div_ceil(8))?;
     let count = map.iter().map(|byte| byte.count_ones() as usize).sum::<usize>();
-    let mut room = [0; CHUNK_MAX];
-    let packed = room.get_mut(..count)?;
-    stream(input, layout, packed)?;
-    out.fill(0);
-    let mut packed = packed.iter();
-    for (eight, &byte) in out.chunks_mut(8).zip(map) {
-        let mut bits = byte;
-        while bits != 0 {
-            // A bit beyond the last value has no slot.
-            *eight.get_mut(bits.trailing_zeros() as usize)? = *packed.next()?;
-            bits &= bits - 1;
+    with_room(count, |packed| {
+        stream(input, layout, packed)?;
+        out.fill(0);
+        let mut packed = packed.iter();
+        for (eight, &byte) in out.chunks_mut(8).zip(map) {
+            let mut bits = byte;
+            while bits != 0 {
+                // A bit beyond the last value has no slot.
+                *eight.get_mut(bits.trailing_zeros() as usize)? = *packed.next()?;
+                bits &= bits - 1;
+            }
         }
-    }
-    Some(())
+        Some(())
+    })
 }
 
 fn stream(input: &mut Input<'_>, layout: u8, out: &mut [i64]) -> Option<()> {
@@ -470,16 +492,16 @@ fn stream(input: &mut Input<'_>, layout: u8, out: &mut [i64]) -> Option<()> {
             }
             unpack(input.take(packed_len(out.len(), width))?, width, out)?;
             let position = bit_len(out.len() as u64 - 1);
-            let mut room = [0; CHUNK_MAX];
-            let positions = room.get_mut(..count)?;
-            unpack(input.take(packed_len(count, position))?, position, positions)?;
-            let mut room = [0; CHUNK_MAX];
-            let highs = room.get_mut(..count)?;
-            unpack(input.take(packed_len(count, high))?, high, highs)?;
-            for (&at, &bits) in positions.iter().zip(highs.iter()) {
-                *out.get_mut(at as usize)? |= bits << width;
-            }
-            Some(())
+            with_room(count, |positions| {
+                unpack(input.take(packed_len(count, position))?, position, positions)?;
+                with_room(count, |highs| {
+                    unpack(input.take(packed_len(count, high))?, high, highs)?;
+                    for (&at, &bits) in positions.iter().zip(highs.iter()) {
+                        *out.get_mut(at as usize)? |= bits << width;
+                    }
+                    Some(())
+                })
+            })
         }
         BLOCKS => {
             let widths = input.take(out.len().div_ceil(BLOCK))?;

@@ -22,6 +22,18 @@ pub mod times;
 /// Most values in a chunk. The knee: shorter chunks cost 1-8 % more bytes, longer ones save nothing.
 pub const CHUNK_MAX: usize = 480;
 
+/// Lends `f` a cleared buffer of `len` values on the stack, no larger than need be: clearing the largest costs as much as
+/// decoding a short chunk. `None` beyond [`CHUNK_MAX`].
+#[inline]
+fn with_room<T: Copy + Default, R>(len: usize, f: impl FnOnce(&mut [T]) -> Option<R>) -> Option<R> {
+    let zero = T::default();
+    match len {
+        0..=32 => f([zero; 32].get_mut(..len)?),
+        33..=128 => f([zero; 128].get_mut(..len)?),
+        _ => f([zero; CHUNK_MAX].get_mut(..len)?),
+    }
+}
+
 /// Bytes from outside, taken from the front; `None` once they run out.
 pub(crate) struct Input<'a>(pub &'a [u8]);
 

@@ -6,7 +6,7 @@
 //!
 //! The base is a timestamp that the keeper of the chunk knows already. One value has no interval and no deviations.
 
-use super::{CHUNK_MAX, Input, ints};
+use super::{CHUNK_MAX, Input, ints, with_room};
 use model::varint;
 
 /// Appends `timestamps`, at most [`CHUNK_MAX`] of them.
@@ -19,14 +19,16 @@ pub fn encode(timestamps: &[i64], base: i64, out: &mut Vec<u8>) {
     }
     let interval = interval(timestamps);
     varint::put(out, varint::zigzag(interval));
-    let mut room = [0; CHUNK_MAX];
-    let deviations = room.split_at_mut(timestamps.len()).0;
-    let mut grid = start;
-    for (deviation, t) in deviations.iter_mut().zip(timestamps) {
-        *deviation = t.wrapping_sub(grid);
-        grid = grid.wrapping_add(interval);
-    }
-    ints::encode(deviations, out);
+    let done = with_room(timestamps.len(), |deviations| {
+        let mut grid = start;
+        for (deviation, t) in deviations.iter_mut().zip(timestamps) {
+            *deviation = t.wrapping_sub(grid);
+            grid = grid.wrapping_add(interval);
+        }
+        ints::encode(deviations, out);
+        Some(())
+    });
+    done.expect("BUG: no room for a chunk");
 }
 
 /// The median of a few differences: the scrape interval, unless most scrapes are late.
