@@ -269,8 +269,7 @@ impl Engine {
             let series: Vec<(Labels, Snapshot)> = frozen.iter().filter_map(snapshot).collect();
             (frozen, series)
         };
-        let blocks =
-            if series.is_empty() { Vec::new() } else { self.write_blocks(shard, &mut series)? };
+        let blocks = if series.is_empty() { Vec::new() } else { self.write_blocks(shard, &mut series)? };
         drop(series);
         let written = blocks.len() as u64;
         let (_garbage, dropped): (Garbage, usize) = {

@@ -205,11 +205,7 @@ impl Engine {
 }
 
 /// Opens the blocks of one shard; removes what an interrupted flush left; sets aside, in place, what is damaged.
-fn open_blocks(
-    vfs: &Arc<dyn Vfs>,
-    dir: &Path,
-    suspect: &mut Vec<String>,
-) -> Result<Vec<Arc<block::Reader>>> {
+fn open_blocks(vfs: &Arc<dyn Vfs>, dir: &Path, suspect: &mut Vec<String>) -> Result<Vec<Arc<block::Reader>>> {
     let mut blocks = Vec::new();
     let entries = match vfs.list(dir) {
         Ok(entries) => entries,
