@@ -48,7 +48,6 @@ pub(super) struct Chunk {
 /// A column's directory.
 #[derive(Default, Debug)]
 pub(super) struct Column {
-    pub count: usize,
     pub chunks: Vec<Chunk>,
     /// Length of the directory: where the chunks start.
     pub directory: usize,
@@ -83,7 +82,7 @@ impl Column {
             at = at.checked_add(chunk.len)?;
         }
         let directory = bytes.len() - input.0.len();
-        (count > 0).then_some(Column { count, chunks, directory })
+        (count > 0).then_some(Column { chunks, directory })
     }
 
     /// The chunks that may have timestamps in `range`.
@@ -96,11 +95,6 @@ impl Column {
     /// From the first timestamp to the last.
     pub fn span(&self) -> Option<TimeRange> {
         Some(TimeRange::new(self.chunks.first()?.first, self.chunks.last()?.last))
-    }
-
-    /// Bytes of the whole column.
-    pub fn len(&self) -> Option<usize> {
-        self.chunks.last().map(|chunk| self.directory + chunk.at + chunk.len)
     }
 }
 

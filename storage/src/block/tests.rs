@@ -424,3 +424,55 @@ fn many_series_of_a_metric_use_every_kind_of_list() {
     let some = [Matcher::equal("half", "x"), Matcher::new("i", MatchOp::Matches, "0000.").unwrap()];
     assert_eq!(reader.select(&some).unwrap().len(), 6);
 }
+
+/// The block that `docs/format/block.md` takes apart.
+fn example() -> Content {
+    let timestamps: Vec<i64> = (0..4).map(|i| WINDOW.min.0 + 1000 + i * 15_000).collect();
+    let series = |instance: &str, values: [f64; 4]| {
+        let labels = labels(&[("__name__", "load"), ("instance", instance)]);
+        (labels, Samples { timestamps: timestamps.clone(), values: values.to_vec(), ..Samples::default() })
+    };
+    vec![series("a", [1.0; 4]), series("b", [0.25, 0.5, 0.75, 0.5])]
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let byte = |pair: &str| u8::from_str_radix(pair, 16).expect("hexadecimal");
+    text.split_whitespace().map(byte).collect()
+}
+
+#[test]
+fn the_format_page_shows_exactly_what_is_written() {
+    let page = include_str!("../../../docs/format/block.md");
+    let dump =
+        page.split("```hex\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a dump in the page");
+    let shown: Vec<u8> =
+        dump.lines().flat_map(|line| unhex(line.split('|').next().expect("bytes before the bar"))).collect();
+    let written = build(&example());
+    assert!(shown == written, "docs/format/block.md shows\n{shown:02x?}\nthe builder writes\n{written:02x?}");
+    assert!(page.contains(&format!("| footer | {} bytes", format::FOOTER_LEN)));
+    assert!(page.contains("32,768 bytes") && format::PAGE == 32_768);
+    let sections = Section::ALL.map(|section| format!("\n| {} |", format!("{section:?}").to_lowercase()));
+    assert!(sections.iter().all(|section| page.contains(section)));
+}
+
+/// A file of this version that some release has written must stay readable, whatever the builder chooses today. When
+/// the builder changes its choices, keep the old file and add one; `SARSEN_WRITE_GOLDEN=1` writes a missing one.
+#[test]
+fn the_golden_file_of_version_1_reads_as_it_did() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/block-v1.hex");
+    let content = small();
+    if std::env::var_os("SARSEN_WRITE_GOLDEN").is_some() && !Path::new(path).exists() {
+        let lines: Vec<String> = (build(&content).chunks(32))
+            .map(|line| line.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" "))
+            .collect();
+        std::fs::write(path, lines.join("\n") + "\n").unwrap();
+    }
+    let reader = open(&unhex(&std::fs::read_to_string(path).unwrap())).unwrap();
+    reader.verify_meaning().unwrap();
+    let (read, ..) = read_everything(&reader).unwrap();
+    assert_eq!(read.len(), content.len());
+    for ((labels, samples), (expected_labels, expected)) in read.iter().zip(&content) {
+        assert_eq!(labels, expected_labels);
+        assert_eq!(rows(samples), rows(expected), "{labels}");
+    }
+}
