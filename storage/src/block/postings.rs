@@ -40,6 +40,11 @@ pub(super) fn encode(list: &[u32], out: &mut Vec<u8>) {
     }
 }
 
+/// How many numbers the list at the front of `bytes` has.
+pub(super) fn count(bytes: &[u8]) -> Option<usize> {
+    usize::try_from(Input(bytes).varint()? >> 2).ok()
+}
+
 /// Reads a list of numbers below `series_count` from the front of `bytes`; `None` when malformed.
 pub(super) fn decode(bytes: &[u8], series_count: u32) -> Option<Vec<u32>> {
     let mut input = Input(bytes);

@@ -515,4 +515,29 @@ impl Index for Reader {
         }
         Ok(lists)
     }
+
+    fn count(&self, name: &str, value: &str) -> Result<usize> {
+        match self.fst()?.get(key(name, value)).filter(|_| !value.is_empty()) {
+            None => Ok(0),
+            Some(list) => match Found::decode(list) {
+                Some(Found::List(at)) => {
+                    self.parse(Section::Postings, at, "the length of a posting list", postings::count)
+                }
+                _ => Ok(1),
+            },
+        }
+    }
+
+    fn retain(&self, series: &mut Vec<u32>, matchers: &[&Matcher]) -> Result<bool> {
+        let mut cursor = self.cursor();
+        let mut kept = Vec::with_capacity(series.len());
+        for &number in series.iter() {
+            let labels = cursor.labels(number)?;
+            if matchers.iter().all(|m| m.matches(labels.get(&m.name).unwrap_or(""))) {
+                kept.push(number);
+            }
+        }
+        *series = kept;
+        Ok(true)
+    }
 }

@@ -9,6 +9,7 @@ mod values;
 pub use values::Values;
 
 use crate::Result;
+use model::matcher::Anchored;
 use model::{MatchOp, Matcher};
 use std::borrow::Cow;
 
@@ -22,42 +23,68 @@ pub trait Index {
     fn having(&self, name: &str) -> Result<Cow<'_, [u32]>>;
     /// One list for each value of the label `name` that is among `values`.
     fn matching(&self, name: &str, values: &Values<'_>) -> Result<Vec<Cow<'_, [u32]>>>;
+    /// How many series have this label. Lists are taken in the order of their length.
+    fn count(&self, name: &str, value: &str) -> Result<usize> {
+        Ok(self.postings(name, value)?.len())
+    }
+    /// Keeps those of `series` whose labels satisfy all `matchers` and says `true`; an index that would not be faster by
+    /// looking at labels than with lists does nothing and says `false`.
+    fn retain(&self, _series: &mut Vec<u32>, _matchers: &[&Matcher]) -> Result<bool> {
+        Ok(false)
+    }
 }
+
+/// Elements of lists that can be decoded in the time that it takes to look at the labels of one series.
+const LOOK: usize = 512;
+
+/// What a regular expression is assumed to cost, in elements of lists.
+const SEARCH: usize = 8 * LOOK;
 
 /// The series that satisfy all matchers.
 pub fn resolve(index: &impl Index, matchers: &[Matcher]) -> Result<Vec<u32>> {
-    // A lookup that finds nothing settles the answer; lookups are the cheapest and come first.
-    let mut lists = Vec::new();
-    for matcher in matchers.iter().filter(|m| m.op == MatchOp::Equal && !m.value.is_empty()) {
-        let list = index.postings(&matcher.name, &matcher.value)?;
-        if list.is_empty() {
-            return Ok(Vec::new());
-        }
-        lists.push(list);
+    // A lookup that finds nothing settles the answer; lookups are the cheapest and come first, short lists before long
+    // ones. What can only take away comes last.
+    let mut plan = Vec::with_capacity(matchers.len());
+    for matcher in matchers {
+        let cost = if matcher.op == MatchOp::Equal && !matcher.value.is_empty() {
+            match index.count(&matcher.name, &matcher.value)? {
+                0 => return Ok(Vec::new()),
+                count => (0, count),
+            }
+        } else {
+            (1 + u8::from(matcher.matches_missing()), SEARCH)
+        };
+        plan.push((cost, matcher));
     }
-    lists.sort_by_key(|list| list.len());
+    plan.sort_by_key(|step| step.0);
+    let mut ahead: usize = plan.iter().map(|((_, cost), _)| cost).sum();
+    let plan: Vec<(usize, &Matcher)> = plan.into_iter().map(|((_, cost), matcher)| (cost, matcher)).collect();
+
     let mut found: Option<Vec<u32>> = None;
-    for list in lists {
-        narrow(&mut found, list);
-    }
-    let rest = || matchers.iter().filter(|m| m.op != MatchOp::Equal || m.value.is_empty());
-    for matcher in rest().filter(|m| !m.matches_missing()) {
-        if found.as_ref().is_some_and(Vec::is_empty) {
-            return Ok(Vec::new());
+    for (at, &(cost, matcher)) in plan.iter().enumerate() {
+        if let Some(found) = &mut found {
+            if found.is_empty() {
+                return Ok(Vec::new());
+            }
+            if found.len() * LOOK <= ahead {
+                let rest: Vec<&Matcher> = plan[at..].iter().map(|step| step.1).collect();
+                if index.retain(found, &rest)? {
+                    return Ok(std::mem::take(found));
+                }
+            }
         }
-        narrow(&mut found, Cow::Owned(accepted(index, matcher)?));
-    }
-    let mut found = match found {
-        Some(found) => found,
-        None => index.all()?,
-    };
-    for matcher in rest().filter(|m| m.matches_missing()) {
-        if found.is_empty() {
-            break;
+        ahead -= cost;
+        if !matcher.matches_missing() {
+            narrow(&mut found, accepted(index, matcher)?);
+        } else {
+            let found = match &mut found {
+                Some(found) => found,
+                None => found.insert(index.all()?),
+            };
+            subtract(found, &refused(index, matcher)?);
         }
-        subtract(&mut found, &refused(index, matcher)?);
     }
-    Ok(found)
+    found.map_or_else(|| index.all(), Ok)
 }
 
 fn narrow(found: &mut Option<Vec<u32>>, list: Cow<'_, [u32]>) {
@@ -68,41 +95,40 @@ fn narrow(found: &mut Option<Vec<u32>>, list: Cow<'_, [u32]>) {
 }
 
 /// The series with a value that satisfies `matcher`, which does not accept the empty string.
-fn accepted(index: &impl Index, matcher: &Matcher) -> Result<Vec<u32>> {
-    let Some(regex) = matcher.regex() else {
-        // Of `=` and `!=` only `!=""` is left.
-        return Ok(index.having(&matcher.name)?.into_owned());
-    };
-    match regex.literals() {
-        Some(literals) if matcher.op == MatchOp::Matches => lookups(index, &matcher.name, literals),
-        _ => {
-            let values = Values::new(regex, matcher.op == MatchOp::NotMatches);
-            Ok(union(index.matching(&matcher.name, &values)?))
-        }
+fn accepted<'i>(index: &'i impl Index, matcher: &Matcher) -> Result<Cow<'i, [u32]>> {
+    match (matcher.regex(), matcher.op) {
+        (Some(regex), op) => values(index, matcher, regex, op == MatchOp::NotMatches),
+        (None, MatchOp::Equal) => index.postings(&matcher.name, &matcher.value),
+        // Of `!=` only `!=""` does not accept the empty string.
+        (None, _) => index.having(&matcher.name),
     }
 }
 
 /// The series with a value that does not satisfy `matcher`, which does accept the empty string.
-fn refused(index: &impl Index, matcher: &Matcher) -> Result<Vec<u32>> {
-    let Some(regex) = matcher.regex() else {
-        return Ok(match matcher.op {
-            MatchOp::Equal => index.having(&matcher.name)?,
-            _ => index.postings(&matcher.name, &matcher.value)?,
-        }
-        .into_owned());
-    };
-    match regex.literals() {
-        Some(literals) if matcher.op == MatchOp::NotMatches => lookups(index, &matcher.name, literals),
-        _ => {
-            let values = Values::new(regex, matcher.op == MatchOp::Matches);
-            Ok(union(index.matching(&matcher.name, &values)?))
-        }
+fn refused<'i>(index: &'i impl Index, matcher: &Matcher) -> Result<Cow<'i, [u32]>> {
+    match (matcher.regex(), matcher.op) {
+        (Some(regex), op) => values(index, matcher, regex, op == MatchOp::Matches),
+        // Of `=` only `=""` accepts the empty string.
+        (None, MatchOp::Equal) => index.having(&matcher.name),
+        (None, _) => index.postings(&matcher.name, &matcher.value),
     }
 }
 
-fn lookups(index: &impl Index, name: &str, values: &[String]) -> Result<Vec<u32>> {
-    let lists = values.iter().filter(|v| !v.is_empty()).map(|value| index.postings(name, value));
-    Ok(union(lists.collect::<Result<_>>()?))
+/// The series with a value that the expression matches; with `negated`, with one that it does not match.
+fn values<'i>(
+    index: &'i impl Index,
+    matcher: &Matcher,
+    regex: &Anchored,
+    negated: bool,
+) -> Result<Cow<'i, [u32]>> {
+    let lists = match regex.literals() {
+        Some(literals) if !negated => {
+            let values = literals.iter().filter(|value| !value.is_empty());
+            values.map(|value| index.postings(&matcher.name, value)).collect::<Result<_>>()?
+        }
+        _ => index.matching(&matcher.name, &Values::new(regex, negated))?,
+    };
+    Ok(Cow::Owned(union(lists)))
 }
 
 /// Everything that is in one of the lists.
