@@ -191,11 +191,8 @@ impl Evaluator<'_> {
     ) -> Result<Vec<Series>, Error> {
         let swapped = matching.cardinality == Cardinality::OneToMany;
         let (many, one) = if swapped { (&rhs, &lhs) } else { (&lhs, &rhs) };
-        let (fill_many, fill_one) = if swapped {
-            (matching.fill_right, matching.fill_left)
-        } else {
-            (matching.fill_left, matching.fill_right)
-        };
+        // Prometheus swaps the sides of `group_right`, but not their fill values: `fill_left` always fills the many.
+        let (fill_many, fill_one) = (matching.fill_left, matching.fill_right);
         let choice = LabelChoice::of(matching);
         let mut index: HashMap<Vec<u8>, usize> = HashMap::new();
         let mut groups: Vec<MatchGroup> = Vec::new();

@@ -48,8 +48,7 @@ pub fn replace(
         );
         set(series, target, &text);
     }
-    output::refuse_same(&vector)?;
-    Ok(vector)
+    output::merge_same(vector)
 }
 
 /// `label_join`.
@@ -70,8 +69,7 @@ pub fn join(
         let text = values.join(separator);
         set(series, target, &text);
     }
-    output::refuse_same(&vector)?;
-    Ok(vector)
+    output::merge_same(vector)
 }
 
 fn set(series: &mut Series, label: &str, value: &str) {
