@@ -68,7 +68,7 @@ impl Expr {
 pub enum Kind {
     /// A number; durations are numbers too (`5m` is 300).
     Number(f64),
-    /// A string.
+    /// A string. U+FFFD stands for escaped bytes that are not UTF-8.
     String(String),
     /// `( … )`
     Paren(Box<Expr>),

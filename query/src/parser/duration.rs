@@ -10,9 +10,10 @@ type Result<T> = std::result::Result<T, Fault>;
 /// Prometheus keeps durations as nanoseconds in 64 bits.
 const SECONDS_MAX: f64 = (1i64 << 62) as f64 * 2.0 / 1e9;
 
-/// Whole milliseconds of a number of seconds that is within [`SECONDS_MAX`].
+/// Whole milliseconds of a number of seconds that is within [`SECONDS_MAX`]. Rounded to nanoseconds first, so that
+/// `1001ms`, which has no exact number of seconds, is not a millisecond short.
 fn millis(seconds: f64) -> i64 {
-    (seconds * 1e9) as i64 / 1_000_000
+    (seconds * 1e9).round() as i64 / 1_000_000
 }
 
 impl Parser<'_> {

@@ -299,7 +299,10 @@ impl<'a> Parser<'a> {
             TokenKind::Number | TokenKind::Duration => {
                 Ok(leaf(Kind::Number(self.seconds()?), token.span.end))
             }
-            TokenKind::String => Ok(leaf(Kind::String(self.string()?), token.span.end)),
+            TokenKind::String => {
+                self.take();
+                Ok(leaf(Kind::String(literal::text(token.text(self.text))), token.span.end))
+            }
             TokenKind::LeftParen => {
                 self.take();
                 let inner = self.expr(0)?;

@@ -71,12 +71,22 @@ pub fn number(text: &str) -> Result<f64, String> {
     Ok(value)
 }
 
-/// The content of a string literal with its quotes. The lexer has checked the escapes.
+/// The content of a string literal with its quotes, which names or is compared with something and so has to be UTF-8.
 pub fn string(literal: &str) -> Result<String, String> {
+    String::from_utf8(bytes(literal)).map_err(|_| format!("string literal is not valid UTF-8: {literal}"))
+}
+
+/// The content of a string literal with its quotes, as far as it is UTF-8; U+FFFD stands for what is not.
+pub fn text(literal: &str) -> String {
+    String::from_utf8_lossy(&bytes(literal)).into_owned()
+}
+
+/// The content of a string literal with its quotes. The lexer has checked the escapes.
+fn bytes(literal: &str) -> Vec<u8> {
     let quote = literal.as_bytes()[0];
     let inner = &literal[1..literal.len() - 1];
     if quote == b'`' || !inner.contains('\\') {
-        return Ok(inner.to_string());
+        return inner.as_bytes().to_vec();
     }
     let mut out = Vec::with_capacity(inner.len());
     let mut rest = inner;
@@ -118,7 +128,7 @@ pub fn string(literal: &str) -> Result<String, String> {
         }
     }
     out.extend_from_slice(rest.as_bytes());
-    String::from_utf8(out).map_err(|_| format!("string literal is not valid UTF-8: {literal}"))
+    out
 }
 
 enum Escape {

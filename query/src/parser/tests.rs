@@ -346,6 +346,9 @@ fn durations_are_computed_from_step_and_range() {
     };
     assert_eq!(resolve("1h30m"), Ok(5_400_000));
     assert_eq!(resolve("1.5"), Ok(1_500));
+    for millis in 1..5_000 {
+        assert_eq!(resolve(&format!("{millis}ms")), Ok(millis));
+    }
     assert_eq!(resolve("step() + 5m"), Ok(310_000));
     assert_eq!(resolve("max_of(range() / 2, 1m) - -STEP()"), Ok(1_810_000));
     assert_eq!(resolve("2 ^ 3 ^ 2 % 100"), Ok(12_000));
