@@ -159,7 +159,8 @@ fn random() -> u128 {
     u128::from_le_bytes(bytes)
 }
 
-fn query_options(config: &Config) -> query::Options {
+/// What the configuration means for queries.
+pub fn query_options(config: &Config) -> query::Options {
     let limits = &config.limits;
     query::Options {
         samples_max: limits.query_samples_max,

@@ -1,8 +1,8 @@
 //! The accept loop: connections counted, slow and silent ones closed, and a stop that lets requests finish.
 
 use axum::Router;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper::server::conn::http1::Builder;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use std::future::Future;
@@ -33,10 +33,8 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> usize {
     let connections = Arc::new(Semaphore::new(options.connections_max.clamp(1, 1 << 20) as usize));
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(options.idle_timeout);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(options.idle_timeout);
-    let builder = Arc::new(builder);
+    let mut builder = Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(options.idle_timeout);
     let graceful = GracefulShutdown::new();
     let (stopping, stopped) = tokio::sync::watch::channel(false);
     let mut stop = std::pin::pin!(stop);
@@ -61,7 +59,7 @@ pub async fn serve(
         // Answers are written in one piece; waiting for more only adds latency.
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());
-        let builder = Arc::clone(&builder);
+        let builder = builder.clone();
         let watcher = graceful.watcher();
         let mut stopped = stopped.clone();
         tokio::spawn(async move {
@@ -74,7 +72,7 @@ pub async fn serve(
                 }
                 _ = stopped.wait_for(|stopped| *stopped) => return,
             }
-            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
             // Errors are the peer's: resets, timeouts, nonsense instead of HTTP.
             if let Err(error) = watcher.watch(connection).await {
                 tracing::debug!(%error, "a connection ended early");

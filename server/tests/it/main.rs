@@ -1,0 +1,9 @@
+//! The real binary, started on a random port, spoken to over HTTP and on the command line.
+
+mod api;
+mod cli;
+mod lifecycle;
+mod limits;
+mod metrics;
+mod node;
+mod write;
