@@ -191,3 +191,103 @@ fn checksum_of_frame(bytes: &[u8; FRAME_BYTES], seed: u32, offset: u64) -> u32 {
     }
     hasher.finalize()
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::log::{Log, Options};
+    use crate::{CrashVfs, OpenMode, Vfs};
+    use std::path::Path;
+    use std::sync::Arc;
+
+    const PAGE: &str = include_str!("../../../docs/format/log.md");
+
+    /// The bytes of the page's example: hexadecimal pairs between the offset and the explanation of each line.
+    fn example() -> Vec<u8> {
+        let block = PAGE.split("```example").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let pairs = |line: &'static str| line.split('|').nth(1).unwrap_or_default().split_whitespace();
+        block.lines().flat_map(pairs).map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
+    }
+
+    /// Writes what the page says was written.
+    fn written() -> Vec<u8> {
+        let vfs = CrashVfs::new();
+        let dir = Path::new("/wal");
+        let place = Place { log: 0x0123_4567_89ab_cdef, segment: SegmentNumber(7) };
+        vfs.create_dir_all(dir).unwrap();
+        let path = dir.join(place.file_name());
+        let header = Header { version: VERSION, place, base: 1000 };
+        vfs.open(&path, OpenMode::Create).unwrap().write_all_at(&header.encode(), 0).unwrap();
+        let options = Options { preallocate: false, ..Options::default() };
+        let (log, _) = Log::recover(Arc::new(vfs.clone()), dir, options, &mut |_| ()).unwrap();
+        log.append(b"sarsen").unwrap();
+        log.append(b"").unwrap();
+        log.commit(log.appended()).unwrap();
+        log.append(b"ring").unwrap();
+        log.close();
+        vfs.map(&path).unwrap().to_vec()
+    }
+
+    #[test]
+    fn the_format_page_shows_the_bytes_that_are_written() {
+        let written = written();
+        let hex: Vec<String> = written.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            example(),
+            written,
+            "docs/format/log.md does not show what the code writes:\n{}",
+            hex.join(" ")
+        );
+    }
+
+    #[test]
+    fn the_format_page_names_every_constant_and_the_file() {
+        let place = Place { log: 0x0123_4567_89ab_cdef, segment: SegmentNumber(7) };
+        for fact in [
+            place.file_name(),
+            format!("version {VERSION}"),
+            format!("{HEADER_BYTES}-byte header"),
+            format!("{FRAME_BYTES} bytes"),
+            format!("{RECORD_BYTES_MAX} bytes"),
+        ] {
+            assert!(PAGE.contains(&fact), "docs/format/log.md does not say {fact:?}");
+        }
+    }
+
+    #[test]
+    fn file_names_are_read_back_and_others_are_refused() {
+        let place = Place { log: u64::MAX, segment: SegmentNumber(0xabc) };
+        assert_eq!(Place::from_file_name(&place.file_name()), Some(place));
+        for name in [
+            "",
+            ".log",
+            "-.log",
+            "0000000000000abc.log",
+            "0000000000000abc-ffffffffffffffff",
+            "0000000000000ABC-ffffffffffffffff.log",
+            "+000000000000abc-ffffffffffffffff.log",
+            "ffffffffffffffff-ffffffffffffffff.log",
+        ] {
+            assert_eq!(Place::from_file_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_frame_is_only_a_frame_where_it_was_written() {
+        let place = Place { log: 1, segment: SegmentNumber(2) };
+        let frame = Frame { kind: Kind::Record, len: 5, back: 60, payload_crc: 0x1234_5678 };
+        let bytes = frame.encode(place.seed(), 100);
+        assert_eq!(Frame::decode(&bytes, place.seed(), 100), Some(frame));
+        assert_eq!(Frame::decode(&bytes, place.seed(), 101), None);
+        for other in [Place { log: 2, ..place }, Place { segment: SegmentNumber(3), ..place }] {
+            assert_eq!(Frame::decode(&bytes, other.seed(), 100), None);
+        }
+        for bit in 0..FRAME_BYTES * 8 {
+            let mut damaged = bytes;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Frame::decode(&damaged, place.seed(), 100), None, "bit {bit}");
+        }
+        assert_eq!(Frame::decode(&bytes[..FRAME_BYTES - 1], place.seed(), 100), None);
+    }
+}

@@ -136,7 +136,7 @@ fn note_header(found: &Found, corrupt: &mut Vec<CorruptRange>) {
 fn note(recovered: &mut Recovered, walked: Walked) {
     recovered.records += walked.records;
     recovered.bytes += walked.payload_bytes;
-    recovered.corrupt.extend(walked.corrupt);
+    walked.corrupt.into_iter().for_each(|range| scan::report(&mut recovered.corrupt, range));
 }
 
 /// Reads the last segment, cuts its torn tail, and returns it ready for more, with the position of its end.

@@ -157,8 +157,7 @@ pub(super) fn walk(
                     Read::Payload(frame) => Some(offset + frame.bytes()),
                     _ => None,
                 };
-                let used = used(frames.bytes, offset, frames.limit)?;
-                if used == offset {
+                if is_zero(frames.bytes, offset, frames.limit)? {
                     break;
                 }
                 let durable = match durable {
@@ -166,14 +165,14 @@ pub(super) fn walk(
                     None => *durable.insert(frames.durable(offset)?),
                 };
                 if offset >= durable {
-                    walked.torn = Some((offset, used));
+                    walked.torn = Some((offset, used(frames.bytes, offset, frames.limit)?));
                     break;
                 }
                 let next = match known_next {
                     Some(next) => next,
                     None => frames.find(offset + 1)?.unwrap_or(frames.limit),
                 };
-                report(&mut walked.corrupt, place, offset, next);
+                report(&mut walked.corrupt, CorruptRange { segment: place.segment, from: offset, to: next });
                 offset = next;
                 continue;
             }
@@ -190,7 +189,7 @@ pub(super) fn walk(
     if let Some(expected) = expected {
         // The next segment's header knows where this one ended, so that missing bytes cannot pass for the end.
         if offset < expected {
-            report(&mut walked.corrupt, place, offset, expected);
+            report(&mut walked.corrupt, CorruptRange { segment: place.segment, from: offset, to: expected });
         }
         walked.end = expected;
     }
@@ -198,10 +197,10 @@ pub(super) fn walk(
 }
 
 /// Adds a range, or lengthens the last one.
-fn report(corrupt: &mut Vec<CorruptRange>, place: Place, from: u64, to: u64) {
+pub(super) fn report(corrupt: &mut Vec<CorruptRange>, range: CorruptRange) {
     match corrupt.last_mut() {
-        Some(last) if last.to == from => last.to = to,
-        _ => corrupt.push(CorruptRange { segment: place.segment, from, to }),
+        Some(last) if (last.segment, last.to) == (range.segment, range.from) => last.to = range.to,
+        _ => corrupt.push(range),
     }
 }
 
@@ -210,6 +209,22 @@ pub(super) fn any_frame(bytes: &mut impl Bytes, place: Place) -> Result<bool, Er
     let limit = bytes.len();
     let mut frames = Frames { bytes, seed: place.seed(), limit };
     Ok(frames.find(HEADER_BYTES)?.is_some())
+}
+
+/// Whether nothing was written between `from` and `limit`. Looks no further than to the first byte that says otherwise.
+fn is_zero(bytes: &mut impl Bytes, mut from: u64, limit: u64) -> Result<bool, Error> {
+    while from < limit {
+        let held = bytes.some(from)?;
+        let within = usize::try_from(limit - from).map_or(held, |most| held.get(..most).unwrap_or(held));
+        if within.is_empty() {
+            break;
+        }
+        if within.iter().any(|&b| b != 0) {
+            return Ok(false);
+        }
+        from += within.len() as u64;
+    }
+    Ok(true)
 }
 
 /// Where the last byte that is not zero ends, between `from` and `limit`; `from` if there is none.

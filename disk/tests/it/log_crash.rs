@@ -122,7 +122,8 @@ impl Workload {
 
     /// Checks one disk, and returns how many records the log on it has.
     fn check(&self, crash: &Crash, options: &Options) -> u64 {
-        let (log, recovered, numbers) = open(&crash.vfs, options).unwrap_or_else(|error| panic!("{crash}: {error}"));
+        let (log, recovered, numbers) =
+            open(&crash.vfs, options).unwrap_or_else(|error| panic!("{crash}: {error}"));
         let promise = self.promised(crash.after);
         assert!(recovered.corrupt.is_empty(), "{crash}: a crash was taken for damage: {recovered:?}");
         assert!(recovered.foreign.is_empty(), "{crash}: {recovered:?}");
@@ -163,7 +164,10 @@ fn explore(name: &str, options: &Options, steps: &[Step], exploration: &Explorat
                 assert!(recovered.corrupt.is_empty(), "{crash}, then {third}: {recovered:?}");
                 let first = numbers.first().copied().unwrap_or(end);
                 assert!(first <= removable, "{crash}, then {third}: begins with {first}");
-                assert!(numbers.iter().copied().eq(first..first + numbers.len() as u64), "{crash}, then {third}");
+                assert!(
+                    numbers.iter().copied().eq(first..first + numbers.len() as u64),
+                    "{crash}, then {third}"
+                );
                 // The first operations belong to the recovery after the first crash.
                 let durable = after.promised(third.after).durable.max(done.promised(crash.after).durable);
                 assert!(first + numbers.len() as u64 >= durable, "{crash}, then {third}: {numbers:?}");
@@ -184,7 +188,16 @@ const EXPLORATION: Exploration = Exploration { subsets_max: 64, samples: 24, see
 
 #[test]
 fn appends_and_commits_survive_every_crash() {
-    let steps = [Append(3, 40), Commit, Append(1, 900), Append(2, 10), Commit, Append(2, 2500), Commit, Append(5, 60)];
+    let steps = [
+        Append(3, 40),
+        Commit,
+        Append(1, 900),
+        Append(2, 10),
+        Commit,
+        Append(2, 2500),
+        Commit,
+        Append(5, 60),
+    ];
     for preallocate in [false, true] {
         let states = explore("append and commit", &options(16 << 10, preallocate), &steps, &EXPLORATION);
         assert!(states > 500);
@@ -193,7 +206,8 @@ fn appends_and_commits_survive_every_crash() {
 
 #[test]
 fn batches_that_span_segments_survive_every_crash() {
-    let steps = [Append(40, 100), Commit, Append(30, 100), Append(1, 3000), Append(5, 10), Commit, Append(20, 100)];
+    let steps =
+        [Append(40, 100), Commit, Append(30, 100), Append(1, 3000), Append(5, 10), Commit, Append(20, 100)];
     for preallocate in [false, true] {
         let states = explore("spanning", &options(1 << 10, preallocate), &steps, &EXPLORATION);
         assert!(states > 1_000);

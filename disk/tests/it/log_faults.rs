@@ -54,8 +54,7 @@ fn a_failed_fsync_is_never_acknowledged_and_never_tried_again() {
 
         // A new run sees what the page cache shows. Whatever it delivers must be durable when it has returned.
         let (log, records) = open(&vfs).unwrap();
-        let shown: &[&[u8]] =
-            if dropped == Dropped::Readable { &[b"first", b"second"] } else { &[b"first"] };
+        let shown: &[&[u8]] = if dropped == Dropped::Readable { &[b"first", b"second"] } else { &[b"first"] };
         assert_eq!(records, shown, "{dropped:?}");
         let third = log.append(b"third").unwrap();
         log.commit(third).unwrap();
@@ -107,7 +106,8 @@ fn every_failing_operation_fails_the_log_and_loses_nothing_acknowledged() {
                 let (log, records) = open(&vfs).unwrap();
                 let numbers: Vec<u64> =
                     records.iter().map(|r| u64::from_le_bytes(r[..8].try_into().unwrap())).collect();
-                let what = format!("{operation:?} {fault:?} {nth}: {acknowledged} acknowledged, {numbers:?} found");
+                let what =
+                    format!("{operation:?} {fault:?} {nth}: {acknowledged} acknowledged, {numbers:?} found");
                 assert!(numbers.len() as u64 >= acknowledged, "{what}");
                 assert!(numbers.iter().copied().eq(0..numbers.len() as u64), "{what}");
                 let position = log.append(b"the log works again").unwrap();
@@ -201,7 +201,8 @@ fn an_unreadable_sector_costs_its_records_and_an_unreadable_end_is_not_cut() {
     }
     let crash = CrashVfs::new();
     let options = Options { segment_bytes: 1 << 20, ..options() };
-    let (log, _) = Log::recover(Arc::new(crash.clone()), Path::new(DIR), options.clone(), &mut |_| ()).unwrap();
+    let (log, _) =
+        Log::recover(Arc::new(crash.clone()), Path::new(DIR), options.clone(), &mut |_| ()).unwrap();
     for n in 0..100u8 {
         let position = log.append(&[n; 1000]).unwrap();
         log.commit(position).unwrap();
@@ -210,7 +211,8 @@ fn an_unreadable_sector_costs_its_records_and_an_unreadable_end_is_not_cut() {
     let mut numbers = Vec::new();
     let bad = BadSector(crash.clone(), 40_960..45_056);
     let (log, recovered) =
-        Log::recover(Arc::new(bad), Path::new(DIR), options.clone(), &mut |r| numbers.push(r.payload[0])).unwrap();
+        Log::recover(Arc::new(bad), Path::new(DIR), options.clone(), &mut |r| numbers.push(r.payload[0]))
+            .unwrap();
     assert_eq!(recovered.corrupt.len(), 1, "{recovered:?}");
     let missing: Vec<u8> = (0..100).filter(|n| !numbers.contains(n)).collect();
     assert!(missing.len() >= 4 && missing.len() <= 6, "{missing:?}");

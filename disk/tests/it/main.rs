@@ -3,6 +3,7 @@
 mod crash;
 mod group_commit;
 mod log_crash;
+mod log_damage;
 
 mod log_faults;
 mod vfs;
