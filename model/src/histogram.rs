@@ -603,6 +603,83 @@ mod tests {
         prop_oneof![ints, floats]
     }
 
+    fn integer(schema: i32, spans: &[(i32, u32)], buckets: &[i64], count: u64) -> Histogram {
+        Histogram {
+            reset_hint: ResetHint::Unknown,
+            schema,
+            zero_threshold: 0.0,
+            sum: 1.0,
+            counts: Counts::Integer { count, zero: 0, positive: buckets.to_vec(), negative: vec![] },
+            positive_spans: spans.iter().map(|&(offset, length)| Span { offset, length }).collect(),
+            negative_spans: vec![],
+            custom_values: vec![],
+        }
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_named() {
+        let custom = |bounds: &[f64]| Histogram {
+            custom_values: bounds.to_vec(),
+            ..integer(CUSTOM_BUCKETS_SCHEMA, &[(0, 2)], &[1, 2], 3)
+        };
+        let float = |count, zero, bucket| Histogram {
+            counts: Counts::Float { count, zero, positive: vec![bucket], negative: vec![] },
+            ..integer(0, &[(0, 1)], &[], 0)
+        };
+        let zero = Counts::Integer { count: 4, zero: 1, positive: vec![1, 2], negative: vec![] };
+        let negative = Counts::Integer { count: 4, zero: 0, positive: vec![1, 2], negative: vec![1] };
+        let spans = vec![Span { offset: 0, length: 1 }];
+        for (histogram, expected) in [
+            (integer(0, &[(-3, 2), (0, 1)], &[1, 2, 3], 6), Ok(())),
+            (integer(52, &[(0, 1)], &[1], 1), Ok(())),
+            (Histogram { sum: f64::NAN, ..integer(0, &[(0, 1)], &[1], 9) }, Ok(())),
+            (custom(&[1.0, 2.0]), Ok(())),
+            (custom(&[1.0]), Ok(())),
+            (float(0.5, 0.0, 7.0), Ok(())),
+            (integer(53, &[], &[], 0), Err(Invalid::UnknownSchema(53))),
+            (integer(-10, &[], &[], 0), Err(Invalid::UnknownSchema(-10))),
+            (integer(-5, &[], &[], 0), Err(Invalid::InvalidSchema(-5))),
+            (
+                integer(0, &[(0, 1), (-1, 1)], &[1, 1], 2),
+                Err(Invalid::NegativeOffset { side: "positive side", number: 2, offset: -1 }),
+            ),
+            (
+                integer(0, &[(0, 1)], &[1, 1], 2),
+                Err(Invalid::SpansMismatch { side: "positive side", need: 1, have: 2 }),
+            ),
+            (
+                integer(0, &[(0, 2)], &[1, -1], 0),
+                Err(Invalid::NegativeBucket { side: "positive side", number: 2, count: -1.0 }),
+            ),
+            (integer(0, &[(0, 1)], &[3], 2), Err(Invalid::CountMismatch { found: 3, count: 2 })),
+            (integer(0, &[(0, 1)], &[1], 2), Err(Invalid::CountMismatch { found: 1, count: 2 })),
+            (
+                Histogram { sum: f64::NAN, ..integer(0, &[(0, 1)], &[3], 2) },
+                Err(Invalid::CountTooSmall { found: 3, count: 2 }),
+            ),
+            (float(-0.5, 0.0, 1.0), Err(Invalid::NegativeCount(-0.5))),
+            (float(1.0, -0.5, 1.0), Err(Invalid::NegativeZero(-0.5))),
+            (
+                float(1.0, 0.0, -1.0),
+                Err(Invalid::NegativeBucket { side: "positive side", number: 1, count: -1.0 }),
+            ),
+            (
+                Histogram { custom_values: vec![1.0], ..integer(0, &[], &[], 0) },
+                Err(Invalid::ExponentialWithBounds),
+            ),
+            (custom(&[]), Err(Invalid::TooFewBounds { bounds: 0, need: 2 })),
+            (custom(&[2.0, 2.0]), Err(Invalid::BoundsOrder { previous: 2.0, current: 2.0 })),
+            (custom(&[1.0, f64::INFINITY]), Err(Invalid::InfiniteBound)),
+            (custom(&[f64::NAN]), Err(Invalid::NanBound)),
+            (Histogram { counts: zero, ..custom(&[1.0]) }, Err(Invalid::CustomWithZeroCount)),
+            (Histogram { zero_threshold: 0.1, ..custom(&[1.0]) }, Err(Invalid::CustomWithZeroThreshold)),
+            (Histogram { negative_spans: spans, ..custom(&[1.0]) }, Err(Invalid::CustomWithNegativeSpans)),
+            (Histogram { counts: negative, ..custom(&[1.0]) }, Err(Invalid::CustomWithNegativeBuckets)),
+        ] {
+            assert_eq!(histogram.validate(), expected, "{histogram:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn bytes_round_trip(schema in -53i32..9, hint in 0u64..4, counts in counts(), positive_spans in spans(),
@@ -617,6 +694,43 @@ mod tests {
             let (back, rest) = Histogram::decode(&bytes).unwrap();
             prop_assert_eq!(back, histogram);
             prop_assert_eq!(rest, &[7]);
+        }
+
+        /// Against the plain definition: bucket by bucket into a map.
+        #[test]
+        fn reducing_moves_every_bucket_into_the_one_it_lies_in(
+            runs in prop::collection::vec((0i32..9, prop::collection::vec(0i64..99, 1..6)), 0..5),
+            first in -40i32..40, by in 1i32..6,
+        ) {
+            let spans: Vec<(i32, u32)> = runs.iter().enumerate()
+                .map(|(i, (offset, b))| (if i == 0 { first } else { *offset }, b.len() as u32)).collect();
+            let buckets: Vec<i64> = runs.iter().flat_map(|(_, b)| b.clone()).collect();
+            let total = buckets.iter().sum::<i64>() as u64;
+            let indexed = |h: &Histogram| {
+                let Counts::Integer { positive, .. } = &h.counts else { unreachable!() };
+                let (mut index, mut counts) = (0, positive.iter());
+                let mut all = std::collections::BTreeMap::new();
+                for span in &h.positive_spans {
+                    index += span.offset;
+                    for _ in 0..span.length {
+                        all.insert(index, *counts.next().unwrap());
+                        index += 1;
+                    }
+                }
+                all
+            };
+            let fine = integer(8, &spans, &buckets, total);
+            let mut coarse = fine.clone();
+            coarse.reduce_resolution(8 - by);
+            prop_assert_eq!(coarse.validate(), Ok(()));
+            prop_assert_eq!(coarse.schema, 8 - by);
+            let mut expected = std::collections::BTreeMap::new();
+            for (index, count) in indexed(&fine) {
+                // Index i holds (base^(i-1), base^i], so its upper bound decides.
+                let target = (f64::from(index) / f64::from(1 << by)).ceil() as i32;
+                *expected.entry(target).or_insert(0) += count;
+            }
+            prop_assert_eq!(indexed(&coarse), expected);
         }
 
         #[test]
