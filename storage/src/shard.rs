@@ -1,11 +1,11 @@
 //! One shard of the node: its head and its blocks behind one lock.
 //!
-//! Lock order: maintenance ▸ shard ▸ the log's own lock. No thread holds two shards' locks. Nothing that waits for the
+//! Lock order: maintenance ▸ shard ▸ the engine's log, its state of health ▸ the log's own lock. No thread holds two shards' locks. Nothing that waits for the
 //! disk happens under a shard's lock.
 
 use crate::block;
 use crate::head::Head;
-use disk::log::Position;
+use disk::log::{Log, Position};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -17,9 +17,10 @@ pub(crate) struct Shard {
 }
 
 /// What a shard's lock protects.
-#[derive(Default)]
 pub(crate) struct State {
     pub head: Head,
+    /// Where its records go.
+    pub log: Arc<Log>,
     /// The WAL generation of this shard's records; all of a shard's records are in the order of its generations.
     pub generation: u32,
     /// The number that the next series defined in this generation gets.

@@ -4,7 +4,7 @@ use super::{Durability, Engine};
 use crate::head::Outcome;
 use crate::shard::State;
 use crate::wal::{RowsWriter, encode_metadata};
-use disk::log::Position;
+use disk::log::{Log, Position};
 use model::{
     Appended, Batch, BatchSeries, Durable, Error, Metadata, RejectReason, Rejection, SeriesKey, Shard, Sink,
     Written,
@@ -48,7 +48,7 @@ impl Sink for Engine {
     }
 
     fn append(&self, batch: &Batch, only: Option<&[u32]>) -> Result<Appended, Error> {
-        self.admit()?;
+        let log = self.admit()?;
         let now = (self.clock)().0;
         let oldest = self.options.retention_ms.map_or(i64::MIN, |retention| now.saturating_sub(retention));
         let mut outcomes = Outcomes {
@@ -64,7 +64,7 @@ impl Sink for Engine {
         self.count(&outcomes);
         let durable: Durable = match (outcomes.upto, self.options.durability) {
             (Some(upto), Durability::Fsync) => {
-                let ticket = self.log.ticket(upto);
+                let ticket = log.ticket(upto);
                 Box::pin(async move { ticket.await.map_err(|e| crate::Error::from(e).into()) })
             }
             _ => Box::pin(std::future::ready(Ok(()))),
@@ -80,7 +80,7 @@ impl Sink for Engine {
         if fresh.is_empty() {
             return Ok(());
         }
-        self.admit()?;
+        let log = self.admit()?;
         let mut taken = Vec::new();
         for m in fresh {
             if known.len() < self.options.metadata_max || known.contains_key(&m.family) {
@@ -90,30 +90,27 @@ impl Sink for Engine {
         }
         let mut record = Vec::new();
         encode_metadata(taken.into_iter(), &mut record);
-        self.log_record(&record)?;
+        self.log_record(&log, &record)?;
         Ok(())
     }
 }
 
 impl Engine {
-    /// Whether writes are taken at all at the moment.
-    fn admit(&self) -> Result<(), Error> {
-        if self.is_full.load(Relaxed)
-            && let Some(reason) = self.full.lock().clone()
-        {
-            return Err(Error::ReadOnly { reason });
-        }
-        if self.log.pending_bytes() > self.options.wal.pending_bytes_max {
+    /// The log, if writes are taken at the moment.
+    fn admit(&self) -> Result<Arc<Log>, Error> {
+        self.check_writable()?;
+        let log = self.log();
+        if log.pending_bytes() > self.options.wal.pending_bytes_max {
             return Err(Error::Busy {
                 reason: "the disk is behind with the write-ahead log",
                 retry_after_s: 1,
             });
         }
-        Ok(())
+        Ok(log)
     }
 
-    pub(super) fn log_record(&self, record: &[u8]) -> crate::Result<Position> {
-        let position = self.log.append(record)?;
+    pub(super) fn log_record(&self, log: &Log, record: &[u8]) -> crate::Result<Position> {
+        let position = self.noted(log.append(record))?;
         self.counters.wal_bytes.fetch_add(record.len() as u64, Relaxed);
         Ok(position)
     }
@@ -135,6 +132,7 @@ impl Engine {
                 continue;
             }
             let mut state = shard.state.lock();
+            self.check_writable()?;
             for &index in rows {
                 self.append_series(&mut state, batch, index, writer, outcomes);
                 if writer.len() >= RECORD_BYTES {
@@ -158,7 +156,7 @@ impl Engine {
     ) -> crate::Result<()> {
         if !writer.is_empty() {
             writer.finish(shard, state.generation, record);
-            state.logged = Some(self.log_record(record)?);
+            state.logged = Some(self.log_record(&state.log, record)?);
         }
         Ok(())
     }

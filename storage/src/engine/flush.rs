@@ -25,7 +25,7 @@ use std::sync::atomic::Ordering::Relaxed;
 /// Most blocks that one flush makes of one shard. Data of more windows than this goes to longer blocks.
 const BLOCKS_MAX: usize = 16;
 /// A carry-over commits when so much of it waits.
-const CARRY_BYTES: u64 = 8 << 20;
+const CARRY_BYTES: usize = 8 << 20;
 
 /// A boundary in time and in the log.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +54,12 @@ pub(super) struct Maintenance {
 impl Maintenance {
     pub fn new(generation: u32, now: Timestamp) -> Maintenance {
         Maintenance { generation, pending: None, flushed: i64::MIN, log_since: now }
+    }
+
+    /// Generations only go up.
+    pub fn next_generation(&mut self) -> u32 {
+        self.generation += 1;
+        self.generation
     }
 }
 
@@ -125,7 +131,7 @@ impl Engine {
         let mut done = Maintained::default();
         // Removing first: it makes room.
         self.expire(&mut done)?;
-        self.look_at_space()?;
+        self.look_at_space(&mut maintenance)?;
         loop {
             match self.view(&maintenance).decide() {
                 Step::Nothing => return Ok(done),
@@ -143,7 +149,11 @@ impl Engine {
         Ok(done)
     }
 
-    fn flush_everything(&self, maintenance: &mut Maintenance, done: &mut Maintained) -> Result<()> {
+    pub(super) fn flush_everything(
+        &self,
+        maintenance: &mut Maintenance,
+        done: &mut Maintained,
+    ) -> Result<()> {
         maintenance.pending = Some(self.cut(maintenance, i64::MAX)?);
         self.flush(maintenance, done)
     }
@@ -172,9 +182,9 @@ impl Engine {
 
     /// Step 1: a new segment and a new generation.
     fn cut(&self, maintenance: &mut Maintenance, before: i64) -> Result<Cut> {
-        let segment = self.log.rotate()?;
-        let generation = maintenance.generation + 1;
-        maintenance.generation = generation;
+        let log = self.log();
+        let segment = self.noted(log.rotate())?;
+        let generation = maintenance.next_generation();
         let (mut writer, mut record) = (RowsWriter::default(), Vec::new());
         for shard in &self.shards {
             {
@@ -186,14 +196,14 @@ impl Engine {
                     self.carry_over(shard.number, &mut state, range, &mut writer, &mut record)?;
                 }
             }
-            if self.log.pending_bytes() as u64 > CARRY_BYTES {
+            if log.pending_bytes() > CARRY_BYTES {
                 self.commit()?;
             }
         }
         let metadata = self.metadata.lock();
         if !metadata.is_empty() {
             wal::encode_metadata(metadata.values(), &mut record);
-            self.log_record(&record)?;
+            self.log_record(&log, &record)?;
         }
         Ok(Cut { before, segment, generation, at: (self.clock)() })
     }
@@ -241,14 +251,15 @@ impl Engine {
         for shard in &self.shards {
             done.flushed += self.flush_shard(shard, cut.before)?;
         }
+        let log = self.log();
         let mut record = Vec::new();
         wal::encode_checkpoint(cut.generation, &mut record);
-        self.log_record(&record)?;
+        self.log_record(&log, &record)?;
         // What was carried over must be durable before its first home goes.
         self.commit()?;
-        let before = self.log.segments().len();
-        self.log.remove_before(cut.segment)?;
-        done.segments_removed += (before - self.log.segments().len()) as u64;
+        let before = log.segments().len();
+        log.remove_before(cut.segment)?;
+        done.segments_removed += (before - log.segments().len()) as u64;
         maintenance.pending = None;
         maintenance.log_since = cut.at;
         if cut.before < i64::MAX {
@@ -355,21 +366,6 @@ impl Engine {
             done.expired += expired.len() as u64;
             self.counters.blocks_expired.fetch_add(expired.len() as u64, Relaxed);
         }
-        Ok(())
-    }
-
-    /// Stops taking writes while the disk is too full to flush, and takes them again when there is room.
-    fn look_at_space(&self) -> Result<()> {
-        let free = self.vfs.space(&self.options.dir)?.free;
-        let reserve = self.options.disk_reserve_bytes;
-        let reason = (free < reserve).then(|| {
-            format!(
-                "{free} bytes are free where {} lies and {reserve} are kept in reserve (`storage.disk_reserve_bytes`); free some space or shorten the retention, writes go on by themselves",
-                self.options.dir.display()
-            )
-        });
-        self.is_full.store(reason.is_some(), Relaxed);
-        *self.full.lock() = reason;
         Ok(())
     }
 }

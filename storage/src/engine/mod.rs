@@ -18,6 +18,7 @@
 mod append;
 mod cardinality;
 mod flush;
+mod health;
 mod options;
 mod read;
 mod recovery;
@@ -31,7 +32,7 @@ use crate::{Result, block};
 use disk::Vfs;
 use disk::log::Log;
 use model::{Metadata, SeriesKey, TimeRange, Timestamp};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,14 +45,15 @@ pub struct Engine {
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     identity: Identity,
     key: SeriesKey,
-    log: Log,
+    /// The log. Appends use the copy in their shard's state, which is replaced under the shard's lock.
+    log: RwLock<Arc<Log>>,
     shards: Box<[Shard]>,
     metadata: Mutex<BTreeMap<String, Metadata>>,
     maintenance: Mutex<flush::Maintenance>,
     counters: Counters,
-    /// Why no writes are taken at the moment; cleared when the cause has passed.
-    full: Mutex<Option<String>>,
-    is_full: AtomicBool,
+    read_only: Mutex<Option<health::ReadOnly>>,
+    /// Whether `read_only` says something.
+    is_read_only: AtomicBool,
     suspect: Vec<String>,
     closing: Mutex<bool>,
     closed: Condvar,
@@ -97,28 +99,47 @@ impl Engine {
 
     /// Makes everything appended so far durable.
     pub fn commit(&self) -> Result<()> {
-        self.log.commit(self.log.appended())?;
+        self.commit_log(&self.log())
+    }
+
+    fn commit_log(&self, log: &Log) -> Result<()> {
+        self.noted(log.commit(log.appended()))?;
         self.counters.wal_commits.fetch_add(1, Relaxed);
         Ok(())
     }
 
-    /// Commits what is appended, all that is waiting with one fsync, until [`Engine::close`] or until the log fails.
-    /// Run it on a thread of its own.
+    /// Commits what is appended, all that is waiting with one fsync, until [`Engine::close`]. Run it on a thread of its
+    /// own. A log that ran into a full disk is waited for until there is room; any other failure ends the loop with an
+    /// error, and the engine takes no more writes.
     pub fn commit_loop(&self) -> Result<()> {
         loop {
+            let log = self.log();
+            let outcome = self.commit_until_closed(&log);
+            let mut closing = self.closing.lock();
+            while !*closing && Arc::ptr_eq(&log, &*self.log.read()) {
+                if matches!(&*self.read_only.lock(), Some(health::ReadOnly::Failed(_))) {
+                    return outcome;
+                }
+                self.closed.wait(&mut closing);
+            }
+            if *closing {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Returns when the log is closed or has failed.
+    fn commit_until_closed(&self, log: &Log) -> Result<()> {
+        while log.wait_pending() {
             if let Durability::Interval(interval) = self.options.durability {
                 let mut closing = self.closing.lock();
                 if !*closing {
                     self.closed.wait_for(&mut closing, interval);
                 }
-                if *closing {
-                    return Ok(());
-                }
-            } else if !self.log.wait_pending() {
-                return Ok(());
             }
-            self.commit()?;
+            self.commit_log(log)?;
         }
+        Ok(())
     }
 
     /// Makes everything durable and takes no more writes.
@@ -127,14 +148,17 @@ impl Engine {
         let _maintenance = self.maintenance.lock();
         *self.closing.lock() = true;
         self.closed.notify_all();
-        self.log.close();
-        Ok(())
+        let log = self.log();
+        let outcome = self.commit_log(&log);
+        log.close();
+        outcome
     }
 
     /// What the engine holds and has done.
     pub fn stats(&self) -> Stats {
         let count = |c: &AtomicU64| c.load(Relaxed);
         let c = &self.counters;
+        let log = self.log();
         let mut stats = Stats {
             series: count(&c.series),
             floats: count(&c.floats),
@@ -146,13 +170,13 @@ impl Engine {
             out_of_order: count(&c.out_of_order),
             series_created: count(&c.series_created),
             series_dropped: count(&c.series_dropped),
-            wal_segments: self.log.segments().len() as u64,
+            wal_segments: log.segments().len() as u64,
             wal_bytes: count(&c.wal_bytes),
-            wal_pending_bytes: self.log.pending_bytes() as u64,
+            wal_pending_bytes: log.pending_bytes() as u64,
             wal_commits: count(&c.wal_commits),
             flushes: count(&c.flushes),
             blocks_expired: count(&c.blocks_expired),
-            read_only: self.full.lock().clone(),
+            read_only: self.read_only.lock().as_ref().map(|state| state.reason().to_owned()),
             suspect: self.suspect.clone(),
             ..Stats::default()
         };

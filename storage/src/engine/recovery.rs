@@ -9,7 +9,7 @@ use crate::{Error, Result, block};
 use disk::Vfs;
 use disk::log::Log;
 use model::{Metadata, SeriesKey, Timestamp};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -173,12 +173,19 @@ impl Engine {
             ));
         }
 
+        let log = Arc::new(log);
         let generation = replay.generation + 1;
         let mut series = 0;
         let shards = replay.shards.into_iter().zip(blocks).enumerate().map(|(number, (shard, blocks))| {
             series += shard.head.series.len() as u64;
-            let state =
-                State { head: shard.head, generation, next_number: 0, logged: None, blocks: blocks.into() };
+            let state = State {
+                head: shard.head,
+                log: log.clone(),
+                generation,
+                next_number: 0,
+                logged: None,
+                blocks: blocks.into(),
+            };
             Shard { number: model::Shard(number as u16), state: Mutex::new(state) }
         });
         let shards = shards.collect();
@@ -188,8 +195,8 @@ impl Engine {
             counters: Counters { series: AtomicU64::new(series), ..Counters::default() },
             maintenance: Mutex::new(maintenance),
             metadata: Mutex::new(replay.metadata),
-            full: Mutex::new(None),
-            is_full: false.into(),
+            read_only: Mutex::new(None),
+            is_read_only: false.into(),
             closing: Mutex::new(false),
             closed: Condvar::new(),
             _lock: lock,
@@ -197,7 +204,7 @@ impl Engine {
             options,
             clock,
             identity,
-            log,
+            log: RwLock::new(log),
             shards,
             suspect,
         }))

@@ -2,6 +2,7 @@
 
 mod append;
 mod crash;
+mod faults;
 mod identity;
 mod lookup;
 mod recovery;
