@@ -44,8 +44,9 @@ pub const METADATA_BYTES_MAX: &str = "limits.metadata_bytes_max";
 /// Key of [`Limits::line_bytes_max`].
 pub const LINE_BYTES_MAX: &str = "limits.import_line_bytes_max";
 
-/// Offsets into a batch are 32 bits, so no limit may allow more than this, whatever the configuration says.
-const ADDRESSABLE: usize = 1 << 31;
+/// Offsets into a batch are 32 bits, and so are sums of two lengths in it, so no limit may allow more than this, whatever
+/// the configuration says.
+const ADDRESSABLE: usize = 1 << 30;
 
 impl Default for Limits {
     fn default() -> Limits {

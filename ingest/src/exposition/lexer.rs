@@ -23,6 +23,7 @@ const COLON: u8 = 4;
 /// What may follow inside of a number or a word.
 const NUMBER: u8 = 8;
 
+#[expect(clippy::indexing_slicing, reason = "evaluated at compile time, where a panic is a compile error")]
 const CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let mut c = 0;
@@ -128,7 +129,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// The rest of the line, without its end.
-    pub fn to_end_of_line(&mut self) -> &'a [u8] {
+    pub fn rest_of_line(&mut self) -> &'a [u8] {
         let rest = self.body.get(self.at..).unwrap_or_default();
         let line = rest.split(|b| *b == b'\n').next().unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -176,7 +177,7 @@ impl<'a> Lexer<'a> {
             return Err(self.unexpected("a quoted text"));
         }
         let rest = self.body.get(self.at..).unwrap_or_default();
-        let len = rest.iter().position(|b| matches!(b, b'"' | b'\\' | b'\n')).unwrap_or(rest.len());
+        let len = plain_len(rest);
         let text = rest.get(..len).unwrap_or_default();
         self.at += len;
         match self.peek() {
@@ -327,6 +328,25 @@ impl<'a> Lexer<'a> {
         }
         Ok(())
     }
+}
+
+/// How many bytes come before the first quote, backslash or end of line; eight are looked at together.
+#[inline(always)]
+fn plain_len(bytes: &[u8]) -> usize {
+    const LOW: u64 = u64::MAX / 0xff;
+    // The high bit of each byte that is zero; bytes above the first such one may be marked falsely.
+    let zero = |word: u64| word.wrapping_sub(LOW) & !word & (LOW << 7);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (i, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let [quote, backslash, newline] = [b'"', b'\\', b'\n'].map(|b| zero(word ^ (LOW * u64::from(b))));
+        let found = quote | backslash | newline;
+        if found != 0 {
+            return 8 * i + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let tail = rest.iter().position(|b| matches!(b, b'"' | b'\\' | b'\n')).unwrap_or(rest.len());
+    8 * words.len() + tail
 }
 
 /// Help text: `\\` and `\n` are escapes, with `quotes` (OpenMetrics) `\"` too; a backslash before anything else stands

@@ -252,7 +252,7 @@ impl<'a> Parser<'a> {
                 return Err(Fault::Invalid("comment: OpenMetrics has HELP, TYPE, UNIT and EOF only"));
             }
             _ => {
-                lexer.to_end_of_line();
+                lexer.rest_of_line();
                 return Ok(Line::Nothing);
             }
         }
@@ -262,7 +262,7 @@ impl<'a> Parser<'a> {
             std::str::from_utf8(&family).map_err(|_| Fault::Invalid("UTF-8 in a metric name"))?.to_string();
         // One blank ends the name; whatever follows belongs to the text.
         lexer.blank();
-        let text = lexer.to_end_of_line();
+        let text = lexer.rest_of_line();
         let mut described = if self.described.family == family {
             self.described.clone()
         } else {

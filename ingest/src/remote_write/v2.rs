@@ -51,6 +51,8 @@ const METADATA_UNIT: u32 = varint(4);
 struct Symbol {
     at: u32,
     len: u32,
+    /// Bytes of a protobuf field that holds it: tag, length and itself.
+    field_len: u32,
 }
 
 /// Fills the columns of `batch` from the `Request` in its `bytes`. An error leaves them half filled: clear them.
@@ -93,7 +95,12 @@ fn symbols(body: &[u8], budget: &mut Budget) -> Result<Vec<Symbol>, Refusal> {
                     return Err(Refusal::bad(format!("symbols[0] must be the empty string, got {got}")));
                 }
                 budget.take(size_of::<Symbol>())?;
-                symbols.push(Symbol { at: (message.at() - symbol.len()) as u32, len: symbol.len() as u32 });
+                let len = symbol.len() as u32;
+                symbols.push(Symbol {
+                    at: (message.at() - symbol.len()) as u32,
+                    len,
+                    field_len: 1 + varint_len(len) + len,
+                });
             }
             TIMESERIES => message.skip_len()?,
             key => message.unknown(key, 1 << 4 | 1 << 5)?,
@@ -401,7 +408,7 @@ impl Symbol {
 fn refs(mut packed: Cursor, into: &mut Vec<u32>, budget: &mut Budget) -> Result<(), Refusal> {
     budget.take(size_of::<u32>() * packed.left())?;
     while !packed.is_done() {
-        into.push(packed.varint()? as u32);
+        into.push(packed.varint_short()? as u32);
     }
     Ok(())
 }
@@ -457,23 +464,22 @@ impl std::fmt::Display for RefsText<'_> {
     }
 }
 
-/// Bytes behind the label bytes that [`assemble`] may write to.
-const SLACK: usize = 32;
+/// Bytes that are copied at once.
+const WORD: usize = 32;
+
+/// Bytes behind the label bytes that [`assemble`] may write to: a label's head and two words.
+const SLACK: usize = 6 + 2 * WORD;
 
 /// Tag and length of a label, of its name and of its value, where the length takes one byte.
 const LABEL_TAG: u8 = 0x0a;
 const NAME_TAG: u8 = 0x0a;
 const VALUE_TAG: u8 = 0x12;
 
-/// Bytes of a label's pair of fields.
 #[inline(always)]
-fn pair_len(name: Symbol, value: Symbol) -> usize {
-    2 + varint_len(name.len) + name.len as usize + varint_len(value.len) + value.len as usize
-}
-
-#[inline(always)]
-fn varint_len(value: u32) -> usize {
-    (32 - (value | 1).leading_zeros() as usize).div_ceil(7)
+fn varint_len(value: u32) -> u32 {
+    // Bits divided by seven, rounded up, for 1 to 32 bits.
+    let bits = 32 - (value | 1).leading_zeros();
+    (9 * bits + 64) / 64
 }
 
 /// How many label bytes the references make; `None` if one leads nowhere or a value is missing.
@@ -484,8 +490,9 @@ fn labels_len(refs: &[u32], symbols: &[Symbol]) -> Option<usize> {
         return None;
     }
     pairs.iter().try_fold(0usize, |len, [name, value]| {
-        let pair = pair_len(*symbols.get(*name as usize)?, *symbols.get(*value as usize)?);
-        Some(len + 1 + varint_len(u32::try_from(pair).ok()?) + pair)
+        // No overflow: a body is at most 1 GiB.
+        let pair = symbols.get(*name as usize)?.field_len + symbols.get(*value as usize)?.field_len;
+        Some(len + (1 + varint_len(pair) + pair) as usize)
     })
 }
 
@@ -500,11 +507,14 @@ fn assemble(refs: &[u32], symbols: &[Symbol], body: &[u8], room: &mut [u8]) {
         let (Some(&name), Some(&value)) = (symbols.get(*name as usize), symbols.get(*value as usize)) else {
             return;
         };
-        out.tag(LABEL_TAG, pair_len(name, value) as u32);
-        out.tag(NAME_TAG, name.len);
-        out.copy(body, name);
-        out.tag(VALUE_TAG, value.len);
-        out.copy(body, value);
+        let pair = name.field_len + value.field_len;
+        if !out.short_label(body, pair, name, value) {
+            out.tag(LABEL_TAG, pair);
+            out.tag(NAME_TAG, name.len);
+            out.copy(body, name);
+            out.tag(VALUE_TAG, value.len);
+            out.copy(body, value);
+        }
     }
 }
 
@@ -532,15 +542,33 @@ impl Out<'_> {
         self.byte(len as u8);
     }
 
+    /// A label whose name and value take no more than a word each, as nearly all do. False if this one does not, or if
+    /// a symbol lies so near to the body's end that a word read there would be cut.
     #[inline(always)]
+    fn short_label(&mut self, body: &[u8], pair: u32, name: Symbol, value: Symbol) -> bool {
+        if name.len as usize > WORD || value.len as usize > WORD {
+            return false;
+        }
+        let word = |symbol: Symbol| body.get(symbol.at as usize..)?.first_chunk::<WORD>();
+        let (Some(name_word), Some(value_word)) = (word(name), word(value)) else { return false };
+        let room = self.room.get_mut(self.at..).unwrap_or_default();
+        let Some(to) = room.first_chunk_mut::<{ 4 + WORD }>() else { return false };
+        let (head, to) = to.split_at_mut(4);
+        head.copy_from_slice(&[LABEL_TAG, pair as u8, NAME_TAG, name.len as u8]);
+        to.copy_from_slice(name_word);
+        // Over the excess of the name's word.
+        let room = room.get_mut(4 + name.len as usize..).unwrap_or_default();
+        let Some(to) = room.first_chunk_mut::<{ 2 + WORD }>() else { return false };
+        let (head, to) = to.split_at_mut(2);
+        head.copy_from_slice(&[VALUE_TAG, value.len as u8]);
+        to.copy_from_slice(value_word);
+        self.at += 2 + pair as usize;
+        true
+    }
+
     fn copy(&mut self, body: &[u8], symbol: Symbol) {
         let (from, len) = (symbol.at as usize, symbol.len as usize);
-        let words = (body.get(from..from + SLACK), self.room.get_mut(self.at..self.at + SLACK));
-        if len <= SLACK
-            && let (Some(from), Some(to)) = words
-        {
-            to.copy_from_slice(from);
-        } else if let (Some(from), Some(to)) =
+        if let (Some(from), Some(to)) =
             (body.get(from..from + len), self.room.get_mut(self.at..self.at + len))
         {
             to.copy_from_slice(from);

@@ -125,6 +125,18 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// The next number, likely of two bytes.
+    #[inline(always)]
+    pub fn varint_short(&mut self) -> Result<u64, Malformed> {
+        match self.buf.get(self.at..).and_then(<[u8]>::first_chunk::<2>) {
+            Some(&[low, high]) if low >= 0x80 && high < 0x80 => {
+                self.at += 2;
+                Ok(u64::from(low & 0x7f) | u64::from(high) << 7)
+            }
+            _ => self.varint(),
+        }
+    }
+
     fn varint_long(&mut self) -> Result<u64, Malformed> {
         let rest = self.buf.get(self.at..).unwrap_or_default();
         let mut value = 0u64;
