@@ -5,7 +5,7 @@ use super::script::Load;
 use anyhow::{Context, Result, bail, ensure};
 use model::{Batch, BatchSeries, HistogramRow, Labels, Matcher, Sink, Source, Timestamp};
 use query::parser::series::{Series, Value};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// The engine, its data, and a query engine with the settings that the scripts are written for.
@@ -30,7 +30,7 @@ impl Database {
         options.wal.segment_bytes = 1 << 20;
         options.wal.preallocate = false;
         let clock = Arc::new(|| Timestamp(0));
-        let storage = storage::Engine::open(Arc::new(disk::RealVfs), options, clock, &|_| ())?;
+        let storage = storage::Engine::open(Arc::new(disk::CrashVfs::new()), options, clock, &|_| ())?;
         let engine = query::Engine::new(query::Options {
             lookback_ms: 5 * 60_000,
             subquery_step_ms: 60_000,
@@ -60,15 +60,20 @@ impl Database {
     /// Adds the series of a `load`.
     pub fn load(&mut self, load: &Load) -> Result<()> {
         let mut starts: HashMap<&Labels, &Series> = HashMap::new();
+        // A series that is given twice is what it was given last.
+        let mut samples: BTreeMap<&Labels, (&Series, Option<&Series>)> = BTreeMap::new();
         for series in &load.series {
             if series.starts {
                 starts.insert(&series.labels, series);
             } else {
-                self.append(series, starts.remove(&series.labels), load.step_ms)?;
+                samples.insert(&series.labels, (series, starts.remove(&series.labels)));
             }
         }
         if let Some(labels) = starts.keys().next() {
             bail!("{labels} has start timestamps, but no samples behind them");
+        }
+        for (series, starts) in samples.into_values() {
+            self.append(series, starts, load.step_ms)?;
         }
         if load.with_custom_buckets {
             for series in classic::custom_buckets(&load.series)? {

@@ -30,10 +30,7 @@ fn own_up(client: &Client) -> Result<f64, String> {
 #[test]
 fn an_empty_folder_becomes_a_node_that_prints_its_urls_and_answers_about_itself_at_once() {
     let dir = folder();
-    let start = Instant::now();
     let sarsen = Sarsen::start(dir.path());
-    let ready = start.elapsed();
-    println!("ready after {ready:?}, {} KiB resident", sarsen.process.memory() >> 10);
     let url = format!("http://127.0.0.1:{}", sarsen.port);
     let output = sarsen.process.output();
     assert!(output.contains(&url), "no {url} in:\n{output}");
@@ -41,6 +38,34 @@ fn an_empty_folder_becomes_a_node_that_prints_its_urls_and_answers_about_itself_
     // The node stores its own metrics every 15 s; the first time is before anybody could ask.
     let value = until("the node's own metrics", Duration::from_secs(5), || own_up(&sarsen.client));
     assert_eq!(value, 1.0);
+}
+
+#[test]
+fn an_empty_folder_is_ready_in_less_than_300_ms() {
+    let start = || {
+        let (dir, start) = (folder(), Instant::now());
+        let sarsen = Sarsen::start(dir.path());
+        let ready = start.elapsed();
+        println!("ready after {ready:?}, {} KiB resident", sarsen.process.memory() >> 10);
+        ready
+    };
+    // The best of some, since other tests run beside this one.
+    let best = (0..8).map(|_| start()).min().expect("several starts");
+    assert!(best < Duration::from_millis(300), "{best:?}");
+}
+
+#[test]
+fn the_first_write_of_the_readme_can_be_read_back() {
+    let dir = folder();
+    let sarsen = Sarsen::start(dir.path());
+    let text = b"room_temperature_celsius{room=\"kitchen\"} 21.5\n";
+    // What curl says of a body that it was given nothing about.
+    let headers = [("Content-Type", "application/x-www-form-urlencoded")];
+    let response = sarsen.client.send("POST", "/api/v1/import/prometheus", &headers, text).expect("an answer");
+    assert_eq!(response.status, 204, "{response:?}");
+    let answer = sarsen.client.instant("room_temperature_celsius", now().as_secs_f64()).expect("an answer");
+    let points: Vec<f64> = answer.values().flatten().map(|point| point.1).collect();
+    assert_eq!(points, [21.5]);
 }
 
 #[test]
@@ -81,7 +106,7 @@ fn a_second_process_on_the_same_folder_is_refused_and_told_why() {
     let output = second.process.output();
     let data = dir.path().join("data");
     assert!(output.contains(data.to_str().unwrap()), "the folder is not named:\n{output}");
-    assert!(output.contains("lock") || output.contains("in use"), "the cause is not named:\n{output}");
+    assert!(output.contains("another process has it open"), "the cause is not named:\n{output}");
     assert!(first.client.is_ok("/-/ready"), "the first process goes on");
 }
 
