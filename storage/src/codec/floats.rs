@@ -28,6 +28,11 @@ const CONSTANT: u8 = 1 << 6;
 const POW10: [f64; 16] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
 
+#[inline(always)]
+fn power(e: u8) -> f64 {
+    POW10.get(usize::from(e & EXPONENT)).copied().unwrap_or(1.0)
+}
+
 /// Adding this to a float of less than 2^51 rounds it to an integer and leaves that in the low bits. Two plain
 /// instructions that exist for vectors everywhere, unlike conversions of 64-bit integers.
 const MAGIC: f64 = 6_755_399_441_055_744.0;
@@ -99,7 +104,7 @@ fn encode_decimals(values: &[f64], integers: &mut [i64], out: &mut Vec<u8>) -> O
 /// The integer and whether dividing it gives back the value's bits.
 #[inline(always)]
 fn to_integer(value: f64, e: u8) -> (i64, bool) {
-    let unit = POW10[usize::from(e & EXPONENT)];
+    let unit = power(e);
     let shifted = value * unit + MAGIC;
     let rounded = shifted - MAGIC;
     let exact = ((rounded / unit).to_bits() == value.to_bits()) & (rounded.abs() < INTEGER_MAX);
@@ -108,9 +113,7 @@ fn to_integer(value: f64, e: u8) -> (i64, bool) {
 
 /// The smallest exponent under which `value` is a decimal.
 fn exponent_of(value: f64) -> Option<u8> {
-    (0..16u8)
-        .take_while(|&e| (value * POW10[usize::from(e)]).abs() < INTEGER_MAX)
-        .find(|&e| to_integer(value, e).1)
+    (0..16u8).take_while(|&e| (value * power(e)).abs() < INTEGER_MAX).find(|&e| to_integer(value, e).1)
 }
 
 /// Turns all values into integers and counts those that are not exact.
@@ -130,18 +133,22 @@ fn better_exponent(values: &[f64], guess: u8) -> Option<u8> {
     let mut need = [0usize; 17];
     let mut previous = (0, 16);
     for &value in values {
-        if to_integer(value, guess).1 {
-            need[usize::from(guess)] += 1;
-            continue;
+        let exponent = if to_integer(value, guess).1 {
+            usize::from(guess)
+        } else {
+            if previous.0 != value.to_bits() {
+                previous = (value.to_bits(), exponent_of(value).map_or(16, usize::from));
+            }
+            previous.1
+        };
+        if let Some(need) = need.get_mut(exponent) {
+            *need += 1;
         }
-        if previous.0 != value.to_bits() {
-            previous = (value.to_bits(), exponent_of(value).map_or(16, usize::from));
-        }
-        need[previous.1 & 31] += 1;
     }
     // An exception takes about 10 bytes, a decimal more makes each integer 3.3 bits longer.
     let cost = |e: usize| need.iter().skip(e + 1).sum::<usize>() * 80 + values.len() * e * 10 / 3;
-    (0..16).filter(|&e| need.iter().take(e + 1).sum::<usize>() > 0).min_by_key(|&e| cost(e)).map(|e| e as u8)
+    let possible = |e: &usize| need.iter().take(e + 1).sum::<usize>() > 0;
+    (0..16).filter(possible).min_by_key(|&e| cost(e)).map(|e| e as u8)
 }
 
 struct Run {
@@ -195,7 +202,7 @@ fn decode_through<'a>(bytes: &'a [u8], integers: &mut [i64], out: &mut Vec<f64>)
         return None;
     }
     let e = flags & EXPONENT;
-    let unit = POW10[usize::from(e)];
+    let unit = power(e);
     let start = out.len();
     let mut runs = None;
     match flags & KIND {

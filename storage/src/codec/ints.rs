@@ -360,12 +360,17 @@ fn signed_bits(value: i64) -> usize {
 fn histogram(values: impl Iterator<Item = u64>) -> [u16; 65] {
     // Two tables, so that equal lengths in a row do not wait for each other's count.
     let mut tables = [[0u16; 128]; 2];
-    let mut values = values;
     let [even, odd] = &mut tables;
+    let count = |table: &mut [u16; 128], value: u64| {
+        if let Some(slot) = table.get_mut((bit_len(value) & 127) as usize) {
+            *slot += 1;
+        }
+    };
+    let mut values = values;
     while let Some(value) = values.next() {
-        even[(bit_len(value) & 127) as usize] += 1;
+        count(even, value);
         if let Some(value) = values.next() {
-            odd[(bit_len(value) & 127) as usize] += 1;
+            count(odd, value);
         }
     }
     std::array::from_fn(|i| even.get(i).copied().unwrap_or(0) + odd.get(i).copied().unwrap_or(0))

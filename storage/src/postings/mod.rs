@@ -66,7 +66,9 @@ pub fn resolve(index: &impl Index, matchers: &[Matcher]) -> Result<Vec<u32>> {
             if found.is_empty() {
                 return Ok(Vec::new());
             }
-            if found.len() * LOOK <= ahead {
+            // Looking settles all that is ahead, but a list that is much shorter than that may leave less to look at.
+            let looking = found.len() * LOOK;
+            if looking <= ahead && looking <= 4 * cost {
                 let rest: Vec<&Matcher> = plan[at..].iter().map(|step| step.1).collect();
                 if index.retain(found, &rest)? {
                     return Ok(std::mem::take(found));
