@@ -37,6 +37,16 @@ fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
+impl RealVfs {
+    fn sync_parent(&self, path: &Path) -> Result<()> {
+        match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => self.sync_dir(parent),
+            Some(_) => self.sync_dir(Path::new(".")),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Vfs for RealVfs {
     fn open(&self, path: &Path, mode: OpenMode) -> Result<Box<dyn File>> {
         let mut options = OpenOptions::new();
@@ -86,15 +96,19 @@ impl Vfs for RealVfs {
         // From the deepest folder that exists downwards, so that no entry is durable before its parent is.
         let missing: Vec<&Path> =
             path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.is_dir()).collect();
+        if missing.is_empty() {
+            // A run that was killed may have made it without syncing the parent. Whoever may not read the parent did not make it.
+            return match self.sync_parent(path) {
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                result => result,
+            };
+        }
         for folder in missing.into_iter().rev() {
             match fs::create_dir(folder) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
                 result => at("create folder", folder, result)?,
             }
-            match folder.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => self.sync_dir(parent)?,
-                _ => self.sync_dir(Path::new("."))?,
-            }
+            self.sync_parent(folder)?;
         }
         Ok(())
     }

@@ -184,7 +184,7 @@ fn options(segment_bytes: u64, preallocate: bool) -> Options {
     Options { segment_bytes, pending_bytes_max: 1 << 20, preallocate }
 }
 
-const EXPLORATION: Exploration = Exploration { subsets_max: 64, samples: 24, seed: 0x5a25 };
+const EXPLORATION: Exploration = Exploration { subsets_max: 128, samples: 150, seed: 0x5a25 };
 
 #[test]
 fn appends_and_commits_survive_every_crash() {
