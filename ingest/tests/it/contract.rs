@@ -622,3 +622,28 @@ fn problems_that_v1_is_silent_about_do_not_hide_the_others() {
         reply.body
     );
 }
+
+#[test]
+fn labels_with_something_between_them_are_put_together() {
+    let label =
+        |name: &str, value: &str| encode::v1(&[Series::new(&[(name, value)], &[])], &[])[2..].to_vec();
+    let sample = encode::v1(&[Series::new(&[], &[(1, 1.0)])], &[])[2..].to_vec();
+    let series = [label("__name__", "up"), sample, label("job", "x")].concat();
+    let message = [vec![0x0a, series.len() as u8], series].concat();
+    let sink = Memory::default();
+    let reply = post(&sink, Protocol::V1, &encode::compress(&message), &Limits::default());
+    assert_eq!((reply.status, reply.body.as_str()), (204, ""));
+    assert_eq!(sink.dump(), [r#"up{job="x"} 1=1"#]);
+}
+
+#[test]
+fn varints_beyond_64_bits_are_400() {
+    // An unknown varint field whose tenth byte carries more than the 64th bit.
+    for (last, status) in [(1, 204), (2, 400)] {
+        let message = [vec![0x38], vec![0xff; 9], vec![last]].concat();
+        for protocol in BOTH {
+            let reply = post(&Memory::default(), protocol, &encode::compress(&message), &Limits::default());
+            assert_eq!(reply.status, status, "{}", reply.body);
+        }
+    }
+}
