@@ -49,17 +49,17 @@ fn best_of<T>(runs: usize, mut run: impl FnMut() -> T) -> (T, f64) {
 }
 
 fn codec(fleet: &Fleet, chunk: usize, samples: f64) {
-    let (values, encode) = best_of(3, || {
-        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+    let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+    let ((), encode) = best_of(5, || {
+        bytes.clear();
+        ends.clear();
         for (_, s) in fleet {
             for values in s.values.chunks(chunk) {
                 floats::encode(values, &mut bytes);
                 ends.push(bytes.len());
             }
         }
-        (bytes, ends)
     });
-    let (bytes, ends) = values;
     let mut out = Vec::with_capacity(chunk);
     let mut pass = |check: bool| {
         let mut at = 0;

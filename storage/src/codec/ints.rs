@@ -72,13 +72,16 @@ fn encode_with(first: i64, values: &[i64], buffers: [&mut [i64]; 3], out: &mut V
     let d1 = d1.split_at(n - 1).0;
     let d2 = d2.split_at(n.saturating_sub(2)).0;
 
-    let mut plan = Plan::best(PLAIN, q);
-    let delta2 = (n > 2).then(|| Plan::best(DELTA2, d2));
-    for other in [Some(Plan::best(DELTA, d1)), delta2, Plan::around_rest(q, d1)].into_iter().flatten() {
-        if other.bits < plan.bits {
-            plan = other;
-        }
-    }
+    // A sequence that spreads wider than its neighbour cannot win, as outliers, which patches could take, are in both;
+    // except that a steady climb with a few breaks is nothing but outliers once it is differenced twice.
+    let (all, steps, bends) = (Range::of(q), Range::of(d1), Range::of(d2));
+    let steady = || 4 * d2.iter().filter(|&&d| d == 0).count() > n;
+    let plain = (all.bits() <= steps.bits() + 2).then(|| Plan::best(PLAIN, q, &all));
+    let delta = Some(Plan::best(DELTA, d1, &steps));
+    let delta2 =
+        (n > 2 && (bends.bits() <= steps.bits() || steady())).then(|| Plan::best(DELTA2, d2, &bends));
+    let plans = [plain, delta, delta2, Plan::around_rest(q, d1)].into_iter().flatten();
+    let plan = plans.min_by_key(|plan| plan.bits).expect("BUG: differences always have a plan");
     let a = match plan.flags & 3 {
         PLAIN => &*q,
         DELTA => d1,
@@ -158,6 +161,27 @@ fn gcd(mut a: u64, mut b: u64) -> u64 {
     a << shift
 }
 
+/// The smallest and the largest of some values.
+struct Range {
+    min: i64,
+    max: i64,
+}
+
+impl Range {
+    fn of(values: &[i64]) -> Range {
+        let (mut min, mut max) = (i64::MAX, i64::MIN);
+        for &v in values {
+            min = min.min(v);
+            max = max.max(v);
+        }
+        Range { min, max }
+    }
+
+    fn bits(&self) -> u32 {
+        bit_len(self.max.wrapping_sub(self.min) as u64)
+    }
+}
+
 /// How to write one sequence, and its exact size.
 struct Plan {
     /// As in the chunk, without the gcd's flag.
@@ -180,8 +204,8 @@ struct Layout {
 
 impl Plan {
     /// The smallest way to write `a`, the sequence of this transform.
-    fn best(transform: u8, a: &[i64]) -> Plan {
-        let (min, max) = a.iter().fold((i64::MAX, i64::MIN), |(lo, hi), &v| (lo.min(v), hi.max(v)));
+    fn best(transform: u8, a: &[i64], range: &Range) -> Plan {
+        let Range { min, max } = *range;
         let min_bits = if transform == PLAIN { 0 } else { signed_bits(min) };
         let by_min = Plan::with_map(
             transform,
