@@ -61,8 +61,6 @@ impl Writer {
     pub fn recreate(home: &Arc<Home>, place: Place, base: u64) -> Result<Writer, Error> {
         let file = home.vfs.open(&home.path(place), OpenMode::Write)?;
         file.set_len(0)?;
-        // Durable before it grows again, so that no old byte can come back.
-        file.sync_data()?;
         Writer::begin(home, place, base, file)
     }
 
@@ -87,9 +85,8 @@ impl Writer {
         let path = home.path(place);
         let file = home.vfs.open(&path, OpenMode::Write)?;
         if torn {
-            // Durable before the file grows again: no byte of the torn commit may ever come back behind a new frame.
+            // Synced below, before the first new frame: no byte of the torn commit may ever come back behind one.
             file.set_len(end)?;
-            file.sync_data()?;
         }
         // After a failed fsync Linux keeps the pages but calls them clean, and a later fsync reports success for bytes that
         // never reached the disk. What the callers are about to build on is therefore written once more. Everything before

@@ -267,3 +267,40 @@ fn a_stalled_disk_costs_bounded_memory() {
     assert_eq!(log.pending_bytes(), 0);
     log.append(&[1; 100]).unwrap();
 }
+
+#[test]
+fn what_a_killed_run_left_in_the_page_cache_is_durable_once_recovery_has_delivered_it() {
+    let mut interrupted = 0;
+    for operation in [Operation::Sync, Operation::SyncFolder, Operation::Write] {
+        for nth in 1..12 {
+            // The run ends in the middle of this operation; the page cache keeps what had been written.
+            let crash = CrashVfs::new();
+            let vfs = FaultVfs::new(crash.clone());
+            vfs.add(Rule::new(operation, Fault::Eio).nth(nth));
+            if let Ok((log, _)) = open(&vfs) {
+                for n in 0..20u8 {
+                    log.append(&[n; 700]).unwrap();
+                    if log.commit(log.appended()).is_err() {
+                        break;
+                    }
+                }
+            }
+            interrupted += vfs.injected();
+            vfs.clear();
+            let (log, mut delivered) = open(&vfs).unwrap();
+            for more in [false, true] {
+                if more {
+                    log.append(b"more").unwrap();
+                    log.commit(log.appended()).unwrap();
+                    delivered.push(b"more".to_vec());
+                }
+                let journal = crash.journal();
+                for state in journal.states(&Exploration::default()).filter(|s| s.after == journal.len()) {
+                    let (_, after) = open(&FaultVfs::new(state.vfs.clone())).unwrap();
+                    assert_eq!(after, delivered, "{operation:?} {nth}, then {state}");
+                }
+            }
+        }
+    }
+    assert!(interrupted > 20, "{interrupted}");
+}
