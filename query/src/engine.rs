@@ -136,9 +136,9 @@ impl Engine {
         params: &Params,
     ) -> Result<Answer, Error> {
         let expr = parser::parse(text)?;
-        let evaluator = self.evaluator(source, params, Steps::once(at.0), 0);
+        let evaluator = self.evaluator(source, text, params, Steps::once(at.0), 0);
         let value = instant_value(&evaluator, &expr, at.0)?;
-        Ok(finish(evaluator, text, value))
+        Ok(finish(evaluator, value))
     }
 
     /// Evaluates at `start`, `start + step_ms`, … up to `end`, both included.
@@ -169,21 +169,23 @@ impl Engine {
         }
         let expr = parser::parse(text)?;
         let steps = Steps { start: start.0, step: step_ms, count: count as usize };
-        let mut evaluator = self.evaluator(source, params, steps, step_ms);
+        let mut evaluator = self.evaluator(source, text, params, steps, step_ms);
         evaluator.query_end = end.0;
         let value = range_value(&evaluator, &expr, steps)?;
-        Ok(finish(evaluator, text, value))
+        Ok(finish(evaluator, value))
     }
 
     fn evaluator<'a>(
         &'a self,
         source: &'a dyn Source,
+        text: &'a str,
         params: &'a Params,
         query: Steps,
         query_step: i64,
     ) -> Evaluator<'a> {
         Evaluator {
             source,
+            text,
             options: &self.options,
             params,
             lookback: params.lookback_ms.unwrap_or(self.options.lookback_ms),
@@ -197,8 +199,8 @@ impl Engine {
     }
 }
 
-fn finish(evaluator: Evaluator, text: &str, value: Value) -> Answer {
-    let (warnings, infos) = evaluator.annotations.into_inner().into_texts(text);
+fn finish(evaluator: Evaluator, value: Value) -> Answer {
+    let (warnings, infos) = evaluator.annotations.into_inner().into_texts(evaluator.text);
     let (samples_read, samples_peak) = (evaluator.budget.read(), evaluator.budget.peak());
     Answer { value, warnings, infos, samples_read, samples_peak }
 }

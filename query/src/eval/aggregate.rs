@@ -11,6 +11,7 @@ use super::{Column, Evaluator, Output, Series, Steps, bare, fail, is_absent};
 use crate::annotations::go_general;
 use crate::ast::{Aggregate, AggregateOp, Kind};
 use crate::engine::{Error, Point};
+use crate::functions::labels::is_label_name;
 use crate::functions::math::quantile;
 use crate::functions::range::warn_quantiles;
 use std::collections::HashMap;
@@ -258,8 +259,8 @@ impl Evaluator<'_> {
     fn count_values(&self, aggregate: &Aggregate, steps: Steps) -> Result<Vec<Series>, Error> {
         let Some(param) = &aggregate.param else { return fail("BUG: count_values without its parameter") };
         let label = self.eval_string(param)?;
-        if label.is_empty() || label.contains(char::REPLACEMENT_CHARACTER) {
-            return fail(format!("invalid label name {label:?}"));
+        if !is_label_name(&label) {
+            return fail(format!("invalid label name {}", self.written(param)));
         }
         let mut grouping = aggregate.grouping.clone();
         if !aggregate.without {

@@ -207,7 +207,7 @@ impl Evaluator<'_> {
             let le = series.labels.get("le").unwrap_or("");
             let Some(bound) = parse_bound(le) else {
                 let text = format!("bucket label \"le\" is missing or has a malformed value of {le:?}");
-                let text = for_metric(text, labels::name_of(&series));
+                let text = for_metric(text, column::metric_name(&series.labels));
                 self.annotations.lock().warn(arg.span, text);
                 continue;
             };
@@ -284,7 +284,7 @@ impl Evaluator<'_> {
     fn histogram_quantiles(&self, args: &[Expr], steps: Steps) -> Result<Vec<Series>, Error> {
         let label = self.eval_string(&args[1])?;
         if !labels::is_label_name(&label) {
-            return fail(format!("invalid label name {label:?}"));
+            return fail(format!("invalid label name {}", self.written(&args[1])));
         }
         let histograms = self.classic_histograms(&args[0], steps)?;
         let mut output = Output::new(steps.count, &self.budget);

@@ -38,7 +38,7 @@ impl Steps {
     /// The time of step `index`.
     #[inline]
     pub fn at(&self, index: usize) -> i64 {
-        self.start + self.step * index as i64
+        self.start.saturating_add(self.step * index as i64)
     }
 
     /// The last time.

@@ -20,6 +20,8 @@ pub mod output;
 pub mod rollup;
 mod select;
 mod subquery;
+#[cfg(test)]
+mod tests;
 
 pub use column::{ABSENT, Column, Series, Steps, Value, is_absent};
 pub use output::Output;
@@ -37,6 +39,8 @@ use std::sync::atomic::Ordering::Relaxed;
 /// One query under way.
 pub struct Evaluator<'a> {
     pub(crate) source: &'a dyn Source,
+    /// As it was written.
+    pub(crate) text: &'a str,
     pub(crate) options: &'a Options,
     pub(crate) params: &'a Params,
     /// How far back an instant selector looks.
@@ -153,6 +157,12 @@ impl<'a> Evaluator<'a> {
             Kind::String(text) => Ok(text.clone()),
             _ => fail("BUG: expected a string"),
         }
+    }
+
+    /// An expression as it was written; a string in it need not be UTF-8.
+    pub fn written(&self, expr: &Expr) -> &str {
+        let span = bare(expr).span;
+        self.text.get(span.start as usize..span.end as usize).unwrap_or("")
     }
 
     fn spread(&self, value: Value, count: usize) -> Result<Value, Error> {

@@ -18,9 +18,9 @@ impl Evaluator<'_> {
             None => self.options.subquery_step_ms.max(1),
         };
         let after = ends.start.saturating_sub(width);
-        let start = (after.div_euclid(step) + 1) * step;
-        let last = ends.end().div_euclid(step) * step;
-        let count = if last < start { 0 } else { ((last - start) / step + 1) as u64 };
+        let start = (after.div_euclid(step) + 1).saturating_mul(step);
+        let last = ends.end().div_euclid(step).saturating_mul(step);
+        let count = if last < start { 0 } else { (last.saturating_sub(start) / step + 1) as u64 };
         if count > self.options.subquery_steps_max {
             return Err(Error::Source(model::Error::Limit {
                 what: "steps of a subquery",
@@ -33,19 +33,6 @@ impl Evaluator<'_> {
         if count == 0 {
             return Ok((inner, Vec::new()));
         }
-        Ok((inner, self.eval_inner(&subquery.expr, inner)?))
-    }
-
-    /// A subquery may be over a scalar as well.
-    fn eval_inner(&self, expr: &crate::ast::Expr, steps: Steps) -> Result<Vec<Series>, Error> {
-        match self.eval(expr, steps)? {
-            super::Value::Vector(series) => Ok(series),
-            super::Value::Scalar(floats) => {
-                let held = self.budget.hold(floats.len())?;
-                let column = super::Column { floats, histograms: Vec::new(), held };
-                Ok(vec![Series { labels: model::Labels::default(), drop_name: false, column }])
-            }
-            super::Value::String(_) => super::fail("BUG: a subquery over a string"),
-        }
+        Ok((inner, self.eval_vector(&subquery.expr, inner)?))
     }
 }

@@ -134,6 +134,10 @@ pub fn fraction(lower: f64, upper: f64, buckets: &mut Vec<Bucket>) -> f64 {
                 return rank;
             }
             if bucket.bound > value {
+                if low == f64::NEG_INFINITY {
+                    // Nothing is known of where in such a bucket its observations are; they count at its bound.
+                    return rank;
+                }
                 return rank + (bucket.count - rank) * (value - low) / (bucket.bound - low);
             }
             rank = bucket.count;

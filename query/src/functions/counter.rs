@@ -103,7 +103,7 @@ impl Function for Rate {
             }
             None => {
                 let sampled = seconds(times[end - 1] - times[first]);
-                let mut before = extend(seconds(times[first] - window.start));
+                let mut before = extend(seconds(times[first].saturating_sub(window.start)));
                 if self.counter && result > 0.0 && values[first] >= 0.0 {
                     // A counter is not extrapolated to below zero.
                     before = before.min(sampled * (values[first] / result));

@@ -36,11 +36,13 @@ impl Function for ExtendedRate {
         }
         let (times, values) = (&window.samples.timestamps, &window.samples.values);
         let inside = window.floats.clone();
-        let anchor = inside.start.checked_sub(1).filter(|i| times[*i] > window.start - window.lookback);
+        let anchor =
+            inside.start.checked_sub(1).filter(|i| times[*i] > window.start.saturating_sub(window.lookback));
         let first = anchor.unwrap_or(inside.start);
         let mut last = inside.end.checked_sub(1).filter(|i| *i >= first);
         let at_end = last.is_some_and(|i| times[i] == window.end);
-        let follows = inside.end < times.len() && times[inside.end] <= window.end + window.lookback;
+        let follows =
+            inside.end < times.len() && times[inside.end] <= window.end.saturating_add(window.lookback);
         let interpolate_right = self.smoothed && !at_end && follows;
         if interpolate_right {
             last = Some(inside.end);
@@ -85,7 +87,8 @@ impl Function for ExtendedCount {
         if inside.is_empty() {
             return None;
         }
-        let anchor = inside.start.checked_sub(1).filter(|i| times[*i] > window.start - window.lookback);
+        let anchor =
+            inside.start.checked_sub(1).filter(|i| times[*i] > window.start.saturating_sub(window.lookback));
         let values = &values[anchor.unwrap_or(inside.start)..inside.end];
         Some(Point::Float(values.windows(2).filter(|pair| (self.0)(pair[0], pair[1])).count() as f64))
     }

@@ -1,7 +1,7 @@
 //! Functions that change labels or sort by them.
 
 use crate::engine::Error;
-use crate::eval::{Evaluator, Series, column, fail, output};
+use crate::eval::{Evaluator, Series, fail, output};
 use model::labels::METRIC_NAME;
 use model::matcher::Anchored;
 use regex_automata::meta::Regex;
@@ -121,11 +121,6 @@ fn chunk(text: &str) -> (&str, &str) {
     let digits = text.as_bytes()[0].is_ascii_digit();
     let end = text.bytes().position(|b| b.is_ascii_digit() != digits).unwrap_or(text.len());
     text.split_at(end)
-}
-
-/// The name of a series, for messages.
-pub fn name_of(series: &Series) -> &str {
-    column::metric_name(&series.labels)
 }
 
 #[cfg(test)]

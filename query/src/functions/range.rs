@@ -67,7 +67,7 @@ impl<'a> Window<'a> {
 
     /// Width in seconds.
     pub fn seconds(&self) -> f64 {
-        (self.end - self.start) as f64 / 1000.0
+        self.end.saturating_sub(self.start) as f64 / 1000.0
     }
 
     /// For functions that make no sense of floats and histograms together: whether the window has both, which is noted.
