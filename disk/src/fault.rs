@@ -22,6 +22,7 @@ use crate::vfs::{Entry, File, Mapped, OpenMode, Result, Space, Vfs};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -78,13 +79,23 @@ pub struct Rule {
     first: u64,
     last: u64,
     percent: u64,
+    bytes: Range<u64>,
     seen: u64,
 }
 
 impl Rule {
     /// Every such operation fails, until the rule is narrowed.
     pub fn new(operation: Operation, fault: Fault) -> Rule {
-        Rule { operation, fault, path: String::new(), first: 1, last: u64::MAX, percent: 100, seen: 0 }
+        Rule {
+            operation,
+            fault,
+            path: String::new(),
+            first: 1,
+            last: u64::MAX,
+            percent: 100,
+            bytes: 0..u64::MAX,
+            seen: 0,
+        }
     }
 
     /// Only on paths that contain this.
@@ -100,6 +111,11 @@ impl Rule {
     /// The n-th matching operation and all after it.
     pub fn from_nth(self, n: u64) -> Rule {
         Rule { first: n, last: u64::MAX, ..self }
+    }
+
+    /// Only reads and writes that touch these bytes of the file, as on a disk with a bad sector.
+    pub fn bytes(self, bytes: Range<u64>) -> Rule {
+        Rule { bytes, ..self }
     }
 
     /// Only so many of a hundred, by the lots of [`FaultVfs::seeded`].
@@ -191,13 +207,19 @@ impl FaultVfs<CrashVfs> {
 impl Plan {
     /// What goes wrong with this call, if anything, and a random number for the details.
     fn fault(&self, operation: Operation, path: &Path) -> Option<(Fault, u64)> {
+        self.fault_at(operation, path, 0..u64::MAX)
+    }
+
+    /// The same for an operation on some bytes of the file.
+    fn fault_at(&self, operation: Operation, path: &Path, bytes: Range<u64>) -> Option<(Fault, u64)> {
         let mut state = self.state.lock();
         let State { rules, calls, injected, lots } = &mut *state;
         *calls.entry((operation, path.to_owned())).or_default() += 1;
         let text = path.to_string_lossy();
         let mut found = None;
         for rule in rules {
-            if rule.operation != operation || !text.contains(&rule.path) {
+            let touched = bytes.start < rule.bytes.end && rule.bytes.start < bytes.end;
+            if rule.operation != operation || !touched || !text.contains(&rule.path) {
                 continue;
             }
             rule.seen += 1;
@@ -304,7 +326,8 @@ struct FaultFile {
 
 impl File for FaultFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
-        match self.plan.fault(Operation::Read, &self.path) {
+        let bytes = offset..offset.saturating_add(buf.len() as u64);
+        match self.plan.fault_at(Operation::Read, &self.path, bytes) {
             None => self.inner.read_at(buf, offset),
             Some((Fault::Short, _)) => {
                 let part = buf.len().div_ceil(2);
@@ -320,7 +343,8 @@ impl File for FaultFile {
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        match self.plan.fault(Operation::Write, &self.path) {
+        let touched = offset..offset.saturating_add(bytes.len() as u64);
+        match self.plan.fault_at(Operation::Write, &self.path, touched) {
             None => self.inner.write_all_at(bytes, offset),
             Some((Fault::Short, _)) => {
                 self.inner.write_all_at(&bytes[..bytes.len() / 2], offset)?;

@@ -1,81 +1,12 @@
 //! The log on a real disk, with threads.
 
+use disk::fault::Operation;
 use disk::log::{Log, Options, Position};
-use disk::{Entry, Error, File, Mapped, OpenMode, RealVfs, Space, Vfs};
+use disk::{Error, FaultVfs, RealVfs, Vfs};
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-
-/// Counts the syncs of files.
-struct Counting {
-    inner: RealVfs,
-    syncs: Arc<AtomicU64>,
-}
-
-struct CountingFile {
-    inner: Box<dyn File>,
-    syncs: Arc<AtomicU64>,
-}
-
-impl Vfs for Counting {
-    fn open(&self, path: &Path, mode: OpenMode) -> Result<Box<dyn File>, Error> {
-        Ok(Box::new(CountingFile { inner: self.inner.open(path, mode)?, syncs: self.syncs.clone() }))
-    }
-    fn map(&self, path: &Path) -> Result<Mapped, Error> {
-        self.inner.map(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
-        self.inner.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> Result<(), Error> {
-        self.inner.remove(path)
-    }
-    fn remove_dir(&self, path: &Path) -> Result<(), Error> {
-        self.inner.remove_dir(path)
-    }
-    fn create_dir_all(&self, path: &Path) -> Result<(), Error> {
-        self.inner.create_dir_all(path)
-    }
-    fn list(&self, path: &Path) -> Result<Vec<Entry>, Error> {
-        self.inner.list(path)
-    }
-    fn sync_dir(&self, path: &Path) -> Result<(), Error> {
-        self.inner.sync_dir(path)
-    }
-    fn exists(&self, path: &Path) -> Result<bool, Error> {
-        self.inner.exists(path)
-    }
-    fn space(&self, path: &Path) -> Result<Space, Error> {
-        self.inner.space(path)
-    }
-    fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>, Error> {
-        self.inner.lock(path)
-    }
-}
-
-impl File for CountingFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
-        self.inner.read_at(buf, offset)
-    }
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<(), Error> {
-        self.inner.write_all_at(bytes, offset)
-    }
-    fn sync_data(&self) -> Result<(), Error> {
-        self.syncs.fetch_add(1, Ordering::Relaxed);
-        self.inner.sync_data()
-    }
-    fn len(&self) -> Result<u64, Error> {
-        self.inner.len()
-    }
-    fn set_len(&self, len: u64) -> Result<(), Error> {
-        self.inner.set_len(len)
-    }
-    fn allocate(&self, len: u64) -> Result<(), Error> {
-        self.inner.allocate(len)
-    }
-}
 
 fn options() -> Options {
     Options { segment_bytes: 64 << 10, pending_bytes_max: 1 << 20, preallocate: true }
@@ -94,8 +25,8 @@ fn threads_share_fsyncs_and_find_all_their_records_again() {
     const THREADS: u64 = 8;
     const COMMITS: u64 = 100;
     let dir = tempfile::tempdir().unwrap();
-    let syncs = Arc::new(AtomicU64::new(0));
-    let vfs: Arc<dyn Vfs> = Arc::new(Counting { inner: RealVfs, syncs: syncs.clone() });
+    let counting = FaultVfs::new(RealVfs);
+    let vfs: Arc<dyn Vfs> = Arc::new(counting.clone());
     let (log, recovered) = Log::recover(vfs.clone(), dir.path(), options(), &mut |_| ()).unwrap();
     assert_eq!(recovered.records, 0);
     std::thread::scope(|scope| {
@@ -115,7 +46,7 @@ fn threads_share_fsyncs_and_find_all_their_records_again() {
         }
     });
     let commits = THREADS * COMMITS;
-    let syncs = syncs.load(Ordering::Relaxed);
+    let syncs = counting.calls(Operation::Sync, "");
     println!("{syncs} fsyncs for {commits} commits");
     assert!(syncs < commits, "{syncs} fsyncs for {commits} commits");
     drop(log);
