@@ -476,3 +476,51 @@ fn the_golden_file_of_version_1_reads_as_it_did() {
         assert_eq!(rows(samples), rows(expected), "{labels}");
     }
 }
+
+/// Values that do not compress: several pages of them.
+fn several_pages() -> Content {
+    let timestamps: Vec<i64> = (0..7000).map(|i| WINDOW.min.0 + i * 1000).collect();
+    let series = |name: &str, seed: u64| {
+        let mix = |x: u64| (x ^ x >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let bits = |t: &i64| mix(mix(*t as u64).wrapping_add(seed));
+        let values = timestamps.iter().map(|t| f64::from_bits(bits(t))).collect();
+        (
+            labels(&[("__name__", name)]),
+            Samples { timestamps: timestamps.clone(), values, ..Samples::default() },
+        )
+    };
+    vec![series("a", 1), series("b", 2), series("c", 3)]
+}
+
+#[test]
+fn damage_in_one_page_leaves_the_others_readable() {
+    let content = several_pages();
+    let mut bytes = build(&content);
+    bytes[2 * format::PAGE + 5] ^= 1;
+    let reader = open(&bytes).unwrap();
+    let first_hours = TimeRange::new(WINDOW.min.0, WINDOW.min.0 + 1_000_000);
+    assert_eq!(rows(&read(&reader, 2, first_hours)).len(), 1001);
+    let mut samples = Samples { timestamps: vec![1], values: vec![2.0], ..Samples::default() };
+    let error = reader.read(1, TimeRange::ALL, &mut samples).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { offset, .. } if offset == 2 * format::PAGE as u64), "{error}");
+    assert_eq!((samples.timestamps, samples.values), (vec![1], vec![2.0]), "nothing was appended");
+}
+
+#[test]
+fn pages_in_each_others_place_are_corrupt() {
+    let bytes = build(&several_pages());
+    let body = open(&bytes).unwrap().footer().body_len();
+    let mut swapped = bytes.clone();
+    let page = format::PAGE;
+    swapped[page..2 * page].copy_from_slice(&bytes[2 * page..3 * page]);
+    swapped[2 * page..3 * page].copy_from_slice(&bytes[page..2 * page]);
+    // The checksums travel with their pages; only the pages' offsets tell.
+    swapped[body + 4..body + 8].copy_from_slice(&bytes[body + 8..body + 12]);
+    swapped[body + 8..body + 12].copy_from_slice(&bytes[body + 4..body + 8]);
+    let mut footer = open(&bytes).unwrap().footer().clone();
+    let end = bytes.len() - format::FOOTER_LEN;
+    footer.checksums = crc32fast::hash(&swapped[body..end]);
+    swapped[end..].copy_from_slice(&footer.encode());
+    let error = open(&swapped).and_then(|reader| read_everything(&reader).map(|_| ())).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { offset, .. } if offset == page as u64), "{error}");
+}
