@@ -181,6 +181,13 @@ mod tests {
     }
 
     #[test]
+    fn the_format_page_shows_the_text_that_is_written() {
+        let page = include_str!("../../docs/format/data-directory.md");
+        let text = Identity { cluster: 1, node: 2, disk: 3, shards: 64 }.render();
+        assert!(page.contains(&text), "docs/format/data-directory.md does not show:\n{text}");
+    }
+
+    #[test]
     fn another_format_names_the_way_out() {
         let body = Identity { cluster: 1, node: 2, disk: 3, shards: 64 }
             .render()

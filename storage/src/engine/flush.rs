@@ -82,6 +82,8 @@ struct View {
     /// The span of time in the heads.
     head: Option<(i64, i64)>,
     head_bytes: u64,
+    /// What of these a flush would free: packed samples, not the series themselves.
+    sample_bytes: u64,
     head_bytes_max: u64,
     flushed: i64,
     pending: Option<i64>,
@@ -104,7 +106,9 @@ impl View {
             return if self.pending.is_some() { Step::Flush } else { Step::Nothing };
         };
         let old_log = self.now.saturating_sub(self.log_since) > 2 * self.window;
-        if self.head_bytes > self.head_bytes_max || old_log {
+        // When it is the series that take the memory, flushing all the time would only make many small blocks.
+        let full = self.head_bytes > self.head_bytes_max && self.sample_bytes > self.head_bytes_max / 8;
+        if full || old_log {
             return Step::FlushAll;
         }
         // Samples from the future must not close a window early.
@@ -137,7 +141,10 @@ impl Engine {
                 Step::Nothing => return Ok(done),
                 Step::Cut(before) => maintenance.pending = Some(self.cut(&mut maintenance, before)?),
                 Step::Flush => self.flush(&mut maintenance, &mut done)?,
-                Step::FlushAll => self.flush_everything(&mut maintenance, &mut done)?,
+                Step::FlushAll => {
+                    self.flush_everything(&mut maintenance, &mut done)?;
+                    return Ok(done);
+                }
             }
         }
     }
@@ -160,19 +167,21 @@ impl Engine {
 
     fn view(&self, maintenance: &Maintenance) -> View {
         let mut head: Option<(i64, i64)> = None;
-        let mut head_bytes = 0;
+        let (mut head_bytes, mut sample_bytes) = (0, 0);
         for shard in &self.shards {
             let state = shard.state.lock();
             if let (Some(a), Some(b)) = (state.head.oldest, state.head.newest) {
                 head = Some(head.map_or((a, b), |(c, d)| (a.min(c), b.max(d))));
             }
             head_bytes += state.head.bytes() as u64;
+            sample_bytes += state.head.sample_bytes as u64;
         }
         View {
             now: (self.clock)().0,
             window: self.options.block_window_ms,
             head,
             head_bytes,
+            sample_bytes,
             head_bytes_max: self.options.head_bytes_max,
             flushed: maintenance.flushed,
             pending: maintenance.pending.map(|cut| cut.before),
@@ -379,6 +388,7 @@ mod tests {
         window: 100,
         head: Some((950, 1049)),
         head_bytes: 1,
+        sample_bytes: 1,
         head_bytes_max: 10,
         flushed: i64::MIN,
         pending: None,
@@ -406,7 +416,9 @@ mod tests {
 
     #[test]
     fn memory_and_an_old_log_flush_everything() {
-        assert_eq!(View { head_bytes: 11, ..VIEW }.decide(), Step::FlushAll);
+        let series_only = View { head_bytes: 11, ..VIEW };
+        assert_ne!(series_only.decide(), Step::FlushAll);
+        assert_eq!(View { sample_bytes: 2, ..series_only }.decide(), Step::FlushAll);
         assert_eq!(View { log_since: 849, ..VIEW }.decide(), Step::FlushAll);
         assert_eq!(View { head: None, log_since: 0, ..VIEW }.decide(), Step::Nothing);
     }

@@ -157,3 +157,69 @@ impl Head {
             + self.sample_bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{Samples, SeriesKey, TimeRange};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn content(snapshot: Option<Snapshot>) -> BTreeMap<i64, u64> {
+        let (mut straight, mut side) = (Samples::default(), Vec::new());
+        if let Some(snapshot) = snapshot {
+            snapshot.runs(TimeRange::ALL, &mut straight, &mut side);
+        }
+        let all: Vec<&Samples> = std::iter::once(&straight).chain(side.iter().map(|run| &**run)).collect();
+        let mut merged = Samples::default();
+        crate::merge::merge(&all, &mut merged);
+        merged.timestamps.iter().zip(&merged.values).map(|(&t, v)| (t, v.to_bits())).collect()
+    }
+
+    /// Mostly ascending timestamps, some late; the value is a function of the timestamp.
+    fn timestamps() -> impl Strategy<Value = Vec<i64>> {
+        prop::collection::vec((0i64..20, prop::bool::weighted(0.2)), 0..400).prop_map(|steps| {
+            let mut now = 0;
+            let next = |(step, late): (i64, bool)| {
+                now += step;
+                if late { now / 2 } else { now }
+            };
+            steps.into_iter().map(next).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_flush_takes_exactly_what_is_before_the_cut_and_leaves_what_came_meanwhile(
+            first in timestamps(), meanwhile in timestamps(), cut in 0i64..4000, shift in 0i64..4000
+        ) {
+            let labels = Labels::from_pairs([("a", "b")]).unwrap();
+            let id = SeriesKey([1, 2, 3, 4]).id(labels.as_bytes());
+            let mut head = Head::default();
+            let slot = head.create(id, labels.as_bytes());
+            let append = |head: &mut Head, t: i64| {
+                let Head { series, scratch, sample_bytes, .. } = head;
+                series[slot as usize].append_float(t, 0, t as f64, scratch, sample_bytes);
+            };
+            first.iter().for_each(|&t| append(&mut head, t));
+            let frozen = head.freeze(cut);
+            let taken = frozen.first().and_then(|&(slot, frozen)| head.series[slot as usize].frozen(frozen));
+            let expected = |ts: &mut dyn Iterator<Item = i64>| ts.map(|t| (t, (t as f64).to_bits())).collect::<BTreeMap<_, _>>();
+            prop_assert_eq!(content(taken), expected(&mut first.iter().copied().filter(|&t| t < cut)));
+            // What arrives while the block is being written, some of it before the cut.
+            let meanwhile: Vec<i64> = meanwhile.iter().map(|t| t + shift).collect();
+            meanwhile.iter().for_each(|&t| append(&mut head, t));
+            let all = || first.iter().chain(&meanwhile).copied();
+            prop_assert_eq!(content(head.series[slot as usize].snapshot(TimeRange::ALL)), expected(&mut all()));
+            head.forget(&frozen);
+            let left = content(head.series[slot as usize].snapshot(TimeRange::ALL));
+            let must = expected(&mut first.iter().copied().filter(|&t| t >= cut));
+            prop_assert!(must.iter().all(|(t, v)| left.get(t) == Some(v)), "lost of {:?}", must);
+            // A sample that was there when it came again need not be kept twice.
+            for t in &meanwhile {
+                prop_assert!(left.contains_key(t) || first.contains(t), "lost {}", t);
+            }
+            prop_assert!(left.keys().all(|t| *t >= cut || meanwhile.contains(t)));
+        }
+    }
+}

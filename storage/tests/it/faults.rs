@@ -199,7 +199,6 @@ fn no_single_failure_of_the_disk_loses_an_acknowledged_sample() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the test damages files behind the engine's back")]
 fn a_damaged_middle_of_the_log_is_reported_and_the_rest_is_kept() {
     let world = World::real();
     let engine = world.open();
@@ -222,7 +221,6 @@ fn a_damaged_middle_of_the_log_is_reported_and_the_rest_is_kept() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the test damages files behind the engine's back")]
 fn samples_of_a_series_whose_definition_was_damaged_are_counted_and_never_given_to_another() {
     let mut world = World::real();
     world.options.shards = 1;

@@ -6,4 +6,5 @@ mod faults;
 mod identity;
 mod lookup;
 mod recovery;
+mod retention;
 mod world;

@@ -1,0 +1,163 @@
+//! What leaves: idle series from memory, segments from the log, blocks after their time.
+
+use crate::world::*;
+use model::TimeRange;
+
+#[test]
+fn windows_become_blocks_as_time_goes_on_and_the_log_stays_short() {
+    let world = World::real();
+    let engine = world.open();
+    let mut expected = Vec::new();
+    let mut segments = 0;
+    for step in 1..200i64 {
+        let t = step * 50;
+        world.set_now(t);
+        write(&engine, &labels("m", 0), &[(t, step as f64)]);
+        expected.push((t, step as f64));
+        engine.maintain().unwrap();
+        segments = segments.max(engine.stats().wal_segments);
+        assert_eq!(floats(&engine, &labels("m", 0)), expected);
+    }
+    let stats = engine.stats();
+    // One block a window, and nothing twice.
+    assert_eq!((stats.blocks, stats.flushes), (9, 9));
+    assert_eq!(stats.block_samples + stats.head_samples, 199);
+    assert!(segments <= 3, "{segments} segments at the same time");
+    for block in engine.blocks() {
+        assert_eq!((block.range.min.0 % WINDOW, block.range.max.0 + 1 - block.range.min.0), (0, WINDOW));
+    }
+    drop(engine);
+    let engine = world.open();
+    assert_eq!(floats(&engine, &labels("m", 0)), expected);
+    assert_eq!(engine.stats().suspect, [""; 0]);
+}
+
+#[test]
+fn samples_past_the_retention_are_hidden_at_once_and_their_blocks_removed() {
+    let mut world = World::real();
+    world.options.retention_ms = Some(3 * WINDOW);
+    let engine = world.open();
+    for step in 1..100i64 {
+        world.set_now(step * 100);
+        write(&engine, &labels("m", 0), &[(step * 100, step as f64)]);
+        engine.maintain().unwrap();
+        let oldest = floats(&engine, &labels("m", 0))[0].0;
+        assert_eq!(oldest, (step * 100 - 3 * WINDOW).max(100));
+    }
+    let stats = engine.stats();
+    assert!(stats.blocks_expired >= 5 && stats.blocks <= 4, "{stats:?}");
+    let mut files = 0;
+    for shard in 0..4 {
+        let dir = world.options.dir.join(format!("blocks/default/{shard}"));
+        files += world.vfs.list(&dir).map_or(0, |entries| entries.len() as u64);
+    }
+    assert_eq!(files, stats.blocks);
+}
+
+#[test]
+fn series_that_fell_silent_leave_memory_and_come_back_when_they_speak() {
+    let world = World::real();
+    world.set_now(100);
+    let engine = world.open();
+    for i in 0..50 {
+        write(&engine, &labels("short", i), &[(100, f64::from(i))]);
+    }
+    for step in 2..30i64 {
+        world.set_now(step * 100);
+        write(&engine, &labels("long", 0), &[(step * 100, 1.0)]);
+        engine.maintain().unwrap();
+    }
+    let stats = engine.stats();
+    assert_eq!((stats.series, stats.series_dropped), (1, 50));
+    // Still there to be read, and unknown to whoever writes without labels.
+    assert_eq!(read_all(&engine).len(), 51);
+    let again = Rows::default().floats(&*engine, &labels("short", 7), &[(2950, 1.0)]);
+    assert_eq!(again.unchecked().append(&engine).unknown, [0]);
+    write(&engine, &labels("short", 7), &[(2950, 1.0)]);
+    assert_eq!(floats(&engine, &labels("short", 7)), [(100, 7.0), (2950, 1.0)]);
+    drop(engine);
+    assert_eq!(floats(&world.open(), &labels("short", 7)), [(100, 7.0), (2950, 1.0)]);
+}
+
+#[test]
+fn backfill_of_many_windows_makes_a_bounded_number_of_blocks() {
+    let world = World::real();
+    world.set_now(1000 * WINDOW);
+    let engine = world.open();
+    let rows: Vec<(i64, f64)> = (0..1000).map(|i| (i * WINDOW + 5, i as f64)).collect();
+    write(&engine, &labels("m", 0), &rows);
+    engine.flush_all().unwrap();
+    assert!(engine.stats().blocks <= 16, "{} blocks", engine.stats().blocks);
+    assert_eq!(floats(&engine, &labels("m", 0)), rows);
+    let some = read(&engine, &[], TimeRange::new(100 * WINDOW, 102 * WINDOW));
+    assert_eq!(some[&labels("m", 0)].floats.len(), 2);
+}
+
+#[test]
+fn more_memory_than_allowed_is_flushed_at_once() {
+    let mut world = World::real();
+    world.options.head_bytes_max = 512 << 10;
+    world.set_now(500);
+    let engine = world.open();
+    let noise = |i: u32, t: i64| f64::from(i.wrapping_mul(2_654_435_761)).sqrt() * t as f64;
+    for i in 0..1000 {
+        let rows: Vec<_> = (1..200).map(|t| (t, noise(i, t))).collect();
+        write(&engine, &labels("m", i), &rows);
+    }
+    assert!(engine.stats().head_bytes > 512 << 10, "{:?}", engine.stats());
+    engine.maintain().unwrap();
+    let stats = engine.stats();
+    assert!(stats.head_bytes < 512 << 10, "{} bytes", stats.head_bytes);
+    assert_eq!((stats.series, stats.block_samples), (0, 199_000));
+    assert_eq!(read_all(&engine).len(), 1000);
+}
+
+#[test]
+fn a_log_that_nobody_adds_to_does_not_stay_for_ever() {
+    let world = World::real();
+    world.set_now(10 * WINDOW);
+    let engine = world.open();
+    write(&engine, &labels("m", 0), &[(9 * WINDOW + 500, 1.0)]);
+    world.set_now(11 * WINDOW);
+    engine.maintain().unwrap();
+    world.set_now(13 * WINDOW);
+    engine.maintain().unwrap();
+    assert_eq!((engine.stats().blocks, engine.stats().head_samples), (1, 0));
+    assert_eq!(floats(&engine, &labels("m", 0)), [(9 * WINDOW + 500, 1.0)]);
+}
+
+#[test]
+fn readers_miss_nothing_while_windows_are_flushed_under_them() {
+    use std::sync::atomic::{AtomicI64, Ordering};
+    let world = World::real();
+    let engine = world.open();
+    let done = AtomicI64::new(0);
+    const LAST: i64 = 6000;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for t in 1..=LAST {
+                world.set_now(t);
+                write(&engine, &labels("m", 0), &[(t, t as f64)]);
+                done.store(t, Ordering::Release);
+            }
+        });
+        scope.spawn(|| {
+            while done.load(Ordering::Acquire) < LAST {
+                engine.maintain().unwrap();
+                engine.flush_all().unwrap();
+            }
+        });
+        scope.spawn(|| {
+            loop {
+                let least = done.load(Ordering::Acquire);
+                let found = floats(&engine, &labels("m", 0));
+                assert!(found.len() as i64 >= least, "{} of {least}", found.len());
+                assert!(found.iter().zip(1..).all(|(&(t, v), i)| t == i && v == t as f64));
+                if least == LAST {
+                    return;
+                }
+            }
+        });
+    });
+    assert!(engine.stats().flushes > 0);
+}
