@@ -16,6 +16,7 @@ use crate::http::serve;
 use crate::{http, process, self_scrape, time};
 use anyhow::Context;
 use disk::{RealVfs, Vfs};
+use parking_lot::Mutex;
 use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -30,11 +31,18 @@ use tokio::time::Instant;
 /// How often the background work looks for something to do.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How often a long opening is logged.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Files besides connections that a node may have open: blocks, the log, the rest.
+const FILES_OTHER: u64 = 1000;
+
 /// Runs a node until it is told to stop. Everything acknowledged is durable when this returns.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let (listener, address) = listen(&config.http_listen).await?;
     let app = Arc::new(App::new(config));
+    log_surroundings(&app);
     let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(serve::serve(
         listener,
@@ -117,10 +125,39 @@ async fn listen(listen: &Listen) -> anyhow::Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
+/// What this process found, for whoever reads the log later.
+fn log_surroundings(app: &App) {
+    let usage = process::Usage::read();
+    let files_max = usage.map_or(0, |u| u.max_fds);
+    tracing::info!(
+        version = VERSION,
+        cpus = crate::app::cpus(),
+        memory_bytes = process::memory_bytes().unwrap_or(0),
+        files_max,
+        "starting"
+    );
+    let connections = app.config.limits.connections_max;
+    if usage.is_some() && files_max < connections + FILES_OTHER {
+        tracing::warn!(
+            files_max,
+            connections,
+            "fewer files may be open than connections are allowed; raise it (ulimit -n, LimitNOFILE) or lower `limits.connections_max`"
+        );
+    }
+}
+
 fn open(app: &Arc<App>) -> anyhow::Result<Arc<storage::Engine>> {
     let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
     let options = storage_options(&app.config, &*vfs)?;
-    let progress = |p: storage::Progress| app.progress(p.phase, p.done_bytes, p.total_bytes);
+    let logged = Mutex::new(Instant::now());
+    let progress = |p: storage::Progress| {
+        app.progress(p.phase, p.done_bytes, p.total_bytes);
+        let mut logged = logged.lock();
+        if logged.elapsed() >= PROGRESS_INTERVAL {
+            *logged = Instant::now();
+            tracing::info!(step = p.phase, done_bytes = p.done_bytes, total_bytes = p.total_bytes, "opening");
+        }
+    };
     let clock = Arc::new(time::now);
     Ok(storage::Engine::open(vfs, options, clock, &progress)?)
 }
@@ -165,7 +202,8 @@ pub fn query_options(config: &Config) -> query::Options {
     query::Options {
         samples_max: limits.query_samples_max,
         series_max: usize::try_from(limits.query_series_max).unwrap_or(usize::MAX),
-        steps_max: limits.query_points_max,
+        // Prometheus counts the steps between points, the engine the points.
+        steps_max: limits.query_steps_max.saturating_add(1),
         subquery_steps_max: limits.query_subquery_steps_max,
         threads: crate::app::cpus() as usize,
         lookback_ms: 5 * 60_000,

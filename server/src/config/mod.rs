@@ -203,8 +203,8 @@ settings! {
         query_samples_max: u64 = "50000000",
         /// Series one selector may fetch.
         query_series_max: u64 = "500000",
-        /// Points per series of a range query.
-        query_points_max: u64 = "11000",
+        /// Points of each series of a range query.
+        query_steps_max: u64 = "11000",
         /// Inner steps of a subquery.
         query_subquery_steps_max: u64 = "100000",
         /// Length of a query's text.
@@ -389,7 +389,7 @@ mod tests {
         assert_eq!(config.data_dir, PathBuf::from("/srv/data"));
         assert_eq!(config.limits.query_timeout, Duration::from_secs(120));
         assert_eq!(config.limits.query_series_max, 7);
-        assert_eq!(config.limits.query_points_max, 11_000);
+        assert_eq!(config.limits.query_steps_max, 11_000);
         assert_eq!(yaml("").unwrap(), Config::default());
         assert_eq!(yaml("# only a comment\n").unwrap(), Config::default());
         assert_eq!(yaml("limits:\n").unwrap(), Config::default());
@@ -476,6 +476,40 @@ mod tests {
     fn the_printed_configuration_reads_back() {
         let config = yaml("retention: 90d\nlimits:\n  disk_free_min: 3GiB\n").unwrap();
         assert_eq!(yaml(&config.to_yaml()).unwrap(), config);
+    }
+
+    /// Messages all over the house name keys; each must exist, or following the advice ends in an error.
+    #[test]
+    fn every_key_that_a_message_names_exists() {
+        fn visit(dir: &Path, found: &mut Vec<(String, String)>) {
+            for entry in std::fs::read_dir(dir).unwrap().flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    visit(&path, found);
+                } else if path.extension().is_some_and(|e| e == "rs") {
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    for (at, _) in text.match_indices("limits.") {
+                        let quoted = text[..at].ends_with(['"', '`']);
+                        let name = |c: char| c.is_ascii_lowercase() || c == '_';
+                        let key: String = text[at + 7..].chars().take_while(|c| name(*c)).collect();
+                        let closed = text[at + 7 + key.len()..].starts_with(['"', '`']);
+                        if quoted && closed {
+                            found.push((format!("limits.{key}"), path.display().to_string()));
+                        }
+                    }
+                }
+            }
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut found = Vec::new();
+        for dir in ["src/http", "../model/src", "../storage/src", "../query/src", "../ingest/src"] {
+            visit(&root.join(dir), &mut found);
+        }
+        assert!(found.len() > 20, "{found:?}");
+        let known: Vec<String> = entries().map(|(key, _)| key).collect();
+        // `limits.x` stands for any key in tests.
+        found.retain(|(key, _)| !known.contains(key) && key != "limits.x");
+        assert_eq!(found, []);
     }
 
     #[test]

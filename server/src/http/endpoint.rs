@@ -79,7 +79,9 @@ async fn answer(app: Arc<App>, request: Request<Body>, handler: Handler) -> Resu
     });
     let body = match tokio::time::timeout_at(received + timeout, work).await {
         Err(_) => {
-            let text = format!("query timed out after {} s (`limits.query_timeout`)", timeout.as_secs_f64());
+            let key =
+                if timeout < app.config.limits.query_timeout { "timeout" } else { "limits.query_timeout" };
+            let text = format!("query timed out after {} s (`{key}`)", timeout.as_secs_f64());
             return Err(ApiError::new(Kind::Timeout, text));
         }
         Ok(Ok(Ok(body))) => body?,

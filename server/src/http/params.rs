@@ -84,7 +84,15 @@ fn cannot_parse(name: &str, text: &str, what: &str) -> ApiError {
 
 /// The matchers of one `match[]`.
 pub fn selector(text: &str) -> Result<Vec<Matcher>, ApiError> {
-    let expr = query::parser::parse(text).map_err(|e| ApiError::parameter("match[]", e))?;
+    let empty = || ApiError::bad_data("match[] must contain at least one non-empty matcher");
+    let expr = query::parser::parse(text).map_err(|e| {
+        // What the parser says of a selector in a query, Prometheus says of one here in its own words.
+        if e.message.ends_with("at least one non-empty matcher") {
+            empty()
+        } else {
+            ApiError::parameter("match[]", e)
+        }
+    })?;
     let ExprKind::Vector(selector) = expr.kind else {
         return Err(ApiError::parameter("match[]", "expected a series selector such as up{job=\"x\"}"));
     };
@@ -92,7 +100,7 @@ pub fn selector(text: &str) -> Result<Vec<Matcher>, ApiError> {
         return Err(ApiError::parameter("match[]", "a series selector here takes no offset and no @"));
     }
     if selector.matchers.iter().all(Matcher::matches_missing) {
-        return Err(ApiError::bad_data("match[] must contain at least one non-empty matcher"));
+        return Err(empty());
     }
     Ok(selector.matchers)
 }

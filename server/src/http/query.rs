@@ -34,11 +34,11 @@ pub fn range(context: &Context, params: &Params) -> Result<Vec<u8>, ApiError> {
         let text = "zero or negative query resolution step widths are not accepted. Try a positive integer";
         return Err(ApiError::parameter("step", text));
     }
-    let steps_max = context.app.config.limits.query_points_max;
+    let steps_max = context.app.config.limits.query_steps_max;
     if end.0.abs_diff(start.0) / step.unsigned_abs() > steps_max {
         return Err(ApiError::bad_data(format!(
             "exceeded maximum resolution of {} points per timeseries. Try decreasing the query resolution \
-             (?step=XX), or raise `limits.query_points_max`",
+             (?step=XX), or raise `limits.query_steps_max`",
             thousands(steps_max)
         )));
     }

@@ -122,7 +122,7 @@ fn parameter_errors_are_400_in_prometheus_words() {
     assert_eq!(answer.status, 400);
     let error = answer.json()["error"].as_str().unwrap().to_string();
     assert!(error.starts_with("exceeded maximum resolution of 11,000 points per timeseries."), "{error}");
-    assert!(error.contains("limits.query_points_max"), "{error}");
+    assert!(error.contains("limits.query_steps_max"), "{error}");
     assert_eq!(node.get("/api/v1/query_range?query=1&start=0&end=11000&step=1").status, 200);
 }
 

@@ -44,8 +44,8 @@ fn queries_print_tables_and_json() {
     let table = stdout(&["query", "instant", "up", "--time", &at, "--url", &node.url]);
     assert_eq!(
         table,
-        "SERIES                           VALUE  TIME\n\
-         up{job=\"a\"}                          1  2023-11-14T22:14:00.000Z\n\
+        "SERIES                         VALUE  TIME\n\
+         up{job=\"a\"}                        1  2023-11-14T22:14:00.000Z\n\
          up{job=\"b.c\", \"my.label\"=\"x\"}      0  2023-11-14T22:14:00.000Z\n"
     );
     let json = stdout(&["query", "instant", "1+1", "--time", &at, "-o", "json", "--url", &node.url]);

@@ -69,10 +69,9 @@ fn a_decompression_bomb_costs_no_memory() {
     zipped.write_all(&vec![b'\n'; 300 << 20]).unwrap();
     let zipped = zipped.finish().unwrap();
     for _ in 0..5 {
-        for (path, coding, body) in [
-            ("/api/v1/write", "snappy", &bomb),
-            ("/api/v1/import/prometheus", "gzip", &zipped),
-        ] {
+        for (path, coding, body) in
+            [("/api/v1/write", "snappy", &bomb), ("/api/v1/import/prometheus", "gzip", &zipped)]
+        {
             let answer = node.post(path, &[("Content-Encoding", coding)], body);
             assert!([400, 413].contains(&answer.status), "{path}: {} {}", answer.status, answer.text());
             assert!(answer.text().contains("limits."), "{path}: {}", answer.text());
