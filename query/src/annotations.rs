@@ -51,7 +51,7 @@ impl Annotations {
     }
 
     /// Adds what the source said about its data.
-    pub fn from_source(&mut self, warning: &str) {
+    pub fn source_warned(&mut self, warning: &str) {
         self.from_source.insert(warning.to_string());
     }
 

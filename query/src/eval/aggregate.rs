@@ -171,11 +171,12 @@ impl Evaluator<'_> {
         if parameter.iter().any(|k| k.is_nan()) {
             return fail("Parameter value is NaN");
         }
+        let max = i64::MAX as f64;
         for k in &parameter {
-            if *k >= 9.223372036854775807e18 {
+            if *k >= max {
                 return fail(format!("Scalar value {} overflows int64", go_general(*k)));
             }
-            if *k <= -9.223372036854775808e18 {
+            if *k <= -max {
                 return fail(format!("Scalar value {} underflows int64", go_general(*k)));
             }
         }

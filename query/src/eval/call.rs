@@ -99,7 +99,9 @@ impl Evaluator<'_> {
             "clamp" => {
                 let (low, high) = (scalar(1)?, scalar(2)?);
                 for series in &mut vector {
-                    series.column.retain(|step| !(high[step] < low[step]));
+                    series
+                        .column
+                        .retain(|step| low[step] <= high[step] || low[step].is_nan() || high[step].is_nan());
                 }
                 self.map_floats(vector, |step, v| math::max(low[step], math::min(high[step], v)))
             }
@@ -222,7 +224,7 @@ impl Evaluator<'_> {
     }
 
     /// One value for each histogram and step that has any bucket.
-    fn from_buckets(
+    fn each_step(
         &self,
         histograms: &[Classic],
         steps: Steps,
@@ -256,7 +258,7 @@ impl Evaluator<'_> {
         steps: Steps,
         relabel: impl Fn(&Labels) -> Labels,
     ) -> Result<Vec<Series>, Error> {
-        self.from_buckets(histograms, steps, relabel, |labels, step, buckets| {
+        self.each_step(histograms, steps, relabel, |labels, step, buckets| {
             let (value, fixed) = buckets::quantile(quantile[step], buckets);
             if let Some(fixed) = fixed {
                 let time = steps.at(step);
@@ -311,7 +313,7 @@ impl Evaluator<'_> {
     fn histogram_fraction(&self, args: &[Expr], steps: Steps) -> Result<Vec<Series>, Error> {
         let (lower, upper) = (self.eval_scalar(&args[0], steps)?, self.eval_scalar(&args[1], steps)?);
         let histograms = self.classic_histograms(&args[2], steps)?;
-        let vector = self.from_buckets(&histograms, steps, Labels::clone, |_, step, buckets| {
+        let vector = self.each_step(&histograms, steps, Labels::clone, |_, step, buckets| {
             buckets::fraction(lower[step], upper[step], buckets)
         })?;
         self.settle_names(vector)

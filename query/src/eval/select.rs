@@ -79,7 +79,7 @@ impl Evaluator<'_> {
             }));
         }
         let mut annotations = self.annotations.lock();
-        set.warnings().iter().for_each(|warning| annotations.from_source(warning));
+        set.warnings().iter().for_each(|warning| annotations.source_warned(warning));
         selected.push(Selected { matchers: matchers.to_vec(), range, set: set.clone() });
         Ok(set)
     }

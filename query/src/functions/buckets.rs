@@ -97,7 +97,8 @@ pub fn quantile(q: f64, buckets: &mut Vec<Bucket>) -> (f64, Option<Fixed>) {
         return (f64::NAN, fixed);
     }
     let mut rank = q * total;
-    let at = buckets[..last].partition_point(|b| !(b.count >= rank));
+    let at =
+        buckets[..last].partition_point(|b| b.count.partial_cmp(&rank).is_none_or(std::cmp::Ordering::is_lt));
     if at == last {
         return (buckets[last - 1].bound, fixed);
     }
