@@ -108,7 +108,9 @@ impl View {
         let old_log = self.now.saturating_sub(self.log_since) > 2 * self.window;
         // When it is the series that take the memory, flushing all the time would only make many small blocks.
         let full = self.head_bytes > self.head_bytes_max && self.sample_bytes > self.head_bytes_max / 8;
-        if full || old_log {
+        // Everything was to be flushed and could not be: once more.
+        let again = self.pending == Some(i64::MAX);
+        if full || old_log || again {
             return Step::FlushAll;
         }
         // Samples from the future must not close a window early.
@@ -133,18 +135,20 @@ impl Engine {
     pub fn maintain(&self) -> Result<Maintained> {
         let mut maintenance = self.maintenance.lock();
         let mut done = Maintained::default();
-        // Removing first: it makes room.
-        self.expire(&mut done)?;
-        self.look_at_space(&mut maintenance)?;
+        // Removing first: it makes room. What fails does not keep the rest from being done.
+        let expired = self.expire(&mut done);
+        let looked = self.look_at_space(&mut maintenance);
+        let flushed = self.flush_what_is_due(&mut maintenance, &mut done);
+        expired.and(looked).and(flushed).map(|()| done)
+    }
+
+    fn flush_what_is_due(&self, maintenance: &mut Maintenance, done: &mut Maintained) -> Result<()> {
         loop {
-            match self.view(&maintenance).decide() {
-                Step::Nothing => return Ok(done),
-                Step::Cut(before) => maintenance.pending = Some(self.cut(&mut maintenance, before)?),
-                Step::Flush => self.flush(&mut maintenance, &mut done)?,
-                Step::FlushAll => {
-                    self.flush_everything(&mut maintenance, &mut done)?;
-                    return Ok(done);
-                }
+            match self.view(maintenance).decide() {
+                Step::Nothing => return Ok(()),
+                Step::Cut(before) => maintenance.pending = Some(self.cut(maintenance, before)?),
+                Step::Flush => self.flush(maintenance, done)?,
+                Step::FlushAll => return self.flush_everything(maintenance, done),
             }
         }
     }
@@ -421,6 +425,13 @@ mod tests {
         assert_eq!(View { sample_bytes: 2, ..series_only }.decide(), Step::FlushAll);
         assert_eq!(View { log_since: 849, ..VIEW }.decide(), Step::FlushAll);
         assert_eq!(View { head: None, log_since: 0, ..VIEW }.decide(), Step::Nothing);
+    }
+
+    #[test]
+    fn what_could_not_be_flushed_is_flushed_later() {
+        assert_eq!(View { pending: Some(1000), now: 1030, ..VIEW }.decide(), Step::Flush);
+        assert_eq!(View { pending: Some(i64::MAX), ..VIEW }.decide(), Step::FlushAll);
+        assert_eq!(View { pending: Some(i64::MAX), head: None, ..VIEW }.decide(), Step::Flush);
     }
 
     #[test]

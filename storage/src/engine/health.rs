@@ -51,12 +51,6 @@ impl Engine {
         }
     }
 
-    fn set_read_only(&self, state: Option<ReadOnly>) {
-        let mut now = self.read_only.lock();
-        self.is_read_only.store(state.is_some(), Relaxed);
-        *now = state;
-    }
-
     /// Passes on the outcome of an operation on the log; after a failure no more writes are taken.
     pub(super) fn noted<T>(&self, outcome: std::result::Result<T, disk::Error>) -> Result<T> {
         if let Err(error) = &outcome {
@@ -78,16 +72,23 @@ impl Engine {
     pub(super) fn look_at_space(&self, maintenance: &mut flush::Maintenance) -> Result<()> {
         let free = self.vfs.space(&self.options.dir)?.free;
         let reserve = self.options.disk_reserve_bytes;
-        let state = self.read_only.lock().clone();
-        match state {
+        let mut state = self.read_only.lock();
+        match *state {
             Some(ReadOnly::Failed(_)) => {}
             Some(ReadOnly::Interrupted(_)) if free < reserve => {}
-            Some(ReadOnly::Interrupted(_)) => self.resume(maintenance)?,
-            _ if free < reserve => self.set_read_only(Some(ReadOnly::Full(format!(
-                "{free} bytes are free where {} lies and {reserve} are kept in reserve (`storage.disk_reserve_bytes`); free some space or shorten the retention, writes go on by themselves",
-                self.options.dir.display()
-            )))),
-            _ => self.set_read_only(None),
+            Some(ReadOnly::Interrupted(_)) => {
+                drop(state);
+                self.resume(maintenance)?;
+            }
+            None | Some(ReadOnly::Full(_)) => {
+                *state = (free < reserve).then(|| {
+                    ReadOnly::Full(format!(
+                        "{free} bytes are free where {} lies and {reserve} are kept in reserve (`storage.disk_reserve_bytes`); free some space or shorten the retention, writes go on by themselves",
+                        self.options.dir.display()
+                    ))
+                });
+                self.is_read_only.store(state.is_some(), Relaxed);
+            }
         }
         Ok(())
     }
@@ -109,7 +110,13 @@ impl Engine {
             state.next_number = 0;
         }
         self.flush_everything(maintenance, &mut flush::Maintained::default())?;
-        self.set_read_only(None);
+        let mut read_only = self.read_only.lock();
+        // Unless the new log has failed meanwhile.
+        if matches!(*read_only, Some(ReadOnly::Interrupted(_))) {
+            *read_only = None;
+            self.is_read_only.store(false, Relaxed);
+        }
+        drop(read_only);
         // The committing thread goes on with the new log.
         let _closing = self.closing.lock();
         self.closed.notify_all();

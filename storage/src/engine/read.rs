@@ -180,8 +180,14 @@ impl Engine {
         Ok(series)
     }
 
-    /// Visits the labels of every series that one of the query's selectors wants, each perhaps several times.
-    fn visit_labels(&self, query: &LabelQuery, visit: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+    /// Visits what a lookup of labels wants: the labels of every series of the heads, then every block with the
+    /// numbers of its series; each series perhaps several times.
+    fn visit(
+        &self,
+        query: &LabelQuery,
+        head_series: &mut dyn FnMut(&[u8]),
+        block_series: &mut dyn FnMut(&block::Reader, &[u32]) -> crate::Result<()>,
+    ) -> Result<(), Error> {
         let range = self.visible(query.range);
         let everything = [Vec::new()];
         let selectors = if query.selectors.is_empty() { &everything[..] } else { &query.selectors };
@@ -194,7 +200,7 @@ impl Engine {
                         if bounds.is_some_and(|(a, b)| TimeRange::new(a, b).overlaps(&range)) {
                             bytes.clear();
                             head.labels_bytes(slot, &mut bytes);
-                            visit(&bytes);
+                            head_series(&bytes);
                         }
                     }
                 }
@@ -203,13 +209,20 @@ impl Engine {
             head?;
             for block in blocks {
                 for matchers in selectors {
-                    let mut labels = block.cursor();
-                    for ordinal in block.select(matchers)? {
-                        if block.span(ordinal)?.overlaps(&range) {
-                            bytes.clear();
-                            labels.bytes(ordinal, &mut bytes)?;
-                            visit(&bytes);
+                    let mut series = block.select(matchers)?;
+                    // A block that lies wholly in the range has nothing outside it.
+                    let inside = range.min <= block.meta().span.min && block.meta().span.max <= range.max;
+                    if !inside {
+                        let mut kept = Vec::with_capacity(series.len());
+                        for number in series {
+                            if block.span(number)?.overlaps(&range) {
+                                kept.push(number);
+                            }
                         }
+                        series = kept;
+                    }
+                    if !series.is_empty() {
+                        block_series(&block, &series)?;
                     }
                 }
             }
@@ -254,37 +267,64 @@ impl Source for Engine {
     }
 
     fn series(&self, query: &LabelQuery) -> Result<Limited<Labels>, Error> {
-        let mut seen: HashSet<Vec<u8>> = HashSet::new();
-        self.visit_labels(query, &mut |labels| {
+        let seen: RefCell<HashSet<Vec<u8>>> = RefCell::default();
+        let note = |labels: &[u8]| {
+            let mut seen = seen.borrow_mut();
             if !seen.contains(labels) {
                 seen.insert(labels.to_vec());
             }
+        };
+        let mut bytes = Vec::new();
+        self.visit(query, &mut |labels| note(labels), &mut |block, series| {
+            let mut cursor = block.cursor();
+            for &number in series {
+                bytes.clear();
+                cursor.bytes(number, &mut bytes)?;
+                note(&bytes);
+            }
+            Ok(())
         })?;
-        Ok(limited(seen.iter().map(|bytes| Labels::from_canonical(bytes)).collect(), query.limit))
+        let sorted = seen.into_inner().iter().map(|bytes| Labels::from_canonical(bytes)).collect();
+        Ok(limited(sorted, query.limit))
     }
 
     fn label_names(&self, query: &LabelQuery) -> Result<Limited<String>, Error> {
-        let mut names = BTreeSet::new();
-        self.visit_labels(query, &mut |labels| {
+        let names: RefCell<BTreeSet<String>> = RefCell::default();
+        let head = &mut |labels: &[u8]| {
+            let mut names = names.borrow_mut();
             for (name, _) in model::labels::Iter::new(labels) {
                 if !names.contains(name) {
                     names.insert(name.to_owned());
                 }
             }
+        };
+        self.visit(query, head, &mut |block, series| {
+            let all = series.len() == block.series_count() as usize;
+            let found = if all { block.label_names()? } else { block.label_names_among(series)? };
+            names.borrow_mut().extend(found);
+            Ok(())
         })?;
-        Ok(limited(names, query.limit))
+        Ok(limited(names.into_inner(), query.limit))
     }
 
     fn label_values(&self, name: &str, query: &LabelQuery) -> Result<Limited<String>, Error> {
-        let mut values = BTreeSet::new();
-        self.visit_labels(query, &mut |labels| {
+        let values: RefCell<BTreeSet<String>> = RefCell::default();
+        let head = &mut |labels: &[u8]| {
+            let mut values = values.borrow_mut();
             if let Some((_, value)) = model::labels::Iter::new(labels).find(|(n, _)| *n == name)
                 && !values.contains(value)
             {
                 values.insert(value.to_owned());
             }
+        };
+        self.visit(query, head, &mut |block, series| {
+            let all = series.len() == block.series_count() as usize;
+            let found =
+                if all { block.label_values(name)? } else { block.label_values_among(name, series)? };
+            values.borrow_mut().extend(found);
+            Ok(())
         })?;
-        Ok(limited(values, query.limit))
+        Ok(limited(values.into_inner(), query.limit))
     }
 
     fn metadata(&self, family: Option<&str>) -> Result<Vec<Metadata>, Error> {

@@ -132,7 +132,7 @@ fn readers_miss_nothing_while_windows_are_flushed_under_them() {
     let world = World::real();
     let engine = world.open();
     let done = AtomicI64::new(0);
-    const LAST: i64 = 6000;
+    const LAST: i64 = 1500;
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for t in 1..=LAST {
