@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 use ureq::Agent;
 use ureq::http::Response as HttpResponse;
@@ -82,6 +84,33 @@ impl Client {
         }
         let request = request.body(body).map_err(|error| error.to_string())?;
         answer(self.agent.run(request))
+    }
+
+    /// POST of a body to a server that may answer before it has read all of it, as senders do it that look for an
+    /// answer when the connection no longer takes more. Gives the answer's status and everything behind its first line.
+    pub fn send_until_answered(
+        &self,
+        path: &str,
+        headers: &str,
+        body: &[u8],
+    ) -> Result<(u16, String), String> {
+        let address = self.base.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+        let bound = Some(Duration::from_secs(60));
+        stream
+            .set_read_timeout(bound)
+            .and_then(|()| stream.set_write_timeout(bound))
+            .expect("a time is no zero");
+        let head = format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\n", body.len());
+        // What cannot be written any more was not wanted; the answer says why.
+        let _ = stream.write_all(format!("{head}Connection: close\r\n{headers}\r\n\r\n").as_bytes());
+        let _ = stream.write_all(body);
+        let mut answer = vec![];
+        let ended = stream.read_to_end(&mut answer);
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        let (first, rest) = text.split_once("\r\n").ok_or_else(|| format!("no answer, but {ended:?}"))?;
+        let status = first.split(' ').nth(1).and_then(|status| status.parse().ok());
+        Ok((status.ok_or_else(|| format!("{first:?} is no status line"))?, rest.to_owned()))
     }
 
     /// POST of a form.

@@ -1,6 +1,6 @@
 //! Classic histograms (`x_bucket`, `x_count`, `x_sum`) as native ones with custom buckets.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use model::histogram::{CUSTOM_BUCKETS_SCHEMA, Counts, ResetHint, Span};
 use model::labels::METRIC_NAME;
 use model::{Histogram, Labels};
@@ -56,13 +56,17 @@ fn native(labels: Labels, steps: BTreeMap<usize, Classic>) -> Result<Series> {
     let mut values = Vec::new();
     for (step, classic) in steps {
         values.resize_with(step, || Value::Gap);
-        values.push(Value::Histogram(Arc::new(classic.convert(&labels)?), false));
+        values.push(match classic.convert()? {
+            Some(histogram) => Value::Histogram(Arc::new(histogram), false),
+            None => Value::Gap,
+        });
     }
     Ok(Series { labels, starts: false, values })
 }
 
 impl Classic {
-    fn convert(mut self, labels: &Labels) -> Result<Histogram> {
+    /// None where a bucket holds less than the one before it.
+    fn convert(mut self) -> Result<Option<Histogram>> {
         self.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
         let last = self.buckets.last().map_or(0.0, |(_, count)| *count);
         let count = self.count.unwrap_or(last);
@@ -71,15 +75,16 @@ impl Classic {
         }
         let mut before = 0.0;
         let mut positive = Vec::new();
-        for (bound, cumulative) in &self.buckets {
-            let increase = cumulative - before;
-            ensure!(increase >= 0.0, "{labels}: the bucket up to {bound} holds less than the one before it");
-            positive.push(increase);
+        for (_, cumulative) in &self.buckets {
+            positive.push(cumulative - before);
             before = *cumulative;
+        }
+        if positive.iter().any(|increase| *increase < 0.0) {
+            return Ok(None);
         }
         let length = u32::try_from(positive.len())?;
         let custom_values = self.buckets.iter().map(|(bound, _)| *bound).filter(|b| b.is_finite()).collect();
-        Ok(Histogram {
+        Ok(Some(Histogram {
             reset_hint: ResetHint::Unknown,
             schema: CUSTOM_BUCKETS_SCHEMA,
             zero_threshold: 0.0,
@@ -88,7 +93,7 @@ impl Classic {
             positive_spans: vec![Span { offset: 0, length }],
             negative_spans: Vec::new(),
             custom_values,
-        })
+        }))
     }
 }
 

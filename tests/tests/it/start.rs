@@ -61,7 +61,8 @@ fn the_first_write_of_the_readme_can_be_read_back() {
     let text = b"room_temperature_celsius{room=\"kitchen\"} 21.5\n";
     // What curl says of a body that it was given nothing about.
     let headers = [("Content-Type", "application/x-www-form-urlencoded")];
-    let response = sarsen.client.send("POST", "/api/v1/import/prometheus", &headers, text).expect("an answer");
+    let response =
+        sarsen.client.send("POST", "/api/v1/import/prometheus", &headers, text).expect("an answer");
     assert_eq!(response.status, 204, "{response:?}");
     let answer = sarsen.client.instant("room_temperature_celsius", now().as_secs_f64()).expect("an answer");
     let points: Vec<f64> = answer.values().flatten().map(|point| point.1).collect();

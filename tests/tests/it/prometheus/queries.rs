@@ -30,7 +30,7 @@ pub const QUERIES: &[&str] = &[
     "idelta(node_memory_MemFree_bytes[30s])",
     "deriv(node_memory_MemAvailable_bytes[30s])",
     "predict_linear(node_memory_MemAvailable_bytes[40s], 3600)",
-    "holt_winters(node_memory_MemAvailable_bytes[30s], 0.3, 0.7)",
+    "double_exponential_smoothing(node_memory_MemAvailable_bytes[30s], 0.3, 0.7)",
     "resets(node_cpu_seconds_total[30s])",
     "resets(node_memory_MemFree_bytes[30s])",
     "changes(node_memory_MemFree_bytes[30s])",
@@ -80,7 +80,8 @@ pub const QUERIES: &[&str] = &[
     "2 ^ node_load1",
     "-2 ^ 2",
     "node_memory_MemFree_bytes % 1000",
-    "node_load1 atan2 node_load5",
+    // Before 3.0 the result kept the metric's name.
+    "sum by (instance) (node_load1 atan2 node_load5)",
     "node_load1 > 0",
     "node_load1 >= bool node_load5",
     "node_cpu_seconds_total > 1 < 1e12",
