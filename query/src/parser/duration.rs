@@ -10,10 +10,10 @@ type Result<T> = std::result::Result<T, Fault>;
 /// Prometheus keeps durations as nanoseconds in 64 bits.
 const SECONDS_MAX: f64 = (1i64 << 62) as f64 * 2.0 / 1e9;
 
-/// Whole milliseconds of a number of seconds that is within [`SECONDS_MAX`]. Rounded to nanoseconds first, so that
+/// Whole milliseconds of a number of seconds, if there can be such a duration. Rounded to nanoseconds first, so that
 /// `1001ms`, which has no exact number of seconds, is not a millisecond short.
-fn millis(seconds: f64) -> i64 {
-    (seconds * 1e9).round() as i64 / 1_000_000
+fn millis(seconds: f64) -> Option<i64> {
+    (-SECONDS_MAX..=SECONDS_MAX).contains(&seconds).then(|| (seconds * 1e9).round() as i64 / 1_000_000)
 }
 
 impl Parser<'_> {
@@ -130,10 +130,10 @@ fn with_sign(sign: Option<UnaryOp>, start: u32, inner: DurationExpr) -> Duration
 
 fn literal_or_expr(expr: DurationExpr) -> Result<Duration> {
     match expr.kind {
-        DurationKind::Number(seconds) if !(seconds.abs() <= SECONDS_MAX) => {
-            Err(Fault::new(expr.span.start, "duration out of range"))
-        }
-        DurationKind::Number(seconds) => Ok(Duration::Millis(millis(seconds))),
+        DurationKind::Number(seconds) => match millis(seconds) {
+            Some(millis) => Ok(Duration::Millis(millis)),
+            None => Err(Fault::new(expr.span.start, "duration out of range")),
+        },
         _ => Ok(Duration::Expr(Box::new(expr))),
     }
 }
@@ -145,10 +145,7 @@ impl Duration {
             Duration::Millis(millis) => Ok(*millis),
             Duration::Expr(expr) => {
                 let seconds = expr.seconds(step_ms as f64 / 1000.0, range_ms as f64 / 1000.0)?;
-                if !(seconds.abs() <= SECONDS_MAX) {
-                    return Err(expr.complaint("duration is out of range"));
-                }
-                Ok(millis(seconds))
+                millis(seconds).ok_or_else(|| expr.complaint("duration is out of range"))
             }
         }
     }

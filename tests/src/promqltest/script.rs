@@ -23,7 +23,7 @@ pub enum Command {
     /// Add series.
     Load(Load),
     /// Evaluate and compare.
-    Eval(Case),
+    Eval(Box<Case>),
 }
 
 /// Series to add.
@@ -113,7 +113,7 @@ fn command(line: usize, first: &str, block: &[&str]) -> Result<Command> {
             for line in block {
                 expected.add(line, when)?;
             }
-            Ok(Command::Eval(Case { line, text: first.into(), expr: expr.into(), when, expected }))
+            Ok(Command::Eval(Box::new(Case { line, text: first.into(), expr: expr.into(), when, expected })))
         }
         _ => bail!("not a command"),
     }
