@@ -48,6 +48,7 @@ fn world(vfs: &CrashVfs) -> World {
     world.options.future_max_ms = WINDOW;
     // Small, so that the log turns over by itself as well as by cuts.
     world.options.wal.segment_bytes = 3 << 10;
+    world.options.wal.preallocate = true;
     world
 }
 

@@ -59,3 +59,40 @@ fn nothing_may_be_acknowledged_before_it_is_committed() {
     assert!(matches!(is_durable(&mut again), Poll::Ready(Ok(()))));
     assert!(matches!(is_durable(&mut first), Poll::Ready(Ok(()))));
 }
+
+#[test]
+fn with_an_interval_writes_are_done_at_once_and_durable_soon() {
+    let mut world = World::real();
+    world.options.durability = storage::Durability::Interval(std::time::Duration::from_millis(5));
+    let engine = world.open();
+    let looping = engine.clone();
+    let thread = std::thread::spawn(move || looping.commit_loop());
+    let a = labels("a", 1);
+    let mut appended = Rows::default().floats(&*engine, &a, &[(1, 1.0)]).append(&engine);
+    assert!(matches!(is_durable(&mut appended), Poll::Ready(Ok(()))));
+    let began = std::time::Instant::now();
+    while engine.stats().wal_commits == 0 || engine.stats().wal_pending_bytes > 0 {
+        assert!(began.elapsed().as_secs() < 30, "nobody commits");
+        std::thread::yield_now();
+    }
+    // What comes right before the end is kept too.
+    Rows::default().floats(&*engine, &a, &[(2, 2.0)]).append(&engine);
+    engine.close().unwrap();
+    thread.join().unwrap().unwrap();
+    drop(engine);
+    assert_eq!(floats(&world.open(), &a), [(1, 1.0), (2, 2.0)]);
+}
+
+#[test]
+fn progress_is_told_while_the_log_is_read() {
+    let world = World::real();
+    write(&world.open(), &labels("a", 1), &[(1, 1.0)]);
+    let told = std::sync::Mutex::new(Vec::new());
+    let clock = std::sync::Arc::new(|| model::Timestamp(1));
+    let note = |progress| told.lock().unwrap().push(progress);
+    storage::Engine::open(world.vfs.clone(), world.options.clone(), clock, &note).unwrap();
+    let told = told.into_inner().unwrap();
+    let last = told.last().unwrap();
+    assert_eq!((last.phase, last.done_bytes), ("wal", last.total_bytes));
+    assert!(last.total_bytes > 0 && told.iter().any(|p| p.phase == "blocks"));
+}
