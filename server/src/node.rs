@@ -103,10 +103,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 /// Resolves when the channel says so.
-fn until(mut stopped: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
-    async move {
-        let _ = stopped.wait_for(|stopped| *stopped).await;
-    }
+async fn until(mut stopped: watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
 async fn listen(listen: &Listen) -> anyhow::Result<(TcpListener, SocketAddr)> {
