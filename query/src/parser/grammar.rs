@@ -16,8 +16,9 @@ use model::{MatchOp, Matcher};
 /// How deep parentheses, calls, signs and right-hand sides may nest.
 pub const NESTING_MAX: u32 = 256;
 
-/// Most nodes on a path from the root of a tree to a leaf.
-pub const HEIGHT_MAX: u32 = 1_000;
+/// Most nodes on a path from the root of a tree to a leaf. Evaluation takes up to 2.5 KB of stack for each, so that the
+/// highest tree needs half of the 2 MiB that a thread has.
+pub const HEIGHT_MAX: u32 = 500;
 
 /// A node and how many nodes there are below it on the longest path, itself included.
 pub(super) struct Tree<T> {

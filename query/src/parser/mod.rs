@@ -1,8 +1,8 @@
 //! From text to tree.
 //!
-//! [`lexer`] cuts the text, [`grammar`] and [`duration`] build the tree, [`check`] settles types. Messages and positions
-//! are Prometheus's. Time and memory are linear in the length of the text; depth is bounded by
-//! [`grammar::NESTING_MAX`] and [`grammar::HEIGHT_MAX`].
+//! `lexer` cuts the text, `grammar` and `duration` build the tree, `check` settles types. Messages and positions are
+//! Prometheus's. Time and memory are linear in the length of the text; depth is bounded by [`NESTING_MAX`] and
+//! [`HEIGHT_MAX`].
 
 mod check;
 mod duration;

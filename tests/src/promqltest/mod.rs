@@ -129,4 +129,13 @@ eval instant at 1m absent(y)
         let report = run_text(script).unwrap();
         assert_eq!((report.all.total, report.floats.total, report.floats.passed), (3, 2, 2));
     }
+
+    #[test]
+    fn the_highest_expressions_are_evaluated_on_the_stack_of_a_common_thread() {
+        // Tests run on threads with the default stack, as queries do.
+        let chain = vec!["a"; 240].join(" + ");
+        let expr = format!("{}{chain}{}", "abs(".repeat(250), ")".repeat(250));
+        let script = format!("load 1m\n  a 1x10\n\neval instant at 1m {expr}\n  {{}} 240\n");
+        assert_eq!(failures(&script), [0; 0]);
+    }
 }
