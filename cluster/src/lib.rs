@@ -1,0 +1,5 @@
+//! Many nodes as one: who holds which shard, and how that is agreed on.
+//!
+//! What decides here knows no runtime, no sockets and no clock: time, messages and results of I/O come in, effects go out.
+
+pub mod placement;
