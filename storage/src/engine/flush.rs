@@ -8,8 +8,8 @@
 //!    of a segment before `S` is in a durable block or was carried over. A checkpoint says so, then those segments go.
 //!
 //! A crash anywhere in between replays to the same content: what was flushed and is still in the log is merged away.
-//! When memory runs short, and when the log has grown old without data moving on, everything is flushed: `T` is the end
-//! of time and nothing is carried over.
+//! When memory runs short, when the log has grown long, and when it has grown old without data moving on, everything is
+//! flushed: `T` is the end of time and nothing is carried over.
 
 use super::{Engine, append};
 use crate::head::{Garbage, Snapshot};
@@ -85,6 +85,8 @@ struct View {
     /// What of these a flush would free: packed samples, not the series themselves.
     sample_bytes: u64,
     head_bytes_max: u64,
+    wal_bytes: u64,
+    wal_bytes_max: u64,
     flushed: i64,
     pending: Option<i64>,
     log_since: i64,
@@ -102,15 +104,23 @@ enum Step {
 
 impl View {
     fn decide(&self) -> Step {
+        let long_log = self.wal_bytes > self.wal_bytes_max;
         let Some((oldest, newest)) = self.head else {
-            return if self.pending.is_some() { Step::Flush } else { Step::Nothing };
+            // A log may also be long with what has left the heads since.
+            return if long_log {
+                Step::FlushAll
+            } else if self.pending.is_some() {
+                Step::Flush
+            } else {
+                Step::Nothing
+            };
         };
         let old_log = self.now.saturating_sub(self.log_since) > 2 * self.window;
         // When it is the series that take the memory, flushing all the time would only make many small blocks.
         let full = self.head_bytes > self.head_bytes_max && self.sample_bytes > self.head_bytes_max / 8;
         // Everything was to be flushed and could not be: once more.
         let again = self.pending == Some(i64::MAX);
-        if full || old_log || again {
+        if full || long_log || old_log || again {
             return Step::FlushAll;
         }
         // Samples from the future must not close a window early.
@@ -187,6 +197,8 @@ impl Engine {
             head_bytes,
             sample_bytes,
             head_bytes_max: self.options.head_bytes_max,
+            wal_bytes: self.log().segments().iter().map(|segment| segment.bytes).sum(),
+            wal_bytes_max: self.options.wal_bytes_max,
             flushed: maintenance.flushed,
             pending: maintenance.pending.map(|cut| cut.before),
             log_since: maintenance.log_since.0,
@@ -394,6 +406,8 @@ mod tests {
         head_bytes: 1,
         sample_bytes: 1,
         head_bytes_max: 10,
+        wal_bytes: 20,
+        wal_bytes_max: 20,
         flushed: i64::MIN,
         pending: None,
         log_since: 1000,
@@ -425,6 +439,15 @@ mod tests {
         assert_eq!(View { sample_bytes: 2, ..series_only }.decide(), Step::FlushAll);
         assert_eq!(View { log_since: 849, ..VIEW }.decide(), Step::FlushAll);
         assert_eq!(View { head: None, log_since: 0, ..VIEW }.decide(), Step::Nothing);
+    }
+
+    #[test]
+    fn a_long_log_flushes_everything() {
+        assert_ne!(VIEW.decide(), Step::FlushAll);
+        let long = View { wal_bytes: 21, ..VIEW };
+        assert_eq!(long.decide(), Step::FlushAll);
+        assert_eq!(View { pending: Some(1000), ..long }.decide(), Step::FlushAll);
+        assert_eq!(View { head: None, ..long }.decide(), Step::FlushAll);
     }
 
     #[test]

@@ -86,6 +86,11 @@ impl Engine {
         self.identity
     }
 
+    /// Series created since the engine was opened. One atomic read.
+    pub fn series_created(&self) -> u64 {
+        self.counters.series_created.load(Relaxed)
+    }
+
     /// The folder of a shard's blocks.
     fn blocks_dir(&self, shard: model::Shard) -> PathBuf {
         self.options.dir.join("blocks").join("default").join(shard.0.to_string())

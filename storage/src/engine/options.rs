@@ -22,6 +22,8 @@ pub struct Options {
     pub series_max: u64,
     /// Memory of all heads above which they are flushed early.
     pub head_bytes_max: u64,
+    /// Bytes of the write-ahead log above which the heads are flushed early, so that a restart has a bounded log to read.
+    pub wal_bytes_max: u64,
     /// Most metric families to remember metadata of.
     pub metadata_max: usize,
     /// Free bytes on the disk below which no writes are taken, so that flushing and removing still work.
@@ -54,6 +56,7 @@ impl Options {
             block_window_ms: 2 * 3_600_000,
             series_max: 10_000_000,
             head_bytes_max: 4 << 30,
+            wal_bytes_max: 4 << 30,
             metadata_max: 100_000,
             disk_reserve_bytes: 64 << 20,
             wal: log::Options::default(),

@@ -74,6 +74,7 @@ fn series_that_fell_silent_leave_memory_and_come_back_when_they_speak() {
     let again = Rows::default().floats(&*engine, &labels("short", 7), &[(2950, 1.0)]);
     assert_eq!(again.unchecked().append(&engine).unknown, [0]);
     write(&engine, &labels("short", 7), &[(2950, 1.0)]);
+    assert_eq!(engine.series_created(), 52);
     assert_eq!(floats(&engine, &labels("short", 7)), [(100, 7.0), (2950, 1.0)]);
     drop(engine);
     assert_eq!(floats(&world.open(), &labels("short", 7)), [(100, 7.0), (2950, 1.0)]);
@@ -160,4 +161,32 @@ fn readers_miss_nothing_while_windows_are_flushed_under_them() {
         });
     });
     assert!(engine.stats().flushes > 0);
+}
+
+#[test]
+fn the_log_is_bounded_also_when_data_of_one_window_comes_without_end() {
+    let mut world = World::real();
+    world.options.block_window_ms = 1 << 40;
+    world.options.wal_bytes_max = 256 << 10;
+    world.set_now(1 << 30);
+    let engine = world.open();
+    // What the directory's log holds, as a restart would read it.
+    let log_bytes = || -> u64 {
+        world.vfs.list(&world.options.dir.join("wal")).unwrap().iter().map(|entry| entry.len).sum()
+    };
+    let (mut most, mut rows) = (0, 0);
+    for round in 0..60i64 {
+        // Backfill: behind what was written before, so that time never moves on.
+        let chunk: Vec<(i64, f64)> = (0..1000).map(|i| ((100 - round) * 1000 + i, i as f64)).collect();
+        write(&engine, &labels("m", 0), &chunk);
+        rows += chunk.len();
+        most = most.max(log_bytes());
+        engine.maintain().unwrap();
+        assert!(log_bytes() <= 256 << 10, "{} bytes after maintenance", log_bytes());
+    }
+    assert!(most > 200 << 10, "only {most} bytes: the log never came near its bound");
+    let flushes = engine.stats().flushes;
+    assert!((1..20).contains(&flushes), "{flushes} flushes");
+    drop(engine);
+    assert_eq!(floats(&world.open(), &labels("m", 0)).len(), rows);
 }
