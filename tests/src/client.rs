@@ -102,13 +102,16 @@ impl Client {
             .and_then(|()| stream.set_write_timeout(bound))
             .expect("a time is no zero");
         let head = format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\n", body.len());
-        // What cannot be written any more was not wanted; the answer says why.
-        let _ = stream.write_all(format!("{head}Connection: close\r\n{headers}\r\n\r\n").as_bytes());
-        let _ = stream.write_all(body);
+        // As plain senders do: everything is written before anything is read, and a write that fails is a failure.
+        let head = format!("{head}Connection: close\r\n{headers}\r\n\r\n");
+        stream
+            .write_all(head.as_bytes())
+            .and_then(|()| stream.write_all(body))
+            .map_err(|error| format!("the request could not be written: {error}"))?;
         let mut answer = vec![];
-        let ended = stream.read_to_end(&mut answer);
+        stream.read_to_end(&mut answer).map_err(|error| format!("the answer broke off: {error}"))?;
         let text = String::from_utf8_lossy(&answer).into_owned();
-        let (first, rest) = text.split_once("\r\n").ok_or_else(|| format!("no answer, but {ended:?}"))?;
+        let (first, rest) = text.split_once("\r\n").ok_or("an empty answer")?;
         let status = first.split(' ').nth(1).and_then(|status| status.parse().ok());
         Ok((status.ok_or_else(|| format!("{first:?} is no status line"))?, rest.to_owned()))
     }

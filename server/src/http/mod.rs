@@ -13,6 +13,7 @@ mod gzip;
 mod health;
 pub mod histogram;
 pub mod json;
+mod linger;
 mod lookup;
 pub mod params;
 mod query;

@@ -1,7 +1,11 @@
 //! The accept loop: connections counted, slow and silent ones closed, and a stop that lets requests finish.
 
+use super::linger::{Lingering, Unread};
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -58,7 +62,7 @@ pub async fn serve(
         };
         // Answers are written in one piece; waiting for more only adds latency.
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
+        let router = TowerToHyperService::new(router.clone());
         let builder = builder.clone();
         let watcher = graceful.watcher();
         let mut stopped = stopped.clone();
@@ -72,6 +76,11 @@ pub async fn serve(
                 }
                 _ = stopped.wait_for(|stopped| *stopped) => return,
             }
+            let unread = Unread::default();
+            let stream = Lingering::new(stream, unread.clone());
+            let service = service_fn(move |request: Request<Incoming>| {
+                router.call(request.map(|body| unread.watch(body)))
+            });
             let connection = builder.serve_connection(TokioIo::new(stream), service);
             // Errors are the peer's: resets, timeouts, nonsense instead of HTTP.
             if let Err(error) = watcher.watch(connection).await {

@@ -2,6 +2,7 @@
 
 mod api;
 mod cli;
+mod early;
 mod lifecycle;
 mod limits;
 mod metrics;
