@@ -316,6 +316,10 @@ impl<V: Vfs> Vfs for FaultVfs<V> {
     fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>> {
         self.inner.lock(path)
     }
+
+    fn lock_shared(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>> {
+        self.inner.lock_shared(path)
+    }
 }
 
 struct FaultFile {

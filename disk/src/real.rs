@@ -177,6 +177,15 @@ impl Vfs for RealVfs {
             Err(fs::TryLockError::Error(source)) => at("lock", path, Err(source)),
         }
     }
+
+    fn lock_shared(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>> {
+        let file = at("open lock", path, fs::File::open(path))?;
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Some(Box::new(file))),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(source)) => at("lock", path, Err(source)),
+        }
+    }
 }
 
 impl File for RealFile {

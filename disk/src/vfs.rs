@@ -63,6 +63,9 @@ pub trait Vfs: Send + Sync + 'static {
     fn space(&self, path: &Path) -> Result<Space>;
     /// Locks `path` (created if missing) against other processes until the guard is dropped; `None` when another holds it.
     fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>>;
+    /// Keeps others from [`Vfs::lock`] of `path` until the guard is dropped, not from this; `None` when it is locked. Writes
+    /// nothing: the file must exist.
+    fn lock_shared(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>>;
 }
 
 /// An open file. Writes are durable only after `sync_data`.

@@ -91,6 +91,14 @@ impl Identity {
         Ok(Identity { cluster, node, disk, shards })
     }
 
+    /// Reads the identity of `dir`, which must have one.
+    pub fn existing(vfs: &dyn Vfs, dir: &Path) -> Result<Identity> {
+        read(vfs, dir)?.ok_or_else(|| {
+            let why = "there is no data of sarsen (no identity file); name the directory that the server was started with";
+            refused(dir, why.to_owned())
+        })
+    }
+
     /// Reads the identity of `dir`, or gives an empty directory a new one. `random` gives 128 random bits at a time.
     pub fn open(vfs: &dyn Vfs, dir: &Path, shards: u32, random: &dyn Fn() -> u128) -> Result<Identity> {
         match read(vfs, dir)? {

@@ -41,7 +41,7 @@ use crate::vfs::{Entry, File, Mapped, OpenMode, Result, Space, Vfs};
 use image::{Image, Link, Node, NodeId};
 use journal::Op;
 use parking_lot::Mutex;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,7 +59,8 @@ struct World {
     live: Image,
     ops: Vec<Op>,
     next_node: NodeId,
-    locked: BTreeSet<PathBuf>,
+    /// By how many guards; whoever has a path alone counts as [`ALONE`].
+    locked: BTreeMap<PathBuf, u32>,
 }
 
 /// What reads show once the kernel has given up on dirty pages.
@@ -80,7 +81,7 @@ impl CrashVfs {
     fn from_image(image: Image) -> CrashVfs {
         let next_node = image.node_count();
         let world =
-            World { base: image.clone(), live: image, ops: Vec::new(), next_node, locked: BTreeSet::new() };
+            World { base: image.clone(), live: image, ops: Vec::new(), next_node, locked: BTreeMap::new() };
         CrashVfs { world: Arc::new(Mutex::new(world)) }
     }
 
@@ -287,12 +288,26 @@ impl Vfs for CrashVfs {
     fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>> {
         let mut world = self.world.lock();
         world.parent("open lock", path)?;
-        if !world.locked.insert(path.to_owned()) {
+        if world.locked.contains_key(path) {
             return Ok(None);
         }
+        world.locked.insert(path.to_owned(), ALONE);
+        Ok(Some(Box::new(Lock { world: self.world.clone(), path: path.to_owned() })))
+    }
+
+    fn lock_shared(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>> {
+        let mut world = self.world.lock();
+        world.parent("open lock", path)?;
+        let guards = world.locked.entry(path.to_owned()).or_default();
+        if *guards == ALONE {
+            return Ok(None);
+        }
+        *guards += 1;
         Ok(Some(Box::new(Lock { world: self.world.clone(), path: path.to_owned() })))
     }
 }
+
+const ALONE: u32 = u32::MAX;
 
 struct Lock {
     world: Arc<Mutex<World>>,
@@ -301,7 +316,13 @@ struct Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        self.world.lock().locked.remove(&self.path);
+        let mut world = self.world.lock();
+        match world.locked.get_mut(&self.path) {
+            Some(guards) if (2..ALONE).contains(guards) => *guards -= 1,
+            _ => {
+                world.locked.remove(&self.path);
+            }
+        }
     }
 }
 

@@ -35,6 +35,7 @@ use crate::Error;
 use crate::vfs::Vfs;
 use frame::{FRAME_BYTES, Frame, HEADER_BYTES, Header, Kind, Place};
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use recovery::{Access, Opened};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -140,7 +141,8 @@ pub struct Log {
 pub(crate) struct Shared {
     home: Arc<Home>,
     log: u64,
-    writer: Mutex<Writer>,
+    /// None in a log that is only read.
+    writer: Mutex<Option<Writer>>,
     state: Mutex<State>,
     /// Signalled when a batch is done, well or badly.
     done: Condvar,
@@ -190,20 +192,40 @@ impl Log {
         visit: &mut dyn FnMut(Record<'_>),
     ) -> Result<(Log, Recovered), Error> {
         let home = Arc::new(Home { vfs, dir: dir.to_owned(), options });
-        let opened = recovery::recover(&home, visit)?;
-        let place = opened.writer.place();
+        home.vfs.create_dir_all(dir)?;
+        Ok(Log::opened(home.clone(), recovery::recover(&home, Access::Write, visit)?))
+    }
+
+    /// Streams every record of the log in `dir` like [`Log::recover`] and changes nothing: no segment is made, cut or
+    /// removed, a torn tail is only reported. The log that is returned is closed from the beginning.
+    ///
+    /// The caller makes sure that nobody writes meanwhile ([`Vfs::lock_shared`]).
+    pub fn read(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        visit: &mut dyn FnMut(Record<'_>),
+    ) -> Result<(Log, Recovered), Error> {
+        let home = Arc::new(Home { vfs, dir: dir.to_owned(), options: Options::default() });
+        Ok(Log::opened(home.clone(), recovery::recover(&home, Access::Read, visit)?))
+    }
+
+    fn opened(home: Arc<Home>, opened: Opened) -> (Log, Recovered) {
+        let (place, offset) = match &opened.writer {
+            Some(writer) => (writer.place(), writer.end()),
+            None => (Place { log: opened.log, segment: SegmentNumber(0) }, HEADER_BYTES),
+        };
         let mut state = State {
             pending: Batch::default(),
             spare: Batch::default(),
             segment: place.segment,
-            offset: opened.writer.end(),
+            offset,
             seed: place.seed(),
             appended: Position(opened.end),
             durable: Position(opened.end),
             batch: 0,
             batches_durable: 0,
             committing: false,
-            closed: false,
+            closed: opened.writer.is_none(),
             failed: None,
             segments: opened.segments,
             wakers: BTreeMap::new(),
@@ -219,7 +241,7 @@ impl Log {
             work: Condvar::new(),
             removal: Mutex::new(()),
         };
-        Ok((Log { shared: Arc::new(shared) }, opened.recovered))
+        (Log { shared: Arc::new(shared) }, opened.recovered)
     }
 
     /// Copies a record into the pending batch and tells where it ends. Does no I/O and never waits for any.
@@ -431,9 +453,9 @@ impl Shared {
             let mut leader = Leader { shared: self, finished: false };
             let mut sealed = Vec::new();
             let mut writer = self.writer.lock();
+            let writer = writer.as_mut().expect("BUG: a commit of a log that is only read");
             let result = writer.write(&batch, &mut |info| sealed.push(info));
             let last = SegmentInfo { segment: writer.place().segment, bytes: writer.end() };
-            drop(writer);
             state = self.state.lock();
             leader.finished = true;
             state.committing = false;

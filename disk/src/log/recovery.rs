@@ -8,9 +8,19 @@ use crate::Error;
 use crate::vfs::OpenMode;
 use std::sync::Arc;
 
+/// What a log is opened for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
+
 /// What the log goes on with.
 pub(super) struct Opened {
-    pub writer: Writer,
+    /// The log's id.
+    pub log: u64,
+    /// Only for [`Access::Write`].
+    pub writer: Option<Writer>,
     pub segments: Vec<SegmentInfo>,
     /// The position at the log's end.
     pub end: u64,
@@ -32,8 +42,11 @@ enum Head {
     Damaged,
 }
 
-pub(super) fn recover(home: &Arc<Home>, visit: &mut dyn FnMut(Record<'_>)) -> Result<Opened, Error> {
-    home.vfs.create_dir_all(&home.dir)?;
+pub(super) fn recover(
+    home: &Arc<Home>,
+    access: Access,
+    visit: &mut dyn FnMut(Record<'_>),
+) -> Result<Opened, Error> {
     let mut recovered = Recovered::default();
     let (log, places) = places(home, &mut recovered)?;
     let mut segments = Vec::new();
@@ -72,31 +85,56 @@ pub(super) fn recover(home: &Arc<Home>, visit: &mut dyn FnMut(Record<'_>)) -> Re
         end = end.max(next_base.unwrap_or(end));
         current = Some(next);
     }
-    let writer = match last {
-        None => {
-            let place = Place { log, segment: SegmentNumber(1) };
-            Writer::create(home, place, 0)?
+    let tail = match last {
+        None => Tail::Create { place: Place { log, segment: SegmentNumber(1) }, base: 0 },
+        Some((found, base)) => read_last(found, base, &mut recovered, visit)?,
+    };
+    if access == Access::Read {
+        if let Tail::Reopen { place, end, .. } = tail {
+            segments.push(SegmentInfo { segment: place.segment, bytes: end });
         }
-        Some((found, base)) => {
-            let (writer, at) = reopen(home, found, base, &mut recovered, visit)?;
-            end = at;
-            writer
+        return Ok(Opened { log, writer: None, segments, end, recovered });
+    }
+    let writer = match tail {
+        Tail::Unreadable(error) => return Err(error),
+        Tail::Create { place, base } => {
+            end = base;
+            Writer::create(home, place, base)?
+        }
+        Tail::Recreate { place, base } => {
+            end = base;
+            Writer::recreate(home, place, base)?
+        }
+        Tail::Reopen { place, base, durable, end: last } => {
+            end = base + (last - HEADER_BYTES);
+            Writer::reopen(home, place, durable, last, recovered.torn.is_some())?
         }
     };
     segments.push(SegmentInfo { segment: writer.place().segment, bytes: writer.end() });
-    Ok(Opened { writer, segments, end, recovered })
+    Ok(Opened { log, writer: Some(writer), segments, end, recovered })
+}
+
+/// What the end of the log needs before it can be written to.
+enum Tail {
+    /// A segment that is not there.
+    Create { place: Place, base: u64 },
+    /// A segment that a crash left without header.
+    Recreate { place: Place, base: u64 },
+    /// A segment that goes on at `end`, below which all from `durable` on was written by the last commit.
+    Reopen { place: Place, base: u64, durable: u64, end: u64 },
+    /// Nobody knows whether what stands there was acknowledged. It must not be cut.
+    Unreadable(Error),
 }
 
 /// The log's id and its segments in order. The id is the one that most files carry, of equals the one that got furthest;
 /// files of another log are reported and left alone.
 fn places(home: &Home, recovered: &mut Recovered) -> Result<(u64, Vec<Place>), Error> {
-    let mut places: Vec<Place> = home
-        .vfs
-        .list(&home.dir)?
-        .iter()
-        .filter(|e| !e.is_dir)
-        .filter_map(|e| Place::from_file_name(&e.name))
-        .collect();
+    let entries = match home.vfs.list(&home.dir) {
+        Err(error) if error.is_not_found() => Vec::new(),
+        entries => entries?,
+    };
+    let mut places: Vec<Place> =
+        entries.iter().filter(|e| !e.is_dir).filter_map(|e| Place::from_file_name(&e.name)).collect();
     places.sort_by_key(|place| place.segment);
     let votes = |log| places.iter().filter(|place| place.log == log).count();
     let Some(log) = places.iter().max_by_key(|p| (votes(p.log), p.segment)).map(|place| place.log) else {
@@ -139,14 +177,13 @@ fn note(recovered: &mut Recovered, walked: Walked) {
     walked.corrupt.into_iter().for_each(|range| scan::report(&mut recovered.corrupt, range));
 }
 
-/// Reads the last segment, cuts its torn tail, and returns it ready for more, with the position of its end.
-fn reopen(
-    home: &Arc<Home>,
+/// Reads the last segment, and tells how its torn tail is to be cut.
+fn read_last(
     mut found: Found,
     base: u64,
     recovered: &mut Recovered,
     visit: &mut dyn FnMut(Record<'_>),
-) -> Result<(Writer, u64), Error> {
+) -> Result<Tail, Error> {
     let place = found.place;
     let len = found.bytes.len();
     match found.header {
@@ -154,35 +191,33 @@ fn reopen(
         Head::Damaged if !scan::any_frame(&mut found.bytes, place)? => {
             // A header is durable before the first frame is written: without either, the crash came in between.
             let used = scan::used(&mut found.bytes, 0, len)?;
-            if let Some((_, error)) = found.bytes.unreadable() {
-                return Err(error);
+            if let Some((from, error)) = found.bytes.unreadable() {
+                recovered.corrupt.push(CorruptRange { segment: place.segment, from, to: len });
+                return Ok(Tail::Unreadable(error));
             }
             if used > 0 {
                 recovered.torn = Some(Torn { segment: place.segment, offset: 0, bytes_cut: used });
             }
-            let writer = Writer::recreate(home, place, base)?;
-            return Ok((writer, base));
+            return Ok(Tail::Recreate { place, base });
         }
         Head::Damaged => note_header(&found, &mut recovered.corrupt),
         Head::Foreign => {
             // Not ours to overwrite: go on in a segment of a new number.
             recovered.corrupt.push(CorruptRange { segment: place.segment, from: 0, to: len });
-            let place = Place { segment: place.segment.next(), ..place };
-            return Ok((Writer::create(home, place, base)?, base));
+            return Ok(Tail::Create { place: Place { segment: place.segment.next(), ..place }, base });
         }
     }
     let walked = scan::walk(&mut found.bytes, place, None, visit)?;
-    if let Some((at, error)) = found.bytes.unreadable()
-        && at >= walked.end
+    let (end, durable, torn) = (walked.end, walked.durable, walked.torn);
+    note(recovered, walked);
+    if let Some((from, error)) = found.bytes.unreadable()
+        && from >= end
     {
-        // Nobody knows whether what stands there was acknowledged. It must not be cut.
-        return Err(error);
+        recovered.corrupt.push(CorruptRange { segment: place.segment, from, to: len });
+        return Ok(Tail::Unreadable(error));
     }
-    if let Some((offset, used)) = walked.torn {
+    if let Some((offset, used)) = torn {
         recovered.torn = Some(Torn { segment: place.segment, offset, bytes_cut: used - offset });
     }
-    let (end, durable) = (walked.end, walked.durable);
-    note(recovered, walked);
-    let writer = Writer::reopen(home, place, durable, end, recovered.torn.is_some())?;
-    Ok((writer, base + (end - HEADER_BYTES)))
+    Ok(Tail::Reopen { place, base, durable, end })
 }

@@ -69,7 +69,15 @@ fn behaves_like_a_file_system(vfs: &dyn Vfs, root: &Path) {
     assert!(space.free <= space.total && space.total > 0);
     let lock = vfs.lock(&root.join("LOCK")).unwrap();
     assert!(lock.is_some() && vfs.lock(&root.join("LOCK")).unwrap().is_none());
+    assert!(vfs.lock_shared(&root.join("LOCK")).unwrap().is_none());
     drop(lock);
+    let readers =
+        [vfs.lock_shared(&root.join("LOCK")).unwrap(), vfs.lock_shared(&root.join("LOCK")).unwrap()];
+    assert!(readers.iter().all(Option::is_some) && vfs.lock(&root.join("LOCK")).unwrap().is_none());
+    let [one, other] = readers;
+    drop(one);
+    assert!(vfs.lock(&root.join("LOCK")).unwrap().is_none());
+    drop(other);
     assert!(vfs.lock(&root.join("LOCK")).unwrap().is_some());
 }
 

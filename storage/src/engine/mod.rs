@@ -58,7 +58,7 @@ pub struct Engine {
     closing: Mutex<bool>,
     closed: Condvar,
     /// Keeps other processes out.
-    _lock: Box<dyn Send + Sync>,
+    _lock: Option<Box<dyn Send + Sync>>,
 }
 
 /// Monotonic counts, see [`Stats`].

@@ -1,13 +1,14 @@
 //! Opening: identity, blocks, then the log back into the heads.
 
+use super::health::ReadOnly;
 use super::{Counters, Engine, Options, Progress, flush};
 use crate::head::Head;
 use crate::identity::Identity;
 use crate::shard::{Shard, State};
 use crate::wal::{Other, Record, Rows};
 use crate::{Error, Result, block};
-use disk::Vfs;
 use disk::log::Log;
+use disk::{ReadOnlyVfs, Vfs};
 use model::{Metadata, SeriesKey, Timestamp};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::BTreeMap;
@@ -17,6 +18,12 @@ use std::sync::atomic::AtomicU64;
 
 /// A number of a series that the log did not define.
 const UNDEFINED: u32 = u32::MAX;
+
+/// What a directory is opened for, and the lock that comes with it.
+enum Use {
+    Serve(Box<dyn Send + Sync>),
+    Inspect(Option<Box<dyn Send + Sync>>),
+}
 
 /// One shard while the log is read.
 #[derive(Default)]
@@ -119,11 +126,52 @@ impl Engine {
             return Err(Error::Refused { dir, why });
         };
         let identity = Identity::open(&*vfs, &dir, options.shards, &*options.random)?;
+        vfs.create_dir_all(&dir.join("wal"))?;
+        Engine::load(vfs, options, clock, progress, identity, Use::Serve(lock))
+    }
+
+    /// Opens a data directory at rest to look into it. Nothing in it is changed, by this or by anything that is called
+    /// on the engine: no segment is made, no torn tail is cut, nothing left over is removed. Several may do this at a
+    /// time, also without the right to write. The number of shards is the directory's.
+    ///
+    /// Fails like [`Engine::open`], also when a server has the directory open, or when there is no data.
+    pub fn open_read_only(
+        vfs: Arc<dyn Vfs>,
+        mut options: Options,
+        clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Arc<Engine>> {
+        let dir = &options.dir;
+        let vfs: Arc<dyn Vfs> = Arc::new(ReadOnlyVfs(vfs));
+        let lock = match vfs.lock_shared(&dir.join("lock")) {
+            Ok(Some(lock)) => Some(lock),
+            Ok(None) => {
+                let why = "a server has it open; ask that server (`--url`), or stop it first".to_owned();
+                return Err(Error::Refused { dir: dir.clone(), why });
+            }
+            // A copy made without the lock file. Nobody serves from it: a server would have made one.
+            Err(e) if e.is_not_found() => None,
+            Err(e) => return Err(e.into()),
+        };
+        let identity = Identity::existing(&*vfs, dir)?;
+        options.shards = identity.shards;
+        Engine::load(vfs, options, clock, progress, identity, Use::Inspect(lock))
+    }
+
+    fn load(
+        vfs: Arc<dyn Vfs>,
+        options: Options,
+        clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+        progress: &(dyn Fn(Progress) + Sync),
+        identity: Identity,
+        usage: Use,
+    ) -> Result<Arc<Engine>> {
+        let dir = options.dir.clone();
         let mut suspect = Vec::new();
         let mut blocks = Vec::new();
         for shard in 0..options.shards {
             let dir = dir.join("blocks").join("default").join(shard.to_string());
-            blocks.push(open_blocks(&vfs, &dir, &mut suspect)?);
+            blocks.push(open_blocks(&vfs, &dir, &usage, &mut suspect)?);
             progress(Progress {
                 phase: "blocks",
                 done_bytes: u64::from(shard) + 1,
@@ -132,8 +180,10 @@ impl Engine {
         }
 
         let wal = dir.join("wal");
-        vfs.create_dir_all(&wal)?;
-        let total_bytes = vfs.list(&wal)?.iter().map(|entry| entry.len).sum();
+        let total_bytes = match vfs.list(&wal) {
+            Err(e) if e.is_not_found() => 0,
+            entries => entries?.iter().map(|entry| entry.len).sum(),
+        };
         let mut replay = Replay {
             key: identity.key(),
             shards: (0..options.shards).map(|_| ReplayShard::default()).collect(),
@@ -143,7 +193,7 @@ impl Engine {
             malformed: Vec::new(),
         };
         let (mut done_bytes, mut told) = (0u64, 0u64);
-        let (log, recovered) = Log::recover(vfs.clone(), &wal, options.wal.clone(), &mut |record| {
+        let mut visit = |record: disk::log::Record<'_>| {
             replay.record(record.payload, || {
                 format!("log segment {} at byte {}", record.segment.0, record.offset)
             });
@@ -152,7 +202,11 @@ impl Engine {
                 told = done_bytes;
                 progress(Progress { phase: "wal", done_bytes, total_bytes });
             }
-        })?;
+        };
+        let (log, recovered) = match usage {
+            Use::Serve(_) => Log::recover(vfs.clone(), &wal, options.wal.clone(), &mut visit)?,
+            Use::Inspect(_) => Log::read(vfs.clone(), &wal, &mut visit)?,
+        };
         progress(Progress { phase: "wal", done_bytes: total_bytes, total_bytes });
         suspect.extend(recovered.corrupt.iter().map(|range| {
             format!(
@@ -190,13 +244,17 @@ impl Engine {
         });
         let shards = shards.collect();
         let maintenance = flush::Maintenance::new(generation, clock());
+        let (lock, read_only) = match usage {
+            Use::Serve(lock) => (Some(lock), None),
+            Use::Inspect(lock) => (lock, Some(ReadOnly::Failed("it was opened only to be read".to_owned()))),
+        };
         Ok(Arc::new(Engine {
             key: identity.key(),
             counters: Counters { series: AtomicU64::new(series), ..Counters::default() },
             maintenance: Mutex::new(maintenance),
             metadata: Mutex::new(replay.metadata),
-            read_only: Mutex::new(None),
-            is_read_only: false.into(),
+            is_read_only: read_only.is_some().into(),
+            read_only: Mutex::new(read_only),
             closing: Mutex::new(false),
             closed: Condvar::new(),
             _lock: lock,
@@ -212,7 +270,12 @@ impl Engine {
 }
 
 /// Opens the blocks of one shard; removes what an interrupted flush left; sets aside, in place, what is damaged.
-fn open_blocks(vfs: &Arc<dyn Vfs>, dir: &Path, suspect: &mut Vec<String>) -> Result<Vec<Arc<block::Reader>>> {
+fn open_blocks(
+    vfs: &Arc<dyn Vfs>,
+    dir: &Path,
+    usage: &Use,
+    suspect: &mut Vec<String>,
+) -> Result<Vec<Arc<block::Reader>>> {
     let mut blocks = Vec::new();
     let entries = match vfs.list(dir) {
         Ok(entries) => entries,
@@ -222,7 +285,9 @@ fn open_blocks(vfs: &Arc<dyn Vfs>, dir: &Path, suspect: &mut Vec<String>) -> Res
     for entry in entries {
         let path = dir.join(&entry.name);
         if entry.name.ends_with(".tmp") {
-            vfs.remove(&path)?;
+            if matches!(usage, Use::Serve(_)) {
+                vfs.remove(&path)?;
+            }
         } else if entry.name.ends_with(".block") {
             match block::Reader::open(&**vfs, &path) {
                 Ok(reader) => blocks.push(Arc::new(reader)),

@@ -5,6 +5,7 @@ mod crash;
 mod faults;
 mod identity;
 mod lookup;
+mod read_only;
 mod recovery;
 mod retention;
 mod world;
