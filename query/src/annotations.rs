@@ -116,7 +116,7 @@ pub fn go_general(value: f64) -> String {
         return if value > 0.0 { "+Inf".into() } else { "-Inf".into() };
     }
     let magnitude = value.abs();
-    if magnitude != 0.0 && !(1e-4..1e21).contains(&magnitude) {
+    if magnitude != 0.0 && !(1e-4..1e6).contains(&magnitude) {
         let text = format!("{value:e}");
         let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
         let (sign, digits) = exponent.strip_prefix('-').map_or(("+", exponent), |d| ("-", d));
@@ -160,7 +160,14 @@ mod tests {
 
     #[test]
     fn floats_are_printed_like_gos_general_format() {
-        let cases = [(2.0, "2"), (0.5, "0.5"), (-1e21, "-1e+21"), (1e-5, "1e-05"), (f64::INFINITY, "+Inf")];
+        let cases = [
+            (2.0, "2"),
+            (0.5, "0.5"),
+            (1234567.0, "1.234567e+06"),
+            (-1e19, "-1e+19"),
+            (1e-5, "1e-05"),
+            (f64::INFINITY, "+Inf"),
+        ];
         for (value, text) in cases {
             assert_eq!(go_general(value), text);
         }

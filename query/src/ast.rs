@@ -25,7 +25,7 @@ impl Expr {
     /// Type of the value.
     pub fn value_type(&self) -> ValueType {
         match &self.kind {
-            Kind::Number(_) => ValueType::Scalar,
+            Kind::Number(..) => ValueType::Scalar,
             Kind::String(_) => ValueType::String,
             Kind::Paren(inner) | Kind::Unary(_, inner) => inner.value_type(),
             Kind::Binary(node) => match (node.lhs.value_type(), node.rhs.value_type()) {
@@ -41,7 +41,7 @@ impl Expr {
     /// The expressions directly below, in the order of the text.
     pub fn children(&self) -> Vec<&Expr> {
         match &self.kind {
-            Kind::Number(_) | Kind::String(_) | Kind::Vector(_) | Kind::Matrix(_) => Vec::new(),
+            Kind::Number(..) | Kind::String(_) | Kind::Vector(_) | Kind::Matrix(_) => Vec::new(),
             Kind::Paren(inner) | Kind::Unary(_, inner) => vec![inner],
             Kind::Binary(node) => vec![&node.lhs, &node.rhs],
             Kind::Aggregate(node) => node.param.iter().chain([&node.expr]).collect(),
@@ -53,7 +53,7 @@ impl Expr {
     /// The same, to be changed.
     pub fn children_mut(&mut self) -> Vec<&mut Expr> {
         match &mut self.kind {
-            Kind::Number(_) | Kind::String(_) | Kind::Vector(_) | Kind::Matrix(_) => Vec::new(),
+            Kind::Number(..) | Kind::String(_) | Kind::Vector(_) | Kind::Matrix(_) => Vec::new(),
             Kind::Paren(inner) | Kind::Unary(_, inner) => vec![inner],
             Kind::Binary(node) => vec![&mut node.lhs, &mut node.rhs],
             Kind::Aggregate(node) => node.param.iter_mut().chain([&mut node.expr]).collect(),
@@ -67,7 +67,7 @@ impl Expr {
 #[derive(Clone, Debug)]
 pub enum Kind {
     /// A number; durations are numbers too (`5m` is 300).
-    Number(f64),
+    Number(f64, Notation),
     /// A string. U+FFFD stands for escaped bytes that are not UTF-8.
     String(String),
     /// `( … )`
@@ -86,6 +86,16 @@ pub enum Kind {
     Matrix(Box<MatrixSelector>),
     /// `…[5m:1m]`
     Subquery(Box<Subquery>),
+}
+
+/// How a number was written, so that it is printed that way again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Notation {
+    /// `300`, `0x12c`, `3e2`
+    #[default]
+    Decimal,
+    /// `5m`
+    Duration,
 }
 
 /// Type of an expression's value.
@@ -293,7 +303,7 @@ pub struct DurationExpr {
 #[derive(Clone, Debug)]
 pub enum DurationKind {
     /// Seconds; a literal `5m` or `300`.
-    Number(f64),
+    Number(f64, Notation),
     /// `step()`: the query's step.
     Step,
     /// `range()`: the query's end minus its start.

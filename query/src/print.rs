@@ -64,12 +64,15 @@ impl Display for UnaryOp {
 }
 
 /// A number as the parser reads it back, bit for bit. Infinity has no sign, since `+Inf ^ 2` would be `+(Inf ^ 2)`.
-struct Number(f64);
+struct Number(f64, Notation);
 
 impl Display for Number {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let size = self.0.abs();
-        if self.0.is_nan() {
+        if self.1 == Notation::Duration {
+            let sign = if self.0.is_sign_negative() { "-" } else { "" };
+            write!(f, "{sign}{}", Millis((size * 1000.0).round() as i64))
+        } else if self.0.is_nan() {
             f.write_str("NaN")
         } else if size.is_infinite() {
             f.write_str(if self.0 > 0.0 { "Inf" } else { "-Inf" })
@@ -99,17 +102,34 @@ impl Display for Names<'_> {
     }
 }
 
-/// Seconds and milliseconds, both exact.
+/// A duration as Prometheus prints it: `1h30m`. Years and weeks stand for whole ones only, since `90d` says more than
+/// `12w6d`.
 struct Millis(i64);
 
 impl Display for Millis {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let sign = if self.0 < 0 { "-" } else { "" };
-        match (self.0.unsigned_abs() / 1000, self.0.unsigned_abs() % 1000) {
-            (seconds, 0) => write!(f, "{sign}{seconds}s"),
-            (0, millis) => write!(f, "{sign}{millis}ms"),
-            (seconds, millis) => write!(f, "{sign}{seconds}s{millis}ms"),
+        const DAY: u64 = 86_400_000;
+        let units = [
+            ("y", 365 * DAY, true),
+            ("w", 7 * DAY, true),
+            ("d", DAY, false),
+            ("h", 3_600_000, false),
+            ("m", 60_000, false),
+            ("s", 1000, false),
+            ("ms", 1, false),
+        ];
+        let mut rest = self.0.unsigned_abs();
+        if rest == 0 {
+            return f.write_str("0s");
         }
+        f.write_str(if self.0 < 0 { "-" } else { "" })?;
+        for (unit, size, whole) in units {
+            if rest >= size && (!whole || rest.is_multiple_of(size)) {
+                write!(f, "{}{unit}", rest / size)?;
+                rest %= size;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -125,7 +145,7 @@ impl Display for Duration {
 impl Display for DurationExpr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            DurationKind::Number(seconds) => write!(f, "{}", Number(*seconds)),
+            DurationKind::Number(seconds, notation) => write!(f, "{}", Number(*seconds, *notation)),
             DurationKind::Step => f.write_str("step()"),
             DurationKind::Range => f.write_str("range()"),
             DurationKind::Min(a, b) => write!(f, "min_of({a}, {b})"),
@@ -202,10 +222,10 @@ impl Display for Binary {
                 write!(f, "{grouped}{}", Names(&matching.include))?;
             }
             if let Some(value) = matching.fill_left {
-                write!(f, " fill_left({})", Number(value))?;
+                write!(f, " fill_left({})", Number(value, Notation::Decimal))?;
             }
             if let Some(value) = matching.fill_right {
-                write!(f, " fill_right({})", Number(value))?;
+                write!(f, " fill_right({})", Number(value, Notation::Decimal))?;
             }
         }
         write!(f, " {}", self.rhs)
@@ -216,7 +236,7 @@ impl Display for Binary {
 impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::Number(value) => write!(f, "{}", Number(*value)),
+            Kind::Number(value, notation) => write!(f, "{}", Number(*value, *notation)),
             Kind::String(value) => write!(f, "{}", Quoted(value)),
             Kind::Paren(inner) => write!(f, "({inner})"),
             Kind::Unary(op, inner) => write!(f, "{op}{inner}"),

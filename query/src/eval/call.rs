@@ -167,11 +167,13 @@ impl Evaluator<'_> {
             Kind::Matrix(matrix) => &matrix.selector.matchers,
             _ => &[],
         };
-        for (i, matcher) in matchers.iter().enumerate().filter(|(_, m)| m.name != METRIC_NAME) {
-            // A label that is spoken of twice has no one value.
-            let alone = matchers.iter().enumerate().all(|(j, other)| i == j || other.name != matcher.name);
-            if alone && matcher.op == MatchOp::Equal {
-                series.labels = series.labels.with(&matcher.name, &matcher.value);
+        let mut given: Vec<&str> = Vec::new();
+        for matcher in matchers.iter().filter(|m| m.name != METRIC_NAME) {
+            // As in Prometheus, whatever is said of a label after its first equality takes it away again.
+            let first = matcher.op == MatchOp::Equal && !given.contains(&matcher.name.as_str());
+            series.labels = series.labels.with(&matcher.name, if first { &matcher.value } else { "" });
+            if first {
+                given.push(&matcher.name);
             }
         }
         Ok(vec![series])

@@ -130,7 +130,7 @@ impl Evaluator<'_> {
             children.map(|child| self.sampled_at(child)).find(|r| !matches!(r, Ok(None))).unwrap_or(Ok(None))
         };
         match &expr.kind {
-            Kind::Number(_) | Kind::String(_) => Ok(None),
+            Kind::Number(..) | Kind::String(_) => Ok(None),
             Kind::Paren(inner) | Kind::Unary(_, inner) => self.sampled_at(inner),
             Kind::Binary(binary) => first(&mut [&binary.lhs, &binary.rhs].into_iter()),
             Kind::Aggregate(aggregate) => self.sampled_at(&aggregate.expr),

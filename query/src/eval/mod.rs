@@ -77,7 +77,7 @@ pub fn bare(expr: &Expr) -> &Expr {
 /// Whether the expression has the same value at every step.
 fn is_invariant(expr: &Expr) -> bool {
     match &expr.kind {
-        Kind::Number(_) | Kind::String(_) => true,
+        Kind::Number(..) | Kind::String(_) => true,
         Kind::Paren(inner) | Kind::Unary(_, inner) => is_invariant(inner),
         Kind::Binary(binary) => is_invariant(&binary.lhs) && is_invariant(&binary.rhs),
         Kind::Aggregate(a) => is_invariant(&a.expr) && a.param.as_ref().is_none_or(is_invariant),
@@ -119,7 +119,7 @@ impl<'a> Evaluator<'a> {
 
     fn eval_node(&self, expr: &Expr, steps: Steps) -> Result<Value, Error> {
         match &expr.kind {
-            Kind::Number(number) => Ok(Value::Scalar(vec![*number; steps.count])),
+            Kind::Number(number, _) => Ok(Value::Scalar(vec![*number; steps.count])),
             Kind::String(text) => Ok(Value::String(text.clone())),
             Kind::Paren(inner) => self.eval_node(inner, steps),
             Kind::Unary(op, inner) => self.unary(*op, self.eval(inner, steps)?),

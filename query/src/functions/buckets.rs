@@ -136,8 +136,8 @@ pub fn fraction(lower: f64, upper: f64, buckets: &mut Vec<Bucket>) -> f64 {
             }
             if bucket.bound > value {
                 if low == f64::NEG_INFINITY {
-                    // Nothing is known of where in such a bucket its observations are; they count at its bound.
-                    return rank;
+                    // Nothing is known of where in such a bucket its observations are; it counts as a whole.
+                    return bucket.count;
                 }
                 return rank + (bucket.count - rank) * (value - low) / (bucket.bound - low);
             }

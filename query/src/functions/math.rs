@@ -143,14 +143,15 @@ pub fn quantile(q: f64, values: &mut [f64]) -> f64 {
     values[lower as usize] * (1.0 - weight) + values[upper] * weight
 }
 
-/// The greater, or NaN when one is NaN.
+/// The greater: positive infinity if one is, else NaN if one is.
 pub fn max(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+    let unknown = (a.is_nan() || b.is_nan()) && a != f64::INFINITY && b != f64::INFINITY;
+    if unknown { f64::NAN } else { a.max(b) }
 }
 
-/// The lesser, or NaN when one is NaN.
+/// The lesser: negative infinity if one is, else NaN if one is.
 pub fn min(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) }
+    -max(-a, -b)
 }
 
 /// Rounds to the nearest multiple of `nearest`, halves up.

@@ -10,7 +10,7 @@ type Result<T> = std::result::Result<T, Fault>;
 pub(super) fn check(expr: &mut Expr, text: &str) -> Result<ValueType> {
     let start = expr.span.start;
     match &mut expr.kind {
-        Kind::Number(_) => Ok(ValueType::Scalar),
+        Kind::Number(..) => Ok(ValueType::Scalar),
         Kind::String(_) => Ok(ValueType::String),
         Kind::Paren(inner) => check(inner, text),
         Kind::Unary(_, inner) => match check(inner, text)? {

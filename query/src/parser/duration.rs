@@ -33,7 +33,7 @@ impl Parser<'_> {
     /// The width or the step inside brackets.
     pub fn positive_duration(&mut self) -> Result<Duration> {
         let expr = self.duration_expr(0)?.node;
-        if let DurationKind::Number(seconds) = expr.kind
+        if let DurationKind::Number(seconds, _) = expr.kind
             && seconds <= 0.0
         {
             return Err(Fault::new(expr.span.start, "duration must be greater than 0"));
@@ -81,7 +81,8 @@ impl Parser<'_> {
         let span = |end| Span { start: token.span.start, end };
         match token.kind {
             TokenKind::Number | TokenKind::Duration => {
-                let kind = DurationKind::Number(self.seconds()?);
+                let (seconds, notation) = self.seconds()?;
+                let kind = DurationKind::Number(seconds, notation);
                 Ok(Tree { node: DurationExpr { kind, span: token.span }, height: 1 })
             }
             TokenKind::LeftParen => {
@@ -122,7 +123,7 @@ fn with_sign(sign: Option<UnaryOp>, start: u32, inner: DurationExpr) -> Duration
     let Some(op) = sign else { return inner };
     let span = Span { start, end: inner.span.end };
     let kind = match inner.kind {
-        DurationKind::Number(seconds) => DurationKind::Number(signed(sign, seconds)),
+        DurationKind::Number(seconds, notation) => DurationKind::Number(signed(sign, seconds), notation),
         _ => DurationKind::Unary(op, Box::new(inner)),
     };
     DurationExpr { kind, span }
@@ -130,7 +131,7 @@ fn with_sign(sign: Option<UnaryOp>, start: u32, inner: DurationExpr) -> Duration
 
 fn literal_or_expr(expr: DurationExpr) -> Result<Duration> {
     match expr.kind {
-        DurationKind::Number(seconds) => match millis(seconds) {
+        DurationKind::Number(seconds, _) => match millis(seconds) {
             Some(millis) => Ok(Duration::Millis(millis)),
             None => Err(Fault::new(expr.span.start, "duration out of range")),
         },
@@ -169,7 +170,7 @@ impl DurationExpr {
     fn seconds(&self, step: f64, range: f64) -> std::result::Result<f64, String> {
         let value = |expr: &DurationExpr| expr.seconds(step, range);
         Ok(match &self.kind {
-            DurationKind::Number(seconds) => *seconds,
+            DurationKind::Number(seconds, _) => *seconds,
             DurationKind::Step => step,
             DurationKind::Range => range,
             DurationKind::Min(a, b) => value(a)?.min(value(b)?),

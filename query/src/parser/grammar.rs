@@ -229,11 +229,12 @@ impl<'a> Parser<'a> {
     }
 
     /// Seconds of a number or a duration.
-    pub fn seconds(&mut self) -> Result<f64> {
+    pub fn seconds(&mut self) -> Result<(f64, Notation)> {
         let token = self.take();
+        let text = token.text(self.text);
         let value = match token.kind {
-            TokenKind::Duration => literal::duration(token.text(self.text)).map(|ms| ms as f64 / 1000.0),
-            _ => literal::number(token.text(self.text)),
+            TokenKind::Duration => literal::duration(text).map(|ms| (ms as f64 / 1000.0, Notation::Duration)),
+            _ => literal::number(text).map(|value| (value, Notation::Decimal)),
         };
         value.map_err(|m| Fault::new(token.span.start, m))
     }
@@ -268,8 +269,8 @@ impl<'a> Parser<'a> {
             // A sign binds like `*`: `-a ^ b` is `-(a ^ b)`, `-a * b` is `(-a) * b`.
             let inner = self.expr(BinaryOp::Pow.power())?;
             let span = Span { start, end: inner.node.span.end };
-            if let Kind::Number(value) = inner.node.kind {
-                let kind = Kind::Number(signed(Some(sign), value));
+            if let Kind::Number(value, notation) = inner.node.kind {
+                let kind = Kind::Number(signed(Some(sign), value), notation);
                 return Ok(Tree { node: Expr { kind, span }, height: inner.height });
             }
             return self.above(Expr { kind: Kind::Unary(sign, Box::new(inner.node)), span }, inner.height);
@@ -298,7 +299,8 @@ impl<'a> Parser<'a> {
         let leaf = |kind, end| Tree { node: Expr { kind, span: Span { start, end } }, height: 1 };
         match token.kind {
             TokenKind::Number | TokenKind::Duration => {
-                Ok(leaf(Kind::Number(self.seconds()?), token.span.end))
+                let (value, notation) = self.seconds()?;
+                Ok(leaf(Kind::Number(value, notation), token.span.end))
             }
             TokenKind::String => {
                 self.take();

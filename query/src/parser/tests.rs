@@ -69,6 +69,24 @@ fn corpus() -> Vec<(String, String, bool)> {
 }
 
 #[test]
+fn durations_print_as_durations() {
+    let cases = [
+        ("foo[1h30m]", "foo[1h30m]"),
+        ("foo[90d:90s] offset -1w", "foo[90d:1m30s] offset -1w"),
+        ("foo[300]", "foo[5m]"),
+        ("foo[365d] offset 0s", "foo[1y] offset 0s"),
+        ("foo[1ms]", "foo[1ms]"),
+        ("5m * -1h", "5m * -1h"),
+        ("300 + 3e2", "300 + 300"),
+        ("foo[5m + 30]", "foo[5m + 30]"),
+    ];
+    for (text, printed) in cases {
+        assert_eq!(parse(text).unwrap().to_string(), printed);
+        check_round_trip(text);
+    }
+}
+
+#[test]
 fn every_expression_of_prometheus_parses_and_prints_to_itself() {
     for (place, text, fails) in corpus() {
         match parse(&text) {
@@ -111,7 +129,7 @@ const MESSAGES: &[(&str, &str)] = &[
     ("1_000", "parses as 1000"),
     ("1__000", "1:1: parse error: bad number or duration syntax: \"1__\""),
     ("0x1F + 010 + 1e3", "parses as 31 + 8 + 1000"),
-    ("5m", "parses as 300"),
+    ("5m", "parses as 5m"),
     ("1h30m == bool 5400", "parses as 5400 == bool 5400"),
     (
         "1e400",
@@ -172,7 +190,7 @@ const MESSAGES: &[(&str, &str)] = &[
         "(a + b) @ 1",
         "1:1: parse error: @ modifier must be preceded by an instant vector selector or range vector selector or a subquery",
     ),
-    ("foo @ -1.5 offset -5m", "parses as foo @ -1.500 offset -300s"),
+    ("foo @ -1.5 offset -5m", "parses as foo @ -1.500 offset -5m"),
     ("foo anchored smoothed", "1:1: parse error: anchored and smoothed modifiers cannot be used together"),
     ("foo[5m:] anchored", "1:1: parse error: anchored modifier is not supported for subqueries"),
     // Ranges.
@@ -296,7 +314,7 @@ fn precedence_is_prometheus() {
             expr = *inner;
         }
         expr.children_mut().into_iter().for_each(|child| {
-            let inner = std::mem::replace(&mut child.kind, Kind::Number(0.0));
+            let inner = std::mem::replace(&mut child.kind, Kind::Number(0.0, Notation::Decimal));
             child.kind = bare(Expr { kind: inner, span: child.span }).kind;
         });
         expr
@@ -430,9 +448,9 @@ proptest! {
             Kind::String(again) => prop_assert_eq!(again, text),
             other => prop_assert!(false, "{:?}", other),
         }
-        let printed = Expr { kind: Kind::Number(number), span: Span::default() }.to_string();
+        let printed = Expr { kind: Kind::Number(number, Notation::Decimal), span: Span::default() }.to_string();
         match parse(&printed).unwrap().kind {
-            Kind::Number(again) => {
+            Kind::Number(again, Notation::Decimal) => {
                 prop_assert!(again.to_bits() == number.to_bits() || (again.is_nan() && number.is_nan()), "{}", printed)
             }
             other => prop_assert!(false, "{:?}", other),
