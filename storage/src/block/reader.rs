@@ -215,11 +215,16 @@ impl Reader {
     /// All values of the label `name`, sorted.
     pub fn label_values(&self, name: &str) -> Result<Vec<String>> {
         let mut values = Vec::new();
-        self.each_value(name, |value, _| {
-            values.push(self.text(value)?);
-            Ok(())
-        })?;
+        self.visit_values(name, &mut |value| values.push(value.to_owned()))?;
         Ok(values)
+    }
+
+    /// Calls `visit` with every value of the label `name`, in order.
+    pub fn visit_values(&self, name: &str, visit: &mut dyn FnMut(&str)) -> Result<()> {
+        self.each_value(name, |value, _| {
+            visit(std::str::from_utf8(value).map_err(|_| self.not_utf8())?);
+            Ok(())
+        })
     }
 
     /// The names of all labels that some of these series have, sorted.
@@ -441,8 +446,12 @@ impl Reader {
     }
 
     pub(super) fn text(&self, bytes: &[u8]) -> Result<String> {
-        String::from_utf8(bytes.to_vec())
-            .map_err(|_| self.malformed(Section::Labels, 0, "a label that is not UTF-8"))
+        String::from_utf8(bytes.to_vec()).map_err(|_| self.not_utf8())
+    }
+
+    #[cold]
+    fn not_utf8(&self) -> Error {
+        self.malformed(Section::Labels, 0, "a label that is not UTF-8")
     }
 
     #[cold]

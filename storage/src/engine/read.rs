@@ -8,7 +8,7 @@ use model::{
     TimeRange, Timestamp,
 };
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// One series of a selection, wherever its samples are.
@@ -96,6 +96,9 @@ impl SeriesSet for Set {
     }
 }
 
+/// Takes a block and the numbers of its series that are wanted, or `None` for all.
+type VisitBlock<'a> = dyn FnMut(&block::Reader, Option<&[u32]>) -> crate::Result<()> + 'a;
+
 /// One shard's part of a selection while it is put together.
 struct Gather<'a> {
     key: model::SeriesKey,
@@ -180,38 +183,39 @@ impl Engine {
         Ok(series)
     }
 
-    /// Visits what a lookup of labels wants: the labels of every series of the heads, then every block with the
-    /// numbers of its series; each series perhaps several times.
+    /// Visits what a lookup of labels wants, once for each selector: every head, then every block, with the numbers of
+    /// the series; `None` for all of them. Of a head's series some may have no samples in the range; a block's all have.
     fn visit(
         &self,
         query: &LabelQuery,
-        head_series: &mut dyn FnMut(&[u8]),
-        block_series: &mut dyn FnMut(&block::Reader, &[u32]) -> crate::Result<()>,
+        visit_head: &mut dyn FnMut(&Head, Option<&[u32]>),
+        visit_block: &mut VisitBlock<'_>,
     ) -> Result<(), Error> {
         let range = self.visible(query.range);
         let everything = [Vec::new()];
         let selectors = if query.selectors.is_empty() { &everything[..] } else { &query.selectors };
-        let mut bytes = Vec::new();
         for shard in &self.shards {
             let (head, blocks) = self.view_shard(shard, range, |head| {
                 for matchers in selectors {
-                    for slot in postings::resolve(&head.index, matchers)? {
-                        let bounds = head.series[slot as usize].bounds();
-                        if bounds.is_some_and(|(a, b)| TimeRange::new(a, b).overlaps(&range)) {
-                            bytes.clear();
-                            head.labels_bytes(slot, &mut bytes);
-                            head_series(&bytes);
-                        }
-                    }
+                    let series = if matchers.is_empty() {
+                        None
+                    } else {
+                        Some(postings::resolve(&head.index, matchers)?)
+                    };
+                    visit_head(head, series.as_deref());
                 }
                 Ok::<(), crate::Error>(())
             });
             head?;
             for block in blocks {
+                // A block that lies wholly in the range has nothing outside it.
+                let inside = range.min <= block.meta().span.min && block.meta().span.max <= range.max;
                 for matchers in selectors {
+                    if inside && matchers.is_empty() {
+                        visit_block(&block, None)?;
+                        continue;
+                    }
                     let mut series = block.select(matchers)?;
-                    // A block that lies wholly in the range has nothing outside it.
-                    let inside = range.min <= block.meta().span.min && block.meta().span.max <= range.max;
                     if !inside {
                         let mut kept = Vec::with_capacity(series.len());
                         for number in series {
@@ -221,8 +225,9 @@ impl Engine {
                         }
                         series = kept;
                     }
+                    let all = series.len() == block.series_count() as usize;
                     if !series.is_empty() {
-                        block_series(&block, &series)?;
+                        visit_block(&block, if all { None } else { Some(&series) })?;
                     }
                 }
             }
@@ -251,10 +256,38 @@ impl Engine {
     }
 }
 
-/// The first `limit` of sorted items.
-fn limited<T>(items: BTreeSet<T>, limit: Option<usize>) -> Limited<T> {
+/// Calls `visit` with each of the series, or with each below `count`.
+fn each(
+    series: Option<&[u32]>,
+    count: usize,
+    mut visit: impl FnMut(u32) -> crate::Result<()>,
+) -> crate::Result<()> {
+    match series {
+        Some(series) => series.iter().copied().try_for_each(visit),
+        None => (0..count as u32).try_for_each(&mut visit),
+    }
+}
+
+/// Different texts from many places.
+#[derive(Default)]
+struct Texts(RefCell<HashSet<String>>);
+
+impl Texts {
+    fn add(&self, text: &str) {
+        let mut known = self.0.borrow_mut();
+        if !known.contains(text) {
+            known.insert(text.to_owned());
+        }
+    }
+}
+
+/// The items in order, up to the limit.
+fn limited<T: Ord>(items: impl IntoIterator<Item = T>, limit: Option<usize>) -> Limited<T> {
+    let mut items: Vec<T> = items.into_iter().collect();
+    items.sort_unstable();
     let truncated = limit.is_some_and(|limit| items.len() > limit);
-    Limited { items: items.into_iter().take(limit.unwrap_or(usize::MAX)).collect(), truncated }
+    items.truncate(limit.unwrap_or(usize::MAX));
+    Limited { items, truncated }
 }
 
 impl Source for Engine {
@@ -274,57 +307,65 @@ impl Source for Engine {
                 seen.insert(labels.to_vec());
             }
         };
+        let range = self.visible(query.range);
         let mut bytes = Vec::new();
-        self.visit(query, &mut |labels| note(labels), &mut |block, series| {
+        let heads = &mut |head: &Head, series: Option<&[u32]>| {
+            each(series, head.series.len(), |slot| {
+                if head.overlaps(slot, range) {
+                    bytes.clear();
+                    head.labels_bytes(slot, &mut bytes);
+                    note(&bytes);
+                }
+                Ok(())
+            })
+            .expect("BUG: labels in memory cannot be damaged");
+        };
+        let mut bytes = Vec::new();
+        self.visit(query, heads, &mut |block, series| {
             let mut cursor = block.cursor();
-            for &number in series {
+            each(series, block.series_count() as usize, |number| {
                 bytes.clear();
                 cursor.bytes(number, &mut bytes)?;
                 note(&bytes);
-            }
-            Ok(())
+                Ok(())
+            })
         })?;
-        let sorted = seen.into_inner().iter().map(|bytes| Labels::from_canonical(bytes)).collect();
-        Ok(limited(sorted, query.limit))
+        Ok(limited(seen.into_inner().iter().map(|bytes| Labels::from_canonical(bytes)), query.limit))
     }
 
     fn label_names(&self, query: &LabelQuery) -> Result<Limited<String>, Error> {
-        let names: RefCell<BTreeSet<String>> = RefCell::default();
-        let head = &mut |labels: &[u8]| {
-            let mut names = names.borrow_mut();
-            for (name, _) in model::labels::Iter::new(labels) {
-                if !names.contains(name) {
-                    names.insert(name.to_owned());
-                }
-            }
+        let (names, range) = (Texts::default(), self.visible(query.range));
+        let heads = &mut |head: &Head, series: Option<&[u32]>| {
+            head.index.names_where(head.labels_among(series, range)).for_each(|name| names.add(name));
         };
-        self.visit(query, head, &mut |block, series| {
-            let all = series.len() == block.series_count() as usize;
-            let found = if all { block.label_names()? } else { block.label_names_among(series)? };
-            names.borrow_mut().extend(found);
+        self.visit(query, heads, &mut |block, series| {
+            let found = match series {
+                None => block.label_names()?,
+                Some(series) => block.label_names_among(series)?,
+            };
+            found.iter().for_each(|name| names.add(name));
             Ok(())
         })?;
-        Ok(limited(names.into_inner(), query.limit))
+        Ok(limited(names.0.into_inner(), query.limit))
     }
 
     fn label_values(&self, name: &str, query: &LabelQuery) -> Result<Limited<String>, Error> {
-        let values: RefCell<BTreeSet<String>> = RefCell::default();
-        let head = &mut |labels: &[u8]| {
-            let mut values = values.borrow_mut();
-            if let Some((_, value)) = model::labels::Iter::new(labels).find(|(n, _)| *n == name)
-                && !values.contains(value)
-            {
-                values.insert(value.to_owned());
-            }
+        let (values, range) = (Texts::default(), self.visible(query.range));
+        let heads = &mut |head: &Head, series: Option<&[u32]>| {
+            head.index
+                .values_where(name, head.labels_among(series, range))
+                .for_each(|value| values.add(value));
         };
-        self.visit(query, head, &mut |block, series| {
-            let all = series.len() == block.series_count() as usize;
-            let found =
-                if all { block.label_values(name)? } else { block.label_values_among(name, series)? };
-            values.borrow_mut().extend(found);
+        self.visit(query, heads, &mut |block, series| {
+            match series {
+                None => block.visit_values(name, &mut |value| values.add(value))?,
+                Some(series) => {
+                    block.label_values_among(name, series)?.iter().for_each(|value| values.add(value));
+                }
+            }
             Ok(())
         })?;
-        Ok(limited(values.into_inner(), query.limit))
+        Ok(limited(values.0.into_inner(), query.limit))
     }
 
     fn metadata(&self, family: Option<&str>) -> Result<Vec<Metadata>, Error> {

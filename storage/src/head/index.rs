@@ -112,6 +112,27 @@ impl Index {
         })
     }
 
+    /// The names of which a label is wanted.
+    pub fn names_where(&self, wanted: impl Fn(u32) -> bool) -> impl Iterator<Item = &str> {
+        let names = self.names.iter().filter(move |name| name.labels.iter().any(|&n| wanted(n)));
+        names.map(|name| &*name.name)
+    }
+
+    /// The values of the wanted labels of one name.
+    pub fn values_where(&self, name: &str, wanted: impl Fn(u32) -> bool) -> impl Iterator<Item = &str> {
+        self.labels_of(name).iter().filter(move |&&n| wanted(n)).map(|&n| self.value(n))
+    }
+
+    /// The series that have a label.
+    pub fn slots(&self, number: u32) -> &[u32] {
+        &self.labels[number as usize].slots
+    }
+
+    /// How many labels there are; their numbers are below this.
+    pub fn label_count(&self) -> usize {
+        self.labels.len()
+    }
+
     /// The numbers of the labels of one name.
     fn labels_of(&self, name: &str) -> &[u32] {
         let hash = self.hasher.hash_one(name);

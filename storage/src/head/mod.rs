@@ -23,7 +23,7 @@ use index::Index;
 pub use series::{Frozen, Garbage, Outcome, Scratch, Series, Snapshot};
 pub use table::Table;
 
-use model::{Labels, SeriesId};
+use model::{Labels, SeriesId, TimeRange};
 
 /// The series of one shard that were written to lately.
 #[derive(Default)]
@@ -88,6 +88,39 @@ impl Head {
             rest = after;
         }
         rest.is_empty()
+    }
+
+    /// Whether a series has, or may have, samples in the range.
+    pub fn overlaps(&self, slot: u32, range: TimeRange) -> bool {
+        let series = &self.series[slot as usize];
+        let all_in =
+            self.oldest.is_none_or(|t| range.contains(t)) && self.newest.is_none_or(|t| range.contains(t));
+        // The bounds of a series lie in its chunks, which are further away than the series.
+        !series.is_empty()
+            && (all_in || series.bounds().is_some_and(|(a, b)| TimeRange::new(a, b).overlaps(&range)))
+    }
+
+    /// Tells of every label, by its number, whether one of these series has it and samples in the range; of any series,
+    /// if none are given. Looks at no label's text.
+    pub fn labels_among<'a>(
+        &'a self,
+        series: Option<&[u32]>,
+        range: TimeRange,
+    ) -> Box<dyn Fn(u32) -> bool + 'a> {
+        let Some(series) = series else {
+            return Box::new(move |label| {
+                self.index.slots(label).iter().any(|&slot| self.overlaps(slot, range))
+            });
+        };
+        let mut had = vec![false; self.index.label_count()];
+        for &slot in series.iter().filter(|&&slot| self.overlaps(slot, range)) {
+            let series = &self.series[slot as usize];
+            let at = series.labels_at as usize;
+            self.refs[at..at + series.labels_len as usize]
+                .iter()
+                .for_each(|&label| had[label as usize] = true);
+        }
+        Box::new(move |label| had[label as usize])
     }
 
     /// Widens the bounds of time by a timestamp.
@@ -161,7 +194,7 @@ impl Head {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{Samples, SeriesKey, TimeRange};
+    use model::{Samples, SeriesKey};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 

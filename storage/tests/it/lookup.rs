@@ -74,7 +74,30 @@ fn a_range_selects_the_series_that_have_samples_in_it() {
     assert_eq!(found.len(), 2);
     assert!(found.contains_key(&all[3]) && found.contains_key(&all[4]));
     let query = LabelQuery { selectors: vec![], range: TimeRange::new(103, 104), limit: None };
-    assert_eq!(engine.series(&query).unwrap().items.len(), 2);
+    let zoned = LabelQuery { selectors: vec![vec![Matcher::equal("zone", "z1")]], ..query.clone() };
+    for flushed in [false, true] {
+        if flushed {
+            engine.flush_all().unwrap();
+        }
+        assert_eq!(engine.series(&query).unwrap().items.len(), 2);
+        assert_eq!(engine.label_values("host", &query).unwrap().items, ["host-3", "host-4"]);
+        assert_eq!(engine.label_names(&query).unwrap().items, ["__name__", "host", "mode", "zone"]);
+        assert_eq!(engine.label_values("__name__", &query).unwrap().items, ["cpu"]);
+        assert_eq!(engine.label_values("host", &zoned).unwrap().items, ["host-4"]);
+        let later = LabelQuery { range: TimeRange::new(200, 300), ..query.clone() };
+        assert_eq!(engine.label_names(&later).unwrap().items, [""; 0]);
+    }
+    for i in 100..500 {
+        write(
+            &engine,
+            &Labels::from_pairs([("__name__", "other"), ("i", &i.to_string())]).unwrap(),
+            &[(900, 1.0)],
+        );
+    }
+    write(&engine, &Labels::from_pairs([("__name__", "gone"), ("only", "old")]).unwrap(), &[(300, 1.0)]);
+    engine.maintain().unwrap();
+    let recent = LabelQuery { range: TimeRange::new(800, 1000), ..query };
+    assert_eq!(engine.label_names(&recent).unwrap().items, ["__name__", "i"]);
 }
 
 #[test]
