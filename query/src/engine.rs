@@ -249,7 +249,8 @@ fn range_value(evaluator: &Evaluator, expr: &Expr, steps: Steps) -> Result<Value
         eval::Value::Vector(vector) => {
             let mut series = final_names(vector)?;
             series.sort_by(|a, b| a.labels.cmp(&b.labels));
-            Ok(Value::Matrix(series.into_iter().map(|s| points_of_column(steps, s)).collect()))
+            let points = |s| evaluator.check_canceled().map(|()| points_of_column(steps, s));
+            Ok(Value::Matrix(series.into_iter().map(points).collect::<Result<_, _>>()?))
         }
     }
 }

@@ -7,13 +7,14 @@
 use super::groups::{Groups, Histograms, State, state};
 use super::matching::LabelChoice;
 use super::select::{Pick, Sink};
-use super::{Column, Evaluator, Output, Series, Steps, bare, fail, is_absent};
+use super::{Column, Evaluator, Output, Series, Steps, bare, fail, is_absent, ratio};
 use crate::annotations::go_general;
 use crate::ast::{Aggregate, AggregateOp, Kind};
 use crate::engine::{Error, Point};
 use crate::functions::labels::is_label_name;
 use crate::functions::math::quantile;
 use crate::functions::range::warn_quantiles;
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 impl Evaluator<'_> {
@@ -145,6 +146,7 @@ impl Evaluator<'_> {
             let mut column = Column::absent(steps.count);
             column.held = self.budget.hold(steps.count)?;
             for (step, q) in parameter.iter().enumerate() {
+                self.check_canceled()?;
                 values.clear();
                 values.extend(
                     members.iter().map(|i| vector[*i].column.floats[step]).filter(|v| !is_absent(*v)),
@@ -189,29 +191,31 @@ impl Evaluator<'_> {
         // Ties are settled by labels, so that the answer does not depend on the order of the source.
         vector.sort_by(|a, b| a.labels.cmp(&b.labels));
         let descending = aggregate.op == AggregateOp::Topk;
-        let mut order = Vec::new();
+        let mut order: Vec<usize> = Vec::new();
         let mut kept = vec![vec![false; steps.count]; vector.len()];
         let groups = self.members(&vector, choice);
         let mut sequence: Vec<usize> = Vec::new();
         for members in &groups {
             for (step, k) in parameter.iter().enumerate() {
+                self.check_canceled()?;
                 let k = if *k < 1.0 { 0 } else { *k as usize };
                 order.clear();
-                order.extend(members.iter().copied().filter(|i| vector[*i].column.has(step)));
-                if !limit {
-                    let value = |i: &usize| vector[*i].column.floats[step];
-                    order.sort_by(|a, b| {
-                        let (a, b) = (value(a), value(b));
-                        let forward = if descending { b.total_cmp(&a) } else { a.total_cmp(&b) };
-                        let equal = a == b;
-                        a.is_nan().cmp(&b.is_nan()).then(if equal {
-                            std::cmp::Ordering::Equal
-                        } else {
-                            forward
-                        })
-                    });
+                let there = members.iter().copied().filter(|i| vector[*i].column.has(step));
+                if limit {
+                    order.extend(there.take(k));
+                } else {
+                    order.extend(there);
+                    let rank = |a: &usize, b: &usize| {
+                        let value = |i: usize| vector[i].column.floats[step];
+                        by_value(value(*a), value(*b), descending).then(a.cmp(b))
+                    };
+                    // Only the chosen ones need an order.
+                    if (1..order.len()).contains(&k) {
+                        order.select_nth_unstable_by(k - 1, rank);
+                    }
+                    order.truncate(k);
+                    order.sort_unstable_by(rank);
                 }
-                order.truncate(k);
                 order.iter().for_each(|i| kept[*i][step] = true);
                 if steps.count == 1 {
                     sequence.extend(&order);
@@ -246,12 +250,11 @@ impl Evaluator<'_> {
             }
         }
         let mut vector = self.eval_vector(&aggregate.expr, steps)?;
+        let mut buffer = Vec::new();
         for series in &mut vector {
-            let place = spread_hash(series.labels.as_bytes()) as f64 / u64::MAX as f64;
-            series.column.retain(|step| {
-                let ratio = ratios[step].clamp(-1.0, 1.0);
-                if ratio >= 0.0 { place < ratio } else { place >= 1.0 + ratio }
-            });
+            self.check_canceled()?;
+            let place = ratio::place(&series.labels, &mut buffer);
+            series.column.retain(|step| ratio::keeps(ratios[step], place));
         }
         vector.retain(|s| !s.column.is_empty());
         Ok(vector)
@@ -306,6 +309,12 @@ impl Evaluator<'_> {
     }
 }
 
+/// The order of `topk` (descending) and `bottomk`; what is no number comes last in both.
+fn by_value(a: f64, b: f64, descending: bool) -> Ordering {
+    let order = a.partial_cmp(&b).unwrap_or(Ordering::Equal);
+    a.is_nan().cmp(&b.is_nan()).then(if descending { order.reverse() } else { order })
+}
+
 /// A number in its shortest decimal form, never with an exponent.
 pub fn plain_number(value: f64) -> String {
     match value {
@@ -313,14 +322,4 @@ pub fn plain_number(value: f64) -> String {
         v if v.is_infinite() => (if v > 0.0 { "+Inf" } else { "-Inf" }).into(),
         v => v.to_string(),
     }
-}
-
-/// FNV-1a with a finaliser, so that all bits count. It decides which series `limit_ratio` keeps and must not change.
-fn spread_hash(bytes: &[u8]) -> u64 {
-    let mut hash =
-        bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
-    for multiplier in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53u64] {
-        hash = (hash ^ hash >> 33).wrapping_mul(multiplier);
-    }
-    hash ^ hash >> 33
 }

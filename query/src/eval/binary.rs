@@ -200,6 +200,7 @@ impl Evaluator<'_> {
         for (side, series) in
             one.iter().enumerate().map(|s| (true, s)).chain(many.iter().enumerate().map(|s| (false, s)))
         {
+            self.check_canceled()?;
             choice.key(&series.1.labels, |_| false, &mut key);
             let group = match index.get(&key) {
                 Some(group) => *group,

@@ -56,6 +56,17 @@ impl Budget {
 #[derive(Debug, Default)]
 pub struct Held(Option<(Arc<Budget>, u64)>);
 
+impl Held {
+    /// Takes over another share of the same budget.
+    pub fn join(&mut self, mut other: Held) {
+        match (&mut self.0, other.0.take()) {
+            (Some((_, mine)), Some((_, theirs))) => *mine += theirs,
+            (mine @ None, theirs) => *mine = theirs,
+            (Some(_), None) => {}
+        }
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         if let Some((budget, samples)) = &self.0 {
@@ -74,7 +85,11 @@ mod tests {
         let first = budget.hold(6).unwrap();
         assert!(budget.hold(5).is_err());
         drop(first);
-        let _second = budget.hold(10).unwrap();
+        let mut second = budget.hold(6).unwrap();
+        second.join(budget.hold(4).unwrap());
+        assert!(budget.hold(1).is_err());
+        drop(second);
+        drop(budget.hold(10).unwrap());
         assert_eq!(budget.peak(), 11);
     }
 }

@@ -139,7 +139,7 @@ impl Evaluator<'_> {
             }
             "label_join" => {
                 let texts = strings(1)?;
-                labels::join(vector, &texts[0], &texts[1], &texts[2..])
+                labels::join(self, vector, &texts[0], &texts[1], &texts[2..])
             }
             // Of native histograms only, which floats are not.
             "histogram_avg" | "histogram_count" | "histogram_sum" | "histogram_stddev"

@@ -17,6 +17,7 @@ mod groups;
 mod info;
 mod matching;
 pub mod output;
+mod ratio;
 pub mod rollup;
 mod select;
 mod subquery;

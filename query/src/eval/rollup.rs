@@ -133,7 +133,7 @@ impl<'a> Evaluator<'a> {
                 }
                 drop_stale(samples);
                 column.reset(steps.count);
-                let notes = windows.slide(samples, &mut **function, column);
+                let notes = self.slide(windows, samples, &mut **function, column)?;
                 if column.is_empty() && notes == Notes::default() {
                     return Ok(());
                 }
@@ -165,7 +165,7 @@ impl<'a> Evaluator<'a> {
                 let series = &series[index];
                 to_samples(inner, &series.column, samples);
                 column.reset(steps.count);
-                let notes = windows.slide(samples, &mut **function, column);
+                let notes = self.slide(windows, samples, &mut **function, column)?;
                 self.note(rollup, &series.labels, notes, column);
                 if column.is_empty() {
                     return Ok(());
@@ -174,6 +174,54 @@ impl<'a> Evaluator<'a> {
             },
         )?;
         Ok(states.into_iter().map(|(_, _, _, sink)| sink).collect())
+    }
+
+    /// Runs the function over all windows of one series.
+    fn slide(
+        &self,
+        windows: Windows,
+        samples: &Samples,
+        function: &mut dyn range::Function,
+        column: &mut Column,
+    ) -> Result<Notes, Error> {
+        /// Samples that windows may have between two looks at whether the query was cancelled.
+        const UNCHECKED: usize = 1 << 18;
+        let mut notes = Notes::default();
+        let mut unchecked = 0;
+        let (mut floats, mut histograms) = (0..0, 0..0);
+        function.begin(samples);
+        for step in 0..windows.ends.count {
+            let end = windows.ends.at(step);
+            let start = end.saturating_sub(windows.width);
+            advance(&mut floats.end, samples.timestamps.len(), |i| samples.timestamps[i] <= end);
+            advance(&mut floats.start, floats.end, |i| samples.timestamps[i] <= start);
+            if !samples.histograms.is_empty() {
+                advance(&mut histograms.end, samples.histograms.len(), |i| samples.histograms[i].0 <= end);
+                advance(&mut histograms.start, histograms.end, |i| samples.histograms[i].0 <= start);
+            }
+            if floats.is_empty() && histograms.is_empty() && windows.extension == Extension::None {
+                continue;
+            }
+            unchecked += floats.len() + histograms.len();
+            if unchecked > UNCHECKED {
+                self.check_canceled()?;
+                unchecked = 0;
+            }
+            let window = Window {
+                samples,
+                floats: floats.clone(),
+                histograms: histograms.clone(),
+                start,
+                end,
+                lookback: self.lookback,
+                step,
+                time: windows.steps.at(step),
+            };
+            if let Some(point) = function.at(&window, &mut notes) {
+                column.set(step, point);
+            }
+        }
+        Ok(notes)
     }
 
     /// Annotates what was noticed about one series.
@@ -260,40 +308,6 @@ impl Windows {
             self.ends.start.saturating_sub(self.width).saturating_sub(before).saturating_add(1),
             self.ends.end().saturating_add(after),
         )
-    }
-
-    /// Runs the function over all windows of one series.
-    fn slide(&self, samples: &Samples, function: &mut dyn range::Function, column: &mut Column) -> Notes {
-        let mut notes = Notes::default();
-        let (mut floats, mut histograms) = (0..0, 0..0);
-        function.begin(samples);
-        for step in 0..self.ends.count {
-            let end = self.ends.at(step);
-            let start = end.saturating_sub(self.width);
-            advance(&mut floats.end, samples.timestamps.len(), |i| samples.timestamps[i] <= end);
-            advance(&mut floats.start, floats.end, |i| samples.timestamps[i] <= start);
-            if !samples.histograms.is_empty() {
-                advance(&mut histograms.end, samples.histograms.len(), |i| samples.histograms[i].0 <= end);
-                advance(&mut histograms.start, histograms.end, |i| samples.histograms[i].0 <= start);
-            }
-            if floats.is_empty() && histograms.is_empty() && self.extension == Extension::None {
-                continue;
-            }
-            let window = Window {
-                samples,
-                floats: floats.clone(),
-                histograms: histograms.clone(),
-                start,
-                end,
-                lookback: self.lookback,
-                step,
-                time: self.steps.at(step),
-            };
-            if let Some(point) = function.at(&window, &mut notes) {
-                column.set(step, point);
-            }
-        }
-        notes
     }
 }
 

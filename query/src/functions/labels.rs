@@ -46,13 +46,14 @@ pub fn replace(
             |name| captures.group_info().to_index(captures.pattern()?, name),
             &mut text,
         );
-        set(series, target, &text);
+        set(evaluator, series, target, &text)?;
     }
     output::merge_same(vector)
 }
 
 /// `label_join`.
 pub fn join(
+    evaluator: &Evaluator,
     mut vector: Vec<Series>,
     target: &str,
     separator: &str,
@@ -65,19 +66,23 @@ pub fn join(
         return fail(format!("invalid destination label name in label_join(): {target}"));
     }
     for series in &mut vector {
+        evaluator.check_canceled()?;
         let values: Vec<&str> = sources.iter().map(|s| series.labels.get(s).unwrap_or("")).collect();
         let text = values.join(separator);
-        set(series, target, &text);
+        set(evaluator, series, target, &text)?;
     }
     output::merge_same(vector)
 }
 
-fn set(series: &mut Series, label: &str, value: &str) {
+fn set(evaluator: &Evaluator, series: &mut Series, label: &str, value: &str) -> Result<(), Error> {
+    // Nested calls can double a value each time, so labels count against the budget by the samples that fit in them.
+    series.column.held.join(evaluator.budget.hold(value.len() / size_of::<f64>())?);
     series.labels = series.labels.with(label, value);
     if label == METRIC_NAME {
         // A name given on purpose stays.
         series.drop_name = false;
     }
+    Ok(())
 }
 
 /// `sort`, `sort_desc`: by the value of an instant query; NaN comes last either way.

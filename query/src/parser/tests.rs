@@ -130,7 +130,7 @@ const MESSAGES: &[(&str, &str)] = &[
     ("1__000", "1:1: parse error: bad number or duration syntax: \"1__\""),
     ("0x1F + 010 + 1e3", "parses as 31 + 8 + 1000"),
     ("5m", "parses as 5m"),
-    ("1h30m == bool 5400", "parses as 5400 == bool 5400"),
+    ("1h30m == bool 5400", "parses as 1h30m == bool 5400"),
     (
         "1e400",
         "1:1: parse error: error parsing number: strconv.ParseFloat: parsing \"1e400\": value out of range",
