@@ -97,7 +97,7 @@ impl Network {
     /// The cost of an edge given the potentials: 0 on cheapest paths, above elsewhere.
     fn reduced(&self, edge: usize, from: usize) -> i64 {
         let cost = i64::from(self.cost[edge / 2]);
-        let cost = if edge % 2 == 0 { cost } else { -cost };
+        let cost = if edge & 1 == 0 { cost } else { -cost };
         cost + self.potential[from] - self.potential[self.to[edge] as usize]
     }
 

@@ -159,7 +159,7 @@ pub fn plan(old: &Placement, target: &Target, size: impl Fn(Shard) -> u64) -> Pl
         None => (true, step.waits, 0, step.step, step.shard),
     });
     plan.moves.iter_mut().filter(|step| step.to.is_none()).for_each(|step| step.bytes = 0);
-    plan.bytes = plan.moves.iter().map(|step| step.bytes).sum();
+    plan.bytes = plan.moves.iter().fold(0, |sum: u64, step| sum.saturating_add(step.bytes));
     plan
 }
 

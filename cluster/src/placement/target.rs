@@ -145,8 +145,8 @@ fn assign(
     let new_copy = (count * copies) as u32 + 1;
     // Vertices: the tree once, then its domains again for each shard.
     let mut network = Network::new(tree.len() + count * domains);
-    for v in 1..tree.len() {
-        network.edge(v, tree.parent[v], *fair[v].start() as u32, *fair[v].end() as u32, 0);
+    for (v, fair) in fair.iter().enumerate().skip(1) {
+        network.edge(v, tree.parent[v], *fair.start() as u32, *fair.end() as u32, 0);
     }
     network.supply(0, -((count * copies) as i64));
 

@@ -64,18 +64,17 @@ fn the_copies_of_a_lost_node_are_rebuilt_by_many_from_many() {
 #[test]
 #[ignore = "takes seconds: it measures"]
 fn speed() {
-    for (shards, count) in [(4096, 100), (65_536, 100)] {
+    for shards in [4096, 65_536] {
         let policy = policy(3, shards);
         let mut nodes = hundred();
         let empty = Placement::empty(shards).unwrap();
         let timed = |what: &str, old: &Placement, nodes: &[Node]| {
             let start = std::time::Instant::now();
             let target = compute(old, nodes, &policy).unwrap();
-            println!(
-                "{shards} shards, {count} nodes, {what}: {:?}, {} copies",
-                start.elapsed(),
-                new_copies(old, &target)
-            );
+            let took = start.elapsed();
+            println!("{shards} shards, {what}: {took:?}, {} copies", new_copies(old, &target));
+            let limit = std::time::Duration::from_secs(1);
+            assert!(cfg!(debug_assertions) || shards > 4096 || took < limit, "{what} took {took:?}");
             target
         };
         let now = empty.adopt(&timed("new", &empty, &nodes));
