@@ -52,7 +52,8 @@ impl Sink for Engine {
         let now = (self.clock)().0;
         let oldest = self.options.retention_ms.map_or(i64::MIN, |retention| now.saturating_sub(retention));
         let mut outcomes = Outcomes {
-            accept: oldest..=now.saturating_add(self.options.future_max_ms),
+            // The last moment of all is what a flush of everything stops before.
+            accept: oldest..=now.saturating_add(self.options.future_max_ms).min(i64::MAX - 1),
             written: Written::default(),
             out_of_order: 0,
             created: 0,

@@ -115,7 +115,7 @@ impl View {
                 Step::Nothing
             };
         };
-        let old_log = self.now.saturating_sub(self.log_since) > 2 * self.window;
+        let old_log = self.now.saturating_sub(self.log_since) > self.window.saturating_mul(2);
         // When it is the series that take the memory, flushing all the time would only make many small blocks.
         let full = self.head_bytes > self.head_bytes_max && self.sample_bytes > self.head_bytes_max / 8;
         // Everything was to be flushed and could not be: once more.
@@ -125,7 +125,7 @@ impl View {
         }
         // Samples from the future must not close a window early.
         let newest = newest.min(self.now);
-        let boundary = newest.div_euclid(self.window) * self.window;
+        let boundary = newest.div_euclid(self.window).saturating_mul(self.window);
         if self.pending.is_none_or(|pending| pending < boundary)
             && boundary > self.flushed
             && oldest < boundary
@@ -330,19 +330,23 @@ impl Engine {
         self.vfs.create_dir_all(&dir)?;
         series.sort_by(|a, b| block::order(&a.0, &b.0));
         let cut_off = self.cut_off();
-        let (mut window, mut windows) = (self.options.block_window_ms, BTreeSet::new());
+        let mut windows = BTreeSet::new();
         for (_, snapshot) in series.iter() {
-            snapshot.windows(window, &mut windows);
+            snapshot.windows(self.options.block_window_ms, &mut windows);
         }
+        // Wide, since the first and the last window reach beyond the ends of time.
+        let mut length = i128::from(self.options.block_window_ms);
+        let clamp = |t: i128| t.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
         while windows.len() > BLOCKS_MAX {
             windows = windows.into_iter().map(|w| w.div_euclid(2)).collect();
-            window = window.saturating_mul(2);
+            length *= 2;
         }
         let mut blocks = Vec::new();
         let mut samples = Samples::default();
         for number in windows {
-            let first = number.saturating_mul(window);
-            let range = TimeRange::new(first.max(cut_off), first.saturating_add(window - 1));
+            let first = i128::from(number) * length;
+            let (first, last) = (clamp(first), clamp(first + length - 1));
+            let range = TimeRange::new(first.max(cut_off), last);
             if range.min > range.max {
                 continue;
             }

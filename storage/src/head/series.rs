@@ -330,8 +330,17 @@ impl Snapshot {
 
     /// The windows of `window` milliseconds, by their numbers, that have samples.
     pub fn windows(&self, window: i64, into: &mut BTreeSet<i64>) {
+        let (mut timestamps, mut values) = (Vec::new(), Vec::new());
         for chunk in &self.chunks {
-            into.extend(chunk.first().div_euclid(window)..=chunk.last().div_euclid(window));
+            if chunk.first().div_euclid(window) == chunk.last().div_euclid(window) {
+                into.insert(chunk.first().div_euclid(window));
+                continue;
+            }
+            // Between two samples there may be thousands of years.
+            timestamps.clear();
+            values.clear();
+            chunk.unpack(&mut timestamps, &mut values);
+            into.extend(timestamps.iter().map(|t| t.div_euclid(window)));
         }
         into.extend(self.open.iter().map(|row| row.0.div_euclid(window)));
         for run in &self.side {

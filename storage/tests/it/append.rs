@@ -209,3 +209,46 @@ proptest! {
         check(&world.open());
     }
 }
+
+#[test]
+fn samples_from_all_of_time_are_kept_through_flush_and_restart() {
+    let world = World::real();
+    let now = 1_700_000_000_000;
+    world.set_now(now);
+    let engine = world.open();
+    // Enough around each moment for packed chunks that span thousands of years, and for more windows than blocks.
+    let year_one = -62_135_596_800_000;
+    let moments = [i64::MIN, i64::MIN + 1000, -(1 << 61), year_one, -1, 0, 1_000_000_000_000, now - 100_000];
+    let rows: Vec<(i64, f64)> =
+        moments.iter().flat_map(|&t| (0..20).map(move |i| (t + i * 700, (t / 1000 + i) as f64))).collect();
+    let mut sorted = rows.clone();
+    sorted.sort_by_key(|row| row.0);
+    sorted.dedup_by_key(|row| row.0);
+    let straight = labels("straight", 0);
+    write(&engine, &straight, &sorted);
+    // The first alone, and all the wrong way round.
+    write(&engine, &labels("first", 0), &[(i64::MIN, 1.0)]);
+    let late: Vec<(i64, f64)> = sorted.iter().rev().copied().collect();
+    write(&engine, &labels("late", 0), &late);
+    let check = |engine: &storage::Engine| {
+        assert!(floats(engine, &straight) == sorted && floats(engine, &labels("late", 0)) == sorted);
+        assert_eq!(floats(engine, &labels("first", 0)), [(i64::MIN, 1.0)]);
+        let range = model::TimeRange::new(i64::MIN, i64::MIN);
+        assert_eq!(read(engine, &[], range).len(), 3);
+        assert_eq!(read(engine, &[], model::TimeRange::new(year_one, year_one)).len(), 2);
+    };
+    check(&engine);
+    drop(engine);
+    let engine = world.open();
+    check(&engine);
+    engine.maintain().unwrap();
+    check(&engine);
+    engine.flush_all().unwrap();
+    check(&engine);
+    // Nothing twice, and not a block for every window since the beginning of time.
+    let stats = engine.stats();
+    assert_eq!(stats.block_samples + stats.head_samples, 2 * sorted.len() as u64 + 1);
+    assert!(stats.blocks <= 3 * 2 * 16, "{} blocks", stats.blocks);
+    drop(engine);
+    check(&world.open());
+}
