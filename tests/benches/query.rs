@@ -19,8 +19,12 @@ fn load(storage: &storage::Engine, metric: &str, count: usize, samples: usize) {
         let mut batch = Batch::default();
         for i in from..count.min(from + 500) {
             let (instance, core) = (format!("host-{:05}", i / 8), (i % 8).to_string());
-            let pairs =
-                [("__name__", metric), ("core", core.as_str()), ("instance", instance.as_str()), ("job", "node")];
+            let pairs = [
+                ("__name__", metric),
+                ("core", core.as_str()),
+                ("instance", instance.as_str()),
+                ("job", "node"),
+            ];
             let labels = Labels::from_pairs(pairs).unwrap();
             let bytes = labels.as_bytes();
             batch.series.push(BatchSeries {
@@ -40,8 +44,8 @@ fn load(storage: &storage::Engine, metric: &str, count: usize, samples: usize) {
             }
         }
         assert!(storage.append(&batch, None).unwrap().rejected.is_empty());
+        storage.commit().unwrap();
     }
-    storage.commit().unwrap();
 }
 
 fn main() {
@@ -49,10 +53,11 @@ fn main() {
     let full = std::env::args().any(|a| a == "--bench");
     let threads = std::env::args().skip(1).find_map(|a| a.parse().ok()).unwrap_or(2);
     let (few, many, samples) = if full { (400, 12_000, 1440) } else { (8, 40, 40) };
-    let options = storage::Options::new("/data", || 1);
+    let folder = tempfile::tempdir().unwrap();
+    let options = storage::Options::new(folder.path(), || 1);
     let end = START_MS + samples as i64 * INTERVAL_MS;
     let clock = Arc::new(move || Timestamp(end));
-    let storage = storage::Engine::open(Arc::new(disk::CrashVfs::new()), options, clock, &|_| ()).unwrap();
+    let storage = storage::Engine::open(Arc::new(disk::RealVfs), options, clock, &|_| ()).unwrap();
     let began = Instant::now();
     load(&storage, "few", few, samples);
     load(&storage, "many", many, samples);

@@ -242,9 +242,21 @@ fn avg(window: &Window, notes: &mut Notes) -> Option<Point> {
     if window.floats.is_empty() || window.is_mixed(notes) {
         return None;
     }
+    float(mean(window.values()))
+}
+
+/// The mean of some numbers. A plain sum gives the same and is several times faster; only one that was infinite on its
+/// way, and so ends without a finite value, has to be done again.
+fn mean(values: &[f64]) -> f64 {
+    let mut sum = Sum::default();
+    values.iter().for_each(|v| sum.add(*v));
+    if sum.sum.is_finite() {
+        let count = values.len() as f64;
+        return sum.sum / count + sum.correction / count;
+    }
     let mut mean = Mean::default();
-    window.values().iter().for_each(|v| mean.add(*v));
-    float(mean.mean())
+    values.iter().for_each(|v| mean.add(*v));
+    mean.mean()
 }
 
 /// The time of the last among the greatest or least.
@@ -348,5 +360,21 @@ impl Function for Extreme {
         }
         self.seen = window.floats.clone();
         float(values[self.best])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_mean_by_a_plain_sum_is_the_running_mean(values in prop::collection::vec(any::<f64>(), 1..20)) {
+            let mut running = Mean::default();
+            values.iter().for_each(|v| running.add(*v));
+            let (quick, running) = (mean(&values), running.mean());
+            prop_assert!(quick == running || (quick.is_nan() && running.is_nan()), "{} {}", quick, running);
+        }
     }
 }
