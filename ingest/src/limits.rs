@@ -118,11 +118,12 @@ impl Budget {
 }
 
 #[cold]
-pub(crate) fn over(status: u16, what: &str, got: usize, max: usize, key: &str) -> Refusal {
+pub(crate) fn over(status: u16, what: &str, got: usize, max: usize, key: &'static str) -> Refusal {
     Refusal {
         status,
         message: format!(
             "{what} would reach {got}, over the limit of {max}; send smaller requests or raise `{key}`"
         ),
+        limit: Some(key),
     }
 }

@@ -13,11 +13,18 @@ pub struct Refusal {
     pub status: u16,
     /// What is wrong and what fixes it.
     pub message: String,
+    /// The key of the limit that the request is over, if that is what is wrong.
+    pub limit: Option<&'static str>,
 }
 
 impl Refusal {
+    /// A refusal that no limit is behind.
+    pub fn new(status: u16, message: impl Into<String>) -> Refusal {
+        Refusal { status, message: message.into(), limit: None }
+    }
+
     pub(crate) fn bad(message: impl Into<String>) -> Refusal {
-        Refusal { status: 400, message: message.into() }
+        Refusal::new(400, message)
     }
 }
 

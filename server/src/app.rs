@@ -2,6 +2,7 @@
 
 use crate::config::{Auto, Bytes, Config};
 use crate::gate::Gate;
+use crate::http::Rejected;
 use crate::http::body;
 use crate::http::error::ApiError;
 use crate::metrics::Metrics;
@@ -132,17 +133,20 @@ impl App {
             queries: Gate::new(
                 limits.query_concurrency_max.or(|| (2 * cpus()).max(4)),
                 limits.query_queue_timeout,
-                "all places for queries are taken (`limits.query_concurrency_max`)",
+                "all places for queries are taken",
+                "limits.query_concurrency_max",
             ),
             writes: Gate::new(
                 writers,
                 limits.write_queue_timeout,
-                "all places for writes are taken (`limits.write_concurrency_max`)",
+                "all places for writes are taken",
+                "limits.write_concurrency_max",
             ),
             bodies: Gate::new(
                 bodies,
                 limits.write_queue_timeout,
-                "the bodies of writes under way fill their memory (`limits.write_bytes_in_flight_max`)",
+                "the bodies of writes under way fill their memory, in steps of 64 KiB",
+                "limits.write_bytes_in_flight_max",
             ),
             creating_too_fast: AtomicBool::new(false),
             buffers: Pool::new(count(writers), |(body, batch): &(Vec<u8>, Batch)| {
@@ -197,7 +201,10 @@ impl App {
 
     /// The data, or 503 with how far opening has come.
     pub fn database(&self) -> Result<Arc<Database>, ApiError> {
-        self.database.get().cloned().ok_or_else(|| ApiError::busy(self.phase().reason(), 1))
+        self.database
+            .get()
+            .cloned()
+            .ok_or_else(|| ApiError::busy(self.phase().reason(), 1).by(Rejected("starting")))
     }
 
     /// 503 while too many series are being created.
@@ -207,7 +214,8 @@ impl App {
             return Err(ApiError::busy(
                 format!("more than {rate} new series a second (`limits.series_created_rate_max`)"),
                 1,
-            ));
+            )
+            .by(Rejected::by("limits.series_created_rate_max")));
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Bounded concurrency with bounded waiting.
 
+use crate::http::Rejected;
 use crate::http::error::ApiError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,8 +13,9 @@ pub struct Gate {
     permits: Arc<Semaphore>,
     size: u64,
     wait: Duration,
-    /// What is full, and the keys that widen it.
+    /// What is full, and the key that widens it.
     full: &'static str,
+    key: &'static str,
     waiting: AtomicU64,
     refused: AtomicU64,
 }
@@ -22,14 +24,15 @@ pub struct Gate {
 const RETRY_AFTER_S: u32 = 5;
 
 impl Gate {
-    /// A gate for `size` units. `full` completes "there was no room within 10 s: …".
-    pub fn new(size: u64, wait: Duration, full: &'static str) -> Gate {
+    /// A gate for `size` units, set by `key`. `full` completes "there was no room within 10 s: …".
+    pub fn new(size: u64, wait: Duration, full: &'static str, key: &'static str) -> Gate {
         let size = size.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize) as u64);
         Gate {
             permits: Arc::new(Semaphore::new(size as usize)),
             size,
             wait,
             full,
+            key,
             waiting: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }
@@ -50,9 +53,13 @@ impl Gate {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 let wait = self.wait.as_secs_f64();
                 Err(ApiError::busy(
-                    format!("there was no room within {wait} s: {}", self.full),
+                    format!(
+                        "there was no room within {wait} s: {} (`{}` is {})",
+                        self.full, self.key, self.size
+                    ),
                     RETRY_AFTER_S,
-                ))
+                )
+                .by(Rejected::by(self.key)))
             }
         }
     }
@@ -87,7 +94,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_too_many_waits_and_is_sent_away_with_a_time_to_come_back() {
-        let gate = Gate::new(2, Duration::from_millis(5), "queries (raise `limits.x`)");
+        let gate = Gate::new(2, Duration::from_millis(5), "queries", "limits.x");
         let held = gate.enter(2).await.unwrap();
         let error = gate.enter(1).await.unwrap_err();
         assert_eq!(error.status().as_u16(), 503);
@@ -100,7 +107,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_gives_up_leaves_the_line() {
-        let gate = Gate::new(1, Duration::from_secs(60), "x");
+        let gate = Gate::new(1, Duration::from_secs(60), "x", "limits.x");
         let _held = gate.enter(1).await.unwrap();
         let waits = tokio::time::timeout(Duration::from_millis(1), gate.enter(1)).await;
         assert!(waits.is_err());

@@ -20,6 +20,7 @@ pub struct Metrics {
     requests: Family<Request, Counter>,
     request_seconds: Family<Route, Histogram, fn() -> Histogram>,
     samples: Family<Kind, Counter>,
+    requests_rejected: Family<Turned, Counter>,
     rejected: Family<Rejected, Counter>,
     rejected_samples: Family<Rejected, Counter>,
     exemplars_dropped: Counter,
@@ -48,6 +49,12 @@ struct Kind {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Turned {
+    handler: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Rejected {
     reason: &'static str,
 }
@@ -65,6 +72,7 @@ impl Metrics {
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
             samples: Family::default(),
+            requests_rejected: Family::default(),
             rejected: Family::default(),
             rejected_samples: Family::default(),
             exemplars_dropped: Counter::default(),
@@ -80,6 +88,11 @@ impl Metrics {
             "Time from the head of a request to the head of its answer",
             Unit::Seconds,
             metrics.request_seconds.clone(),
+        );
+        registry.register(
+            "requests_rejected",
+            "Requests turned away as a whole, by route and by the limit or the state of the node that was the reason",
+            metrics.requests_rejected.clone(),
         );
         registry.register("ingest_samples", "Samples stored, by type", metrics.samples.clone());
         registry.register(
@@ -126,6 +139,11 @@ impl Metrics {
     pub fn request(&self, handler: &'static str, code: u16, took: Duration) {
         self.requests.get_or_create(&Request { handler, code }).inc();
         self.request_seconds.get_or_create(&Route { handler }).observe(took.as_secs_f64());
+    }
+
+    /// Counts one request that was turned away as a whole.
+    pub fn rejected(&self, handler: &'static str, reason: &'static str) {
+        self.requests_rejected.get_or_create(&Turned { handler, reason }).inc();
     }
 
     /// Counts what a write brought.

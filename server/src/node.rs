@@ -179,6 +179,7 @@ pub fn storage_options(config: &Config, vfs: &dyn Vfs) -> anyhow::Result<storage
     options.future_max_ms = i64::try_from(limits.future_max.as_millis()).unwrap_or(i64::MAX);
     options.series_max = limits.series_max.or(|| memory / 2 / 2048);
     options.head_bytes_max = memory / 4;
+    options.wal_bytes_max = limits.wal_bytes_max.0;
     let floor = || crate::config::Bytes((total / 50).clamp(2 << 30, 20 << 30));
     options.disk_reserve_bytes = limits.disk_free_min.or(floor).0;
     options.durability = match config.durability {
@@ -278,7 +279,7 @@ async fn watch_creation(app: Arc<App>, stopped: impl Future<Output = ()>) {
             () = &mut stopped => return,
         }
         let Some(db) = app.opened() else { continue };
-        let (now, so_far) = (Instant::now(), db.engine.stats().series_created);
+        let (now, so_far) = (Instant::now(), db.engine.series_created());
         level = (level - rate * (now - last).as_secs_f64()).max(0.0) + (so_far - created) as f64;
         (created, last) = (so_far, now);
         app.creating_too_fast.store(level > burst, Ordering::Relaxed);

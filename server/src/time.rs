@@ -69,6 +69,11 @@ pub fn parse_time(text: &str) -> Option<Timestamp> {
         MAX_TEXT => return Some(Timestamp::MAX),
         _ => {}
     }
+    // The reader takes more of ISO 8601 than RFC 3339 has, and Prometheus takes only that.
+    let strict = |b: &[u8]| b.get(10) == Some(&b'T') && b.get(16) == Some(&b':') && !b.ends_with(b"z");
+    if !strict(text.as_bytes()) || text.ends_with(']') {
+        return None;
+    }
     text.parse::<jiff::Timestamp>().ok().map(|t| Timestamp(t.as_millisecond()))
 }
 
@@ -134,7 +139,17 @@ mod tests {
         assert_eq!(parse_time("2015-07-01T22:10:51.781+02:00"), Some(Timestamp(1_435_781_451_781)));
         assert_eq!(parse_time(MIN_TEXT), Some(Timestamp::MIN));
         assert_eq!(parse_time(MAX_TEXT), Some(Timestamp::MAX));
-        for bad in ["", "foo", "30s", "NaN", "inf", "1e300", "2015-07-01"] {
+        for bad in [
+            "",
+            "foo",
+            "30s",
+            "NaN",
+            "inf",
+            "1e300",
+            "2015-07-01",
+            "2015-07-01t20:10:51Z",
+            "2015-07-01 20:10:51Z",
+        ] {
             assert_eq!(parse_time(bad), None, "{bad:?}");
         }
     }

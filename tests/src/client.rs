@@ -86,8 +86,8 @@ impl Client {
         answer(self.agent.run(request))
     }
 
-    /// POST of a body to a server that may answer before it has read all of it, as senders do it that look for an
-    /// answer when the connection no longer takes more. Gives the answer's status and everything behind its first line.
+    /// POST of a body to a server that may answer before it has read all of it, from a sender that looks for an
+    /// answer only when it has sent everything. Gives the answer's status and everything behind its first line.
     pub fn send_until_answered(
         &self,
         path: &str,

@@ -149,3 +149,32 @@ pub(super) fn accept(row: &mut HistogramRow) -> Result<(), Invalid> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The counts of a histogram whose fields come in this order.
+    fn counts(fields: &[&[u8]]) -> Counts {
+        let bytes = fields.concat();
+        read(Cursor::new(&bytes), false).unwrap().histogram.counts
+    }
+
+    #[test]
+    fn the_last_of_a_oneof_wins_and_takes_the_others_value_away() {
+        let double = |tag: u8, value: f64| [&[tag][..], &value.to_le_bytes()].concat();
+        // count_int = 1, count_float = 2, zero_count_int = 6, zero_count_float = 7
+        let (count_int, count_float) = (vec![0x08, 9], double(0x11, 9.0));
+        let (zero_int, zero_float) = (vec![0x30, 4], double(0x39, 5.0));
+        let zero = |fields: &[&[u8]]| match counts(fields) {
+            Counts::Integer { zero, .. } => zero as f64,
+            Counts::Float { zero, .. } => zero,
+        };
+        assert_eq!(zero(&[&count_int, &zero_float, &zero_int]), 4.0);
+        assert_eq!(zero(&[&count_int, &zero_int, &zero_float]), 0.0);
+        assert_eq!(zero(&[&count_float, &zero_int, &zero_float]), 5.0);
+        assert_eq!(zero(&[&count_float, &zero_float, &zero_int]), 0.0);
+        assert!(matches!(counts(&[&count_float, &count_int]), Counts::Integer { count: 9, .. }));
+        assert!(matches!(counts(&[&count_int, &count_float]), Counts::Float { count: 9.0, .. }));
+    }
+}

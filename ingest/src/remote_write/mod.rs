@@ -32,7 +32,7 @@ const V2_MESSAGE: &str = "io.prometheus.write.v2.Request";
 /// Nothing at all means version 1 in snappy, as the first senders did. Spaces around parameters and quotes around their
 /// values are no obstacle: taking `; proto=…` for version 1 would acknowledge a version 2 body as an empty message.
 pub fn negotiate(content_type: Option<&str>, content_encoding: Option<&str>) -> Result<Protocol, Refusal> {
-    let refuse = |message: String| Err(Refusal { status: 415, message });
+    let refuse = |message: String| Err(Refusal::new(415, message));
     let encoding = content_encoding.map(str::trim).filter(|e| !e.is_empty());
     if let Some(encoding) = encoding.filter(|e| !e.eq_ignore_ascii_case("snappy")) {
         return refuse(format!(

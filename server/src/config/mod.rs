@@ -8,7 +8,7 @@
 mod file;
 mod values;
 
-pub use values::{Auto, Bytes, Durability, Listen, LogFormat, LogLevel, Retention, Setting};
+pub use values::{Auto, Bytes, Durability, Listen, LogFormat, LogLevel, Origins, Retention, Setting};
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -124,6 +124,9 @@ settings! {
         data_dir: PathBuf = "./sarsen-data",
         /// Address of the HTTP API. Reachable only from this machine by default, since there is no authentication.
         http_listen: Listen = "127.0.0.1:7420",
+        /// Web pages whose scripts may use the API from a browser: `none`, origins separated by commas such as
+        /// `https://grafana.example`, or `*` for all. Grafana's server needs no entry.
+        http_cors_origins: Origins = "none",
         /// How long samples are kept: `forever`, or a duration such as `30d`. Deleting data is never a default.
         retention: Retention = "forever",
         /// When a write is acknowledged: `fsync` (once it survives a power cut) or `interval` (at once; the log is
@@ -189,6 +192,8 @@ settings! {
         series_created_rate_max: u64 = "50000",
         /// New series that may come at once.
         series_created_burst_max: u64 = "2000000",
+        /// Size of the write-ahead log from which memory is flushed to blocks. A restart reads all of it.
+        wal_bytes_max: Bytes = "4GiB",
         /// Free space on the disk below which the node takes no more writes. `auto`: 2 % of the disk, at least 2 GiB,
         /// at most 20 GiB.
         disk_free_min: Auto<Bytes> = "auto",

@@ -57,6 +57,42 @@ impl fmt::Display for Bytes {
     }
 }
 
+/// Origins of web pages, as browsers send them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// Any.
+    All,
+    /// These; none if there are none.
+    Listed(Vec<String>),
+}
+
+impl Setting for Origins {
+    const EXPECTS: &'static str =
+        "`none`, `*`, or origins separated by commas such as https://grafana.example";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text.trim() {
+            "none" => return Some(Origins::Listed(Vec::new())),
+            "*" => return Some(Origins::All),
+            _ => {}
+        }
+        let origin = |text: &str| {
+            let (scheme, authority) = text.trim().split_once("://")?;
+            let host = !authority.is_empty() && !authority.contains(['/', '?', '#', '*', '@', ' ']);
+            (matches!(scheme, "http" | "https") && host).then(|| text.trim().to_string())
+        };
+        text.split(',').map(origin).collect::<Option<Vec<String>>>().map(Origins::Listed)
+    }
+
+    fn print(&self) -> String {
+        match self {
+            Origins::All => "*".to_string(),
+            Origins::Listed(list) if list.is_empty() => "none".to_string(),
+            Origins::Listed(list) => list.join(","),
+        }
+    }
+}
+
 impl Setting for Duration {
     const EXPECTS: &'static str = "a duration such as 500ms, 30s, 1h30m or 15d";
 
@@ -232,6 +268,18 @@ words! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn origins_are_whole_or_refused() {
+        for text in ["none", "*", "https://a.example", "https://a.example,http://b:3000"] {
+            assert_eq!(Origins::parse(text).unwrap().print(), text);
+        }
+        for bad in
+            ["", "a.example", "https://", "https://a.example/", "https://*.example", "ftp://a", "*,http://a"]
+        {
+            assert_eq!(Origins::parse(bad), None, "{bad:?}");
+        }
+    }
 
     #[test]
     fn bytes_are_read_with_and_without_units() {

@@ -1,5 +1,6 @@
 //! Receiving bodies: bounded in size, memory and time.
 
+use super::Rejected;
 use super::error::{ApiError, Kind};
 use crate::gate::Gate;
 use axum::body::Body;
@@ -85,6 +86,7 @@ fn too_slow(rate_min: u64) -> ApiError {
             Kind::Timeout,
             format!("the body came slower than {rate_min} bytes a second (`limits.body_rate_min`)"),
         )
+        .by(Rejected::by("limits.body_rate_min"))
     }
 }
 
@@ -135,7 +137,7 @@ mod tests {
 
     #[tokio::test]
     async fn memory_of_bodies_is_counted_while_they_are_held() {
-        let gate = Gate::new(4, Duration::from_millis(1), "bodies");
+        let gate = Gate::new(4, Duration::from_millis(1), "bodies", "limits.x");
         let mut into = Vec::new();
         let permits =
             receive(&HeaderMap::new(), Body::from("abc"), &mut into, bounds(Some(&gate))).await.unwrap();

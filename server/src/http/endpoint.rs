@@ -2,12 +2,12 @@
 
 use super::body::{self, Bounds};
 use super::error::{ApiError, Kind};
-use super::gzip;
 use super::params::Params;
+use super::{Rejected, gzip};
 use crate::app::{App, Database};
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, Method, Request, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, header};
 use axum::response::{IntoResponse, Response};
 use model::Timestamp;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -60,6 +60,10 @@ async fn answer(app: Arc<App>, request: Request<Body>, handler: Handler) -> Resu
             memory: None,
         };
         body::receive(&parts.headers, body, &mut form, bounds).await?;
+        if !is_form(&parts.headers) {
+            // As Go's: a body of another type has no parameters.
+            form.clear();
+        }
     }
     let params = Params::new(parts.uri.query().unwrap_or(""), &form);
     let timeout = timeout(&params, app.config.limits.query_timeout)?;
@@ -82,7 +86,7 @@ async fn answer(app: Arc<App>, request: Request<Body>, handler: Handler) -> Resu
             let key =
                 if timeout < app.config.limits.query_timeout { "timeout" } else { "limits.query_timeout" };
             let text = format!("query timed out after {} s (`{key}`)", timeout.as_secs_f64());
-            return Err(ApiError::new(Kind::Timeout, text));
+            return Err(ApiError::new(Kind::Timeout, text).by(Rejected::by(key)));
         }
         Ok(Ok(Ok(body))) => body?,
         // The panic hook has logged where and why.
@@ -106,8 +110,16 @@ async fn answer(app: Arc<App>, request: Request<Body>, handler: Handler) -> Resu
 /// `timeout`, but never more than the configured one.
 fn timeout(params: &Params, max: Duration) -> Result<Duration, ApiError> {
     let Some(millis) = params.span("timeout")? else { return Ok(max) };
-    let millis = u64::try_from(millis).map_err(|_| ApiError::parameter("timeout", "must not be negative"))?;
-    Ok(Duration::from_millis(millis).min(max))
+    match u64::try_from(millis) {
+        Ok(millis) if millis > 0 => Ok(Duration::from_millis(millis).min(max)),
+        _ => Err(ApiError::new(Kind::Timeout, "query timed out in query queue")),
+    }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let media = kind.split(';').next().unwrap_or_default().trim();
+    media.eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
 struct CancelOnDrop(Arc<AtomicBool>);

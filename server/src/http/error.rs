@@ -1,5 +1,6 @@
 //! The one table from what went wrong to what HTTP says.
 
+use super::Rejected;
 use super::json::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -45,12 +46,14 @@ pub struct ApiError {
     pub message: String,
     /// Seconds after which a retry makes sense.
     pub retry_after_s: Option<u32>,
+    /// For the metrics, when a limit or the state of the node is behind it.
+    pub rejected: Option<Rejected>,
 }
 
 impl ApiError {
     /// An error with the status of its kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> ApiError {
-        ApiError { kind, status: None, message: message.into(), retry_after_s: None }
+        ApiError { kind, status: None, message: message.into(), retry_after_s: None, rejected: None }
     }
 
     /// 400.
@@ -68,7 +71,13 @@ impl ApiError {
         ApiError {
             status: Some(StatusCode::PAYLOAD_TOO_LARGE),
             ..ApiError::bad_data(model::Error::Limit { what, key, max, got }.to_string())
+                .by(Rejected::by(key))
         }
+    }
+
+    /// The same error, counted under a reason.
+    pub fn by(self, rejected: Rejected) -> ApiError {
+        ApiError { rejected: Some(rejected), ..self }
     }
 
     /// 503 with `Retry-After`.
@@ -82,19 +91,34 @@ impl ApiError {
     }
 }
 
+impl Rejected {
+    /// What a failure of the engine is counted under; damage and bugs are no rejections.
+    pub fn of(error: &model::Error) -> Option<Rejected> {
+        use model::Error::*;
+        match error {
+            Limit { key, .. } => Some(Rejected::by(key)),
+            Busy { .. } => Some(Rejected("busy")),
+            ReadOnly { .. } => Some(Rejected("read_only")),
+            Unavailable { .. } => Some(Rejected("unavailable")),
+            Corrupt { .. } | Io { .. } | Canceled => None,
+        }
+    }
+}
+
 impl From<model::Error> for ApiError {
     fn from(error: model::Error) -> ApiError {
         use model::Error::*;
         let message = error.to_string();
-        let kind = match error {
-            Limit { .. } => Kind::Execution,
-            Busy { retry_after_s, .. } => return ApiError::busy(message, retry_after_s),
-            ReadOnly { .. } => return ApiError::busy(message, 60),
-            Unavailable { .. } => return ApiError::busy(message, 5),
-            Corrupt { .. } | Io { .. } => Kind::Internal,
-            Canceled => Kind::Canceled,
+        let rejected = Rejected::of(&error);
+        let error = match error {
+            Limit { .. } => ApiError::new(Kind::Execution, message),
+            Busy { retry_after_s, .. } => ApiError::busy(message, retry_after_s),
+            ReadOnly { .. } => ApiError::busy(message, 60),
+            Unavailable { .. } => ApiError::busy(message, 5),
+            Corrupt { .. } | Io { .. } => ApiError::new(Kind::Internal, message),
+            Canceled => ApiError::new(Kind::Canceled, message),
         };
-        ApiError::new(kind, message)
+        ApiError { rejected, ..error }
     }
 }
 
@@ -117,6 +141,9 @@ impl IntoResponse for ApiError {
         json.raw(",\"error\":").string(&self.message).raw("}");
         let mut response =
             (self.status(), [(header::CONTENT_TYPE, "application/json")], json.0).into_response();
+        if let Some(rejected) = self.rejected {
+            response.extensions_mut().insert(rejected);
+        }
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -87,6 +87,17 @@ impl Json {
         self
     }
 
+    /// Appends a timestamp in milliseconds as seconds, with as many decimals as it needs.
+    fn seconds(&mut self, millis: i64) -> &mut Self {
+        put_timestamp(&mut self.0, millis);
+        if millis % 1000 != 0 {
+            while self.0.last() == Some(&b'0') {
+                self.0.pop();
+            }
+        }
+        self
+    }
+
     /// Appends `[timestamp,"value"]`.
     pub fn pair(&mut self, millis: i64, value: f64) -> &mut Self {
         self.0.push(b'[');
@@ -160,10 +171,19 @@ pub fn result(json: &mut Json, value: &Value, bytes_max: u64) -> Result<(), ApiE
     json.raw("\"resultType\":\"");
     match value {
         Value::Scalar(t, v) => {
-            json.raw("scalar\",\"result\":").pair(*t, *v);
+            // Alone of all values these two are written by Go's own JSON: no padding, no exponents.
+            json.raw("scalar\",\"result\":[").seconds(*t).raw(",\"");
+            match v.is_finite() {
+                true => json.raw(&v.to_string()),
+                false => {
+                    put_float(&mut json.0, *v);
+                    json
+                }
+            }
+            .raw("\"]");
         }
         Value::String(t, text) => {
-            json.raw("string\",\"result\":[").timestamp(*t).raw(",").string(text).raw("]");
+            json.raw("string\",\"result\":[").seconds(*t).raw(",").string(text).raw("]");
         }
         Value::Vector(samples) => {
             json.raw("vector\",\"result\":[");

@@ -9,11 +9,13 @@ use model::{LabelQuery, Limited};
 
 /// `/api/v1/series`
 pub fn series(context: &Context, params: &Params) -> Result<Vec<u8>, ApiError> {
-    let (asked, ours) = limits(params, context.app.config.limits.lookup_series_max)?;
-    let query = label_query(params, asked.min(ours))?;
-    if query.selectors.is_empty() {
+    if params.all("match[]").next().is_none() {
         return Err(ApiError::bad_data("no match[] parameter provided"));
     }
+    let (asked, ours) = limits(params, context.app.config.limits.lookup_series_max)?;
+    let range = params.lookup_range()?;
+    let selectors = params.selectors().map_err(|e| ApiError::parameter("match[]", e.message))?;
+    let query = LabelQuery { selectors, range, limit: Some(asked.min(ours)) };
     let found = context.db.source.series(&query)?;
     respond(found, asked, ours, "limits.lookup_series_max", |json, labels| {
         json.labels(&labels);
@@ -33,8 +35,9 @@ pub fn labels(context: &Context, params: &Params) -> Result<Vec<u8>, ApiError> {
 pub fn label_values(context: &Context, params: &Params) -> Result<Vec<u8>, ApiError> {
     let name = context.path.rsplit('/').nth(1).unwrap_or("");
     let decoded: Vec<u8> = percent_decode(name);
-    let name = String::from_utf8(decoded)
-        .map_err(|_| ApiError::bad_data(format!("invalid label name: {name:?} is not UTF-8")))?;
+    let name = String::from_utf8(decoded).map_err(|e| {
+        ApiError::bad_data(format!("invalid label name: \"{}\"", e.as_bytes().escape_ascii()))
+    })?;
     let name = unescape_label_name(&name);
     if name.is_empty() {
         return Err(ApiError::bad_data("invalid label name: \"\""));
@@ -48,8 +51,11 @@ pub fn label_values(context: &Context, params: &Params) -> Result<Vec<u8>, ApiEr
 
 /// `/api/v1/metadata`
 pub fn metadata(context: &Context, params: &Params) -> Result<Vec<u8>, ApiError> {
-    let families_max = params.limit("limit")?.unwrap_or(usize::MAX);
-    let per_family_max = params.limit("limit_per_metric")?.unwrap_or(usize::MAX);
+    let count = |name| params.int(name).map_err(|_| ApiError::bad_data(format!("{name} must be a number")));
+    // As in Prometheus: a limit of 0 is 0 families, but any number of entries for each.
+    let families_max = count("limit")?.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+    let per_family_max = count("limit_per_metric")?.filter(|n| *n > 0);
+    let per_family_max = per_family_max.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
     let items = context.db.source.metadata(params.get("metric"))?;
     json::success(&Notes::default(), |json| {
         json::metadata(json, &items, families_max, per_family_max);
@@ -58,11 +64,11 @@ pub fn metadata(context: &Context, params: &Params) -> Result<Vec<u8>, ApiError>
 }
 
 fn limits(params: &Params, ours: u64) -> Result<(usize, usize), ApiError> {
-    Ok((params.limit("limit")?.unwrap_or(usize::MAX), usize::try_from(ours).unwrap_or(usize::MAX)))
+    Ok((params.limit()?.unwrap_or(usize::MAX), usize::try_from(ours).unwrap_or(usize::MAX)))
 }
 
 fn label_query(params: &Params, limit: usize) -> Result<LabelQuery, ApiError> {
-    Ok(LabelQuery { selectors: params.selectors()?, range: params.lookup_range()?, limit: Some(limit) })
+    Ok(LabelQuery { range: params.lookup_range()?, selectors: params.selectors()?, limit: Some(limit) })
 }
 
 fn respond<T>(

@@ -1,14 +1,15 @@
 //! The HTTP API: Prometheus's, exactly.
 //!
 //! ```text
-//! serve ── accept loop ── router ── count ── write      decode and append on this thread, await the fsync
-//!                                        └── endpoint   parameters, a place in the query gate, then a blocking
-//!                                                       thread: evaluate, write JSON, compress
+//! serve ── accept loop ── front ── router ── count ── write      decode and append on this thread, await the fsync
+//!                                                 └── endpoint   parameters, a place in the query gate, then a blocking
+//!                                                                thread: evaluate, write JSON, compress
 //! ```
 
 pub mod body;
 mod endpoint;
 pub mod error;
+mod front;
 mod gzip;
 mod health;
 pub mod histogram;
@@ -66,6 +67,7 @@ pub fn router(app: Arc<App>) -> Router {
         ("/api/v1/status/flags", get(status::flags)),
         ("/api/v1/status/tsdb", read_only(status::tsdb)),
         ("/api/v1/status/node", get(status::node)),
+        ("/", get(status::index)),
         ("/metrics", get(status::metrics)),
         ("/-/healthy", get(health::healthy)),
         ("/-/ready", get(health::ready)),
@@ -74,7 +76,19 @@ pub fn router(app: Arc<App>) -> Router {
         .into_iter()
         .fold(Router::new(), |router, (path, methods)| route(router, path, methods))
         .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") })
+        .layer(middleware::from_fn_with_state(app.clone(), front::run))
         .with_state(app)
+}
+
+/// On the answer to a request that was turned away as a whole: the limit, without its group, or the state of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rejected(pub &'static str);
+
+impl Rejected {
+    /// By the limit with this key.
+    pub fn by(key: &'static str) -> Rejected {
+        Rejected(key.split_once('.').map_or(key, |(_, name)| name))
+    }
 }
 
 /// Counts a request and its time under the route's name.
@@ -82,6 +96,9 @@ async fn count(app: Arc<App>, path: &'static str, request: Request<Body>, next: 
     let started = Instant::now();
     let response = next.run(request).await;
     app.metrics.request(path, response.status().as_u16(), started.elapsed());
+    if let Some(Rejected(reason)) = response.extensions().get() {
+        app.metrics.rejected(path, reason);
+    }
     tracing::debug!(
         path,
         status = response.status().as_u16(),

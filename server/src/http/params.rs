@@ -4,6 +4,7 @@ use super::error::ApiError;
 use crate::time;
 use model::{Matcher, TimeRange, Timestamp};
 use query::ast::Kind as ExprKind;
+use std::num::IntErrorKind;
 
 /// Names and values in the order of Go's `FormValue`: the body's before the URL's, the first of a name counts.
 #[derive(Debug, Default)]
@@ -27,8 +28,19 @@ impl Params {
     }
 
     /// A moment.
-    pub fn time(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
-        self.parsed(name, time::parse_time, "timestamp")
+    fn time(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        time::parse_time(text).map(Some).ok_or_else(|| cannot_parse(name, text, "timestamp"))
+    }
+
+    /// A moment where Prometheus has a default for a missing one; it says so in other words than elsewhere.
+    pub fn optional_time(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let problem = || {
+            let text = format!("Invalid time value for '{name}': cannot parse {text:?} to a valid timestamp");
+            ApiError::parameter(name, text)
+        };
+        time::parse_time(text).map(Some).ok_or_else(problem)
     }
 
     /// A moment that must be there.
@@ -38,7 +50,12 @@ impl Params {
 
     /// A span in milliseconds.
     pub fn span(&self, name: &str) -> Result<Option<i64>, ApiError> {
-        self.parsed(name, time::parse_span_ms, "duration")
+        let Some(text) = self.get(name) else { return Ok(None) };
+        time::parse_span_ms(text).map(Some).ok_or_else(|| {
+            let finite = text.parse::<f64>().is_ok_and(f64::is_finite);
+            let overflow = if finite { "duration. It overflows int64" } else { "duration" };
+            cannot_parse(name, text, overflow)
+        })
     }
 
     /// A span that must be there.
@@ -46,29 +63,31 @@ impl Params {
         self.span(name)?.ok_or_else(|| cannot_parse(name, "", "duration"))
     }
 
-    fn parsed<T>(&self, name: &str, parse: fn(&str) -> Option<T>, what: &str) -> Result<Option<T>, ApiError> {
+    /// A whole number, in Prometheus's words (which are Go's) when it is none.
+    pub fn int(&self, name: &str) -> Result<Option<i64>, String> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        parse(text).map(Some).ok_or_else(|| cannot_parse(name, text, what))
+        text.parse::<i64>().map(Some).map_err(|error| {
+            let why = match error.kind() {
+                IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                _ => "invalid syntax",
+            };
+            format!("strconv.Atoi: parsing {text:?}: {why}")
+        })
     }
 
-    /// `limit`, or another count: absent and 0 mean none.
-    pub fn limit(&self, name: &str) -> Result<Option<usize>, ApiError> {
-        let Some(text) = self.get(name) else { return Ok(None) };
-        match text.parse::<i64>() {
-            Err(_) => Err(ApiError::parameter(name, format_args!("cannot parse {text:?} as a whole number"))),
-            Ok(n) if n < 0 => Err(ApiError::parameter(name, format_args!("{name} must be non-negative"))),
-            Ok(0) => Ok(None),
-            Ok(n) => Ok(Some(usize::try_from(n).unwrap_or(usize::MAX))),
+    /// `limit`: absent and 0 mean none.
+    pub fn limit(&self) -> Result<Option<usize>, ApiError> {
+        match self.int("limit").map_err(|text| ApiError::parameter("limit", text))? {
+            None | Some(0) => Ok(None),
+            Some(n) if n < 0 => Err(ApiError::parameter("limit", "limit must be non-negative")),
+            Some(n) => Ok(Some(usize::try_from(n).unwrap_or(usize::MAX))),
         }
     }
 
-    /// `start` and `end` of a lookup; all of time where they are missing.
+    /// `start` and `end` of a lookup; all of time where they are missing. An end before the start is an empty range.
     pub fn lookup_range(&self) -> Result<TimeRange, ApiError> {
-        let min = self.time("start")?.unwrap_or(Timestamp::MIN);
-        let max = self.time("end")?.unwrap_or(Timestamp::MAX);
-        if max < min {
-            return Err(ApiError::parameter("end", "end timestamp must not be before start time"));
-        }
+        let min = self.optional_time("start")?.unwrap_or(Timestamp::MIN);
+        let max = self.optional_time("end")?.unwrap_or(Timestamp::MAX);
         Ok(TimeRange { min, max })
     }
 
@@ -82,7 +101,7 @@ fn cannot_parse(name: &str, text: &str, what: &str) -> ApiError {
     ApiError::parameter(name, format_args!("cannot parse {text:?} to a valid {what}"))
 }
 
-/// The matchers of one `match[]`.
+/// The matchers of one `match[]`. `series` names the parameter in front of the problem, the other lookups do not.
 pub fn selector(text: &str) -> Result<Vec<Matcher>, ApiError> {
     let empty = || ApiError::bad_data("match[] must contain at least one non-empty matcher");
     let expr = query::parser::parse(text).map_err(|e| {
@@ -90,14 +109,15 @@ pub fn selector(text: &str) -> Result<Vec<Matcher>, ApiError> {
         if e.message.ends_with("at least one non-empty matcher") {
             empty()
         } else {
-            ApiError::parameter("match[]", e)
+            let text = e.to_string().replace("no expression found in input", "unexpected end of input");
+            ApiError::bad_data(text)
         }
     })?;
     let ExprKind::Vector(selector) = expr.kind else {
-        return Err(ApiError::parameter("match[]", "expected a series selector such as up{job=\"x\"}"));
+        return Err(ApiError::bad_data("match[]: expected a series selector such as up{job=\"x\"}"));
     };
     if selector.offset.is_some() || selector.at.is_some() {
-        return Err(ApiError::parameter("match[]", "a series selector here takes no offset and no @"));
+        return Err(ApiError::bad_data("match[]: a series selector here takes no offset and no @"));
     }
     if selector.matchers.iter().all(Matcher::matches_missing) {
         return Err(empty());
@@ -154,12 +174,24 @@ mod tests {
             r#"invalid parameter "step": cannot parse "bar" to a valid duration"#
         );
         assert_eq!(
-            text(params.limit("limit").map(drop)),
+            text(params.limit().map(drop)),
             r#"invalid parameter "limit": limit must be non-negative"#
         );
         assert_eq!(
-            text(params.lookup_range().map(drop)),
-            r#"invalid parameter "end": end timestamp must not be before start time"#
+            text(params.optional_time("time").map(drop)),
+            r#"invalid parameter "time": Invalid time value for 'time': cannot parse "foo" to a valid timestamp"#
+        );
+        let text_of = |query: &str| text(Params::new(query, b"").limit().map(drop));
+        assert_eq!(
+            text_of("limit=x"),
+            r#"invalid parameter "limit": strconv.Atoi: parsing "x": invalid syntax"#
+        );
+        let huge = "9".repeat(20);
+        assert!(text_of(&format!("limit={huge}")).ends_with("value out of range"));
+        let params_of = |query: &str| text(Params::new(query, b"").required_span("step").map(drop));
+        assert_eq!(
+            params_of("step=1e300"),
+            r#"invalid parameter "step": cannot parse "1e300" to a valid duration. It overflows int64"#
         );
         assert_eq!(
             text(params.required_time("absent").map(drop)),

@@ -1,5 +1,6 @@
 //! `query` and `query_range`.
 
+use super::Rejected;
 use super::endpoint::Context;
 use super::error::ApiError;
 use super::json::{self, Json, Notes};
@@ -13,9 +14,9 @@ pub const TRUNCATED: &str = "results truncated due to limit";
 
 /// `/api/v1/query`
 pub fn instant(context: &Context, params: &Params) -> Result<Vec<u8>, ApiError> {
-    let at = params.time("time")?.unwrap_or(context.now);
+    let limit = params.limit()?;
+    let at = params.optional_time("time")?.unwrap_or(context.now);
     let text = text(context, params)?;
-    let limit = params.limit("limit")?;
     let settings = settings(context, params)?;
     let started = Instant::now();
     let answer = context.db.query.instant(&*context.db.source, text, at, &settings)?;
@@ -24,6 +25,7 @@ pub fn instant(context: &Context, params: &Params) -> Result<Vec<u8>, ApiError> 
 
 /// `/api/v1/query_range`
 pub fn range(context: &Context, params: &Params) -> Result<Vec<u8>, ApiError> {
+    let limit = params.limit()?;
     let start = params.required_time("start")?;
     let end = params.required_time("end")?;
     if end < start {
@@ -40,10 +42,10 @@ pub fn range(context: &Context, params: &Params) -> Result<Vec<u8>, ApiError> {
             "exceeded maximum resolution of {} points per timeseries. Try decreasing the query resolution \
              (?step=XX), or raise `limits.query_steps_max`",
             thousands(steps_max)
-        )));
+        ))
+        .by(Rejected::by("limits.query_steps_max")));
     }
     let text = text(context, params)?;
-    let limit = params.limit("limit")?;
     let settings = settings(context, params)?;
     let started = Instant::now();
     let answer = context.db.query.range(&*context.db.source, text, start, end, step, &settings)?;
@@ -52,11 +54,11 @@ pub fn range(context: &Context, params: &Params) -> Result<Vec<u8>, ApiError> {
 
 /// `/api/v1/query_exemplars`: none are kept, so there are none in any range.
 pub fn exemplars(context: &Context, params: &Params) -> Result<Vec<u8>, ApiError> {
-    let (start, end) = (params.required_time("start")?, params.required_time("end")?);
-    if end < start {
-        return Err(ApiError::parameter("end", "end timestamp must not be before start timestamp"));
+    let range = params.lookup_range()?;
+    if range.max < range.min {
+        return Err(ApiError::bad_data("end timestamp must not be before start timestamp"));
     }
-    query::parser::parse(text(context, params)?).map_err(|e| ApiError::parameter("query", e))?;
+    query::parser::parse(text(context, params)?).map_err(|e| ApiError::bad_data(e.to_string()))?;
     json::success(&Notes::default(), |json| {
         json.raw("[]");
         Ok(())
@@ -79,7 +81,7 @@ fn text<'a>(context: &Context, params: &'a Params) -> Result<&'a str, ApiError> 
         let got = text.len() as u64;
         let error =
             model::Error::Limit { what: "bytes of a query", key: "limits.query_text_bytes_max", max, got };
-        return Err(ApiError::parameter("query", error));
+        return Err(ApiError::parameter("query", error).by(Rejected::by("limits.query_text_bytes_max")));
     }
     Ok(text)
 }
@@ -87,12 +89,14 @@ fn text<'a>(context: &Context, params: &'a Params) -> Result<&'a str, ApiError> 
 fn settings(context: &Context, params: &Params) -> Result<query::Params, ApiError> {
     let lookback_ms = match params.get("lookback_delta") {
         None => None,
-        Some(text) => Some(time::parse_span_ms(text).filter(|ms| *ms > 0).ok_or_else(|| {
+        Some(text) => Some(time::parse_span_ms(text).ok_or_else(|| {
             ApiError::bad_data(format!(
                 "error parsing lookback delta duration: cannot parse {text:?} to a valid duration"
             ))
         })?),
     };
+    // Nothing and less than nothing stand for the default, as in Prometheus.
+    let lookback_ms = lookback_ms.filter(|ms| *ms > 0);
     Ok(query::Params { lookback_ms, cancel: Some(context.cancel.clone()) })
 }
 

@@ -82,9 +82,13 @@ pub async fn alerts() -> Response {
 
 /// `/api/v1/status/tsdb`
 pub fn tsdb(context: &Context, params: &Params) -> Result<Vec<u8>, ApiError> {
-    let limit = params.limit("limit")?.unwrap_or(10);
+    let limit = params.int("limit").unwrap_or(Some(0)).unwrap_or(10);
+    let limit = usize::try_from(limit).unwrap_or(0);
+    if limit == 0 {
+        return Err(ApiError::bad_data("limit must be a positive number"));
+    }
     if limit > 10_000 {
-        return Err(ApiError::parameter("limit", "limit must not exceed 10000"));
+        return Err(ApiError::bad_data("limit must not exceed 10000"));
     }
     json::success(&Notes::default(), |json| {
         write_tsdb(json, &context.db.engine, limit);
@@ -154,6 +158,19 @@ pub async fn node(State(app): State<Arc<App>>) -> Response {
         }
         json.raw("}");
     })
+}
+
+/// `/`: for whoever opens the address in a browser.
+pub async fn index() -> String {
+    format!(
+        "Sarsen {VERSION}, a durable database for Prometheus metrics. There is no web page yet; add this address to \
+         Grafana as a data source of the type Prometheus.\n\n\
+         /api/v1/query?query=up   the HTTP API of Prometheus\n\
+         /api/v1/write            remote write, 1.0 and 2.0\n\
+         /api/v1/status/node      how this node is doing\n\
+         /metrics                 its own metrics\n\
+         /-/ready                 whether it takes reads and writes\n"
+    )
 }
 
 /// `/metrics`

@@ -3,6 +3,7 @@
 //! Decoding and appending run on the thread of the runtime that received the body: a request is well under a
 //! millisecond of work without a lock held for long, and a hand-over to another thread would cost as much as it saves.
 
+use super::Rejected;
 use super::body::{self, Bounds};
 use super::error::{ApiError, Kind};
 use super::params::Params;
@@ -31,7 +32,7 @@ pub async fn remote_write(State(app): State<Arc<App>>, request: Request<Body>) -
         remote_write::decompress(body, &mut batch.bytes, &app.ingest)?;
         remote_write::decode(protocol, batch, key, &app.ingest)
     };
-    respond(reply(Some(protocol), take(&app, request, decode).await))
+    answer(Some(protocol), take(&app, request, decode).await)
 }
 
 /// `POST /api/v1/import/prometheus`: text or OpenMetrics, plain or gzip; `timestamp` (milliseconds) for lines without
@@ -43,7 +44,7 @@ pub async fn import(State(app): State<Arc<App>>, request: Request<Body>) -> Resp
         Some(coding) if coding.eq_ignore_ascii_case("gzip") => true,
         Some(other) => {
             let message = format!("{other} encoding (compression) is not accepted here; only gzip is");
-            return respond(Reply::refused(None, &Refusal { status: 415, message }));
+            return respond(Reply::refused(None, &Refusal::new(415, message)));
         }
     };
     let options = match import_options(request.uri().query().unwrap_or("")) {
@@ -57,7 +58,7 @@ pub async fn import(State(app): State<Arc<App>>, request: Request<Body>) -> Resp
         let format = exposition::detect(kind.as_deref(), body);
         exposition::parse(body, format, &options, batch, key, &app.ingest)
     };
-    respond(reply(None, take(&app, request, decode).await))
+    answer(None, take(&app, request, decode).await)
 }
 
 fn import_options(query: &str) -> Result<exposition::Options, Refusal> {
@@ -65,10 +66,9 @@ fn import_options(query: &str) -> Result<exposition::Options, Refusal> {
     let mut options =
         exposition::Options { default_timestamp: crate::time::now().0, ..exposition::Options::default() };
     if let Some(text) = params.get("timestamp") {
-        options.default_timestamp = text.parse().map_err(|_| Refusal {
-            status: 400,
-            message: format!("timestamp must be Unix milliseconds, got {text:?}"),
-        })?;
+        options.default_timestamp = text
+            .parse()
+            .map_err(|_| Refusal::new(400, format!("timestamp must be Unix milliseconds, got {text:?}")))?;
     }
     params.all("extra_label").try_for_each(|label| options.extra_label(label))?;
     Ok(options)
@@ -84,30 +84,35 @@ fn gunzip(body: &[u8], limits: &ingest::Limits) -> Result<Vec<u8>, Refusal> {
     };
     let mut plain = Vec::new();
     let mut decoder = flate2::read::MultiGzDecoder::new(body).take(max as u64 + 1);
-    decoder
-        .read_to_end(&mut plain)
-        .map_err(|e| Refusal { status: 400, message: format!("the body is not gzip: {e}") })?;
+    decoder.read_to_end(&mut plain).map_err(|e| Refusal::new(400, format!("the body is not gzip: {e}")))?;
     if plain.len() > max {
         let message =
             format!("the body decompresses to more than {max} bytes; send smaller requests or raise `{key}`");
-        return Err(Refusal { status: 413, message });
+        return Err(Refusal { status: 413, message, limit: Some(key) });
     }
     Ok(plain)
 }
 
 /// What the sender is told.
-fn reply(protocol: Option<Protocol>, outcome: Result<Stored, Failure>) -> Reply {
-    match outcome {
-        Ok(stored) => Reply::stored(protocol, &stored),
-        Err(Failure::Refused(refusal)) => Reply::refused(protocol, &refusal),
-        Err(Failure::Sink(error)) => Reply::failed(protocol, &error),
+fn answer(protocol: Option<Protocol>, outcome: Result<Stored, Failure>) -> Response {
+    let (reply, rejected) = match outcome {
+        Ok(stored) => (Reply::stored(protocol, &stored), None),
+        Err(Failure::Refused(refusal)) => {
+            (Reply::refused(protocol, &refusal), refusal.limit.map(Rejected::by))
+        }
+        Err(Failure::Sink(error)) => (Reply::failed(protocol, &error), Rejected::of(&error)),
         Err(Failure::Api(error)) => {
-            let refusal = Refusal { status: error.status().as_u16(), message: error.message };
+            let refusal = Refusal::new(error.status().as_u16(), error.message);
             let mut reply = Reply::refused(protocol, &refusal);
             reply.headers.extend(error.retry_after_s.map(|s| ("Retry-After", s.to_string())));
-            reply
+            (reply, error.rejected)
         }
+    };
+    let mut response = respond(reply);
+    if let Some(rejected) = rejected {
+        response.extensions_mut().insert(rejected);
     }
+    response
 }
 
 /// Why a write did not come through.

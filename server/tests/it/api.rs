@@ -41,7 +41,7 @@ fn an_instant_query_answers_in_prometheus_shape_by_get_and_post() {
     let scalar = node.get(&format!("/api/v1/query?query=1%2B1&time={S}.5")).text();
     assert_eq!(
         scalar,
-        format!(r#"{{"status":"success","data":{{"resultType":"scalar","result":[{S}.500,"2"]}}}}"#)
+        format!(r#"{{"status":"success","data":{{"resultType":"scalar","result":[{S}.5,"2"]}}}}"#)
     );
     let string = node.get(&format!("/api/v1/query?query=%22a%5C%22b%22&time={S}")).json();
     assert_eq!(string["data"], json!({"resultType": "string", "result": [S, "a\"b"]}));
@@ -78,7 +78,30 @@ fn parameter_errors_are_400_in_prometheus_words() {
         ),
         (
             "/api/v1/query?query=1&time=foo",
-            r#"invalid parameter "time": cannot parse "foo" to a valid timestamp"#,
+            r#"invalid parameter "time": Invalid time value for 'time': cannot parse "foo" to a valid timestamp"#,
+        ),
+        (
+            "/api/v1/query_range?query=1&start=x&end=2&step=1",
+            r#"invalid parameter "start": cannot parse "x" to a valid timestamp"#,
+        ),
+        (
+            "/api/v1/labels?start=x",
+            r#"invalid parameter "start": Invalid time value for 'start': cannot parse "x" to a valid timestamp"#,
+        ),
+        (
+            "/api/v1/query?query=1&lookback_delta=x",
+            r#"error parsing lookback delta duration: cannot parse "x" to a valid duration"#,
+        ),
+        (
+            "/api/v1/query?query=1&limit=x",
+            r#"invalid parameter "limit": strconv.Atoi: parsing "x": invalid syntax"#,
+        ),
+        ("/api/v1/metadata?limit=x", "limit must be a number"),
+        ("/api/v1/status/tsdb?limit=0", "limit must be a positive number"),
+        ("/api/v1/label/%ff/values", r#"invalid label name: "\xff""#),
+        (
+            "/api/v1/query_exemplars?query=up&start=2&end=1",
+            "end timestamp must not be before start timestamp",
         ),
         (
             "/api/v1/query?query=1&timeout=x",
@@ -98,11 +121,12 @@ fn parameter_errors_are_400_in_prometheus_words() {
             r#"invalid parameter "start": cannot parse "" to a valid timestamp"#,
         ),
         ("/api/v1/series", "no match[] parameter provided"),
-        ("/api/v1/series?match[]={a=~%22.*%22}", "match[] must contain at least one non-empty matcher"),
         (
-            "/api/v1/labels?match[]=up[5m]",
-            r#"invalid parameter "match[]": expected a series selector such as up{job="x"}"#,
+            "/api/v1/series?match[]={a=~%22.*%22}",
+            r#"invalid parameter "match[]": match[] must contain at least one non-empty matcher"#,
         ),
+        ("/api/v1/labels?match[]={a=~%22.*%22}", "match[] must contain at least one non-empty matcher"),
+        ("/api/v1/labels?match[]=up[5m]", r#"match[]: expected a series selector such as up{job="x"}"#),
     ] {
         let answer = node.get(path);
         let body = answer.json();
@@ -124,6 +148,61 @@ fn parameter_errors_are_400_in_prometheus_words() {
     assert!(error.starts_with("exceeded maximum resolution of 11,000 points per timeseries."), "{error}");
     assert!(error.contains("limits.query_steps_max"), "{error}");
     assert_eq!(node.get("/api/v1/query_range?query=1&start=0&end=11000&step=1").status, 200);
+}
+
+#[test]
+fn what_prometheus_takes_without_a_word_is_taken() {
+    let node = filled();
+    for path in [
+        "/api/v1/query?query=1&unknown=x",
+        "/api/v1/query?query=1&lookback_delta=-1",
+        "/api/v1/query?query=1&lookback_delta=0",
+        "/api/v1/series?match[]=m&start=5&end=4",
+        "/api/v1/query_exemplars?query=up",
+    ] {
+        let answer = node.get(path);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+    }
+    assert_eq!(node.get("/api/v1/metadata?limit=0").json()["data"], json!({}));
+    let late = node.get("/api/v1/query?query=1&timeout=0");
+    assert_eq!((late.status, late.json()["errorType"].as_str()), (503, Some("timeout")));
+    // Parameters come in a form or in the URL, not in a body of another type.
+    let post = node.post("/api/v1/query?query=2&time=1", &[("Content-Type", "text/plain")], b"query=1");
+    assert_eq!(post.json()["data"]["result"], json!([1, "2"]));
+}
+
+#[test]
+fn methods_are_answered_as_prometheus_does() {
+    let node = Node::start();
+    let ask = |method: &str, path: &str| request(&node.url, method, path, &[], &[]);
+    for path in ["/api/v1/query", "/api/v1/write", "/api/v1/nothing"] {
+        assert_eq!(ask("OPTIONS", path).status, 204, "{path}");
+    }
+    for (method, path) in
+        [("HEAD", "/api/v1/query?query=1"), ("PUT", "/api/v1/query"), ("POST", "/-/healthy")]
+    {
+        assert_eq!(ask(method, path).status, 405, "{method} {path}");
+    }
+    assert_eq!(ask("PUT", "/api/v1/query").text(), "Method Not Allowed\n");
+    assert_eq!(ask("HEAD", "/-/ready").status, 200);
+}
+
+#[test]
+fn pages_of_other_origins_can_neither_read_nor_write_unless_they_are_listed() {
+    const PAGE: (&str, &str) = ("Origin", "https://page.example");
+    let closed = Node::start();
+    let read = request(&closed.url, "GET", "/api/v1/query?query=1", &[PAGE], &[]);
+    assert_eq!((read.status, read.header("access-control-allow-origin")), (200, None));
+    let write = closed.post("/api/v1/import/prometheus", &[PAGE], b"m 1\n");
+    assert_eq!(write.status, 403, "{}", write.text());
+    assert!(write.text().contains("http_cors_origins"), "{}", write.text());
+    assert_eq!(closed.post("/api/v1/import/prometheus", &[("Origin", &closed.url)], b"m 1\n").status, 204);
+
+    let open = Node::with(&[("SARSEN_HTTP_CORS_ORIGINS", "https://page.example")]);
+    let read = request(&open.url, "OPTIONS", "/api/v1/query", &[PAGE], &[]);
+    assert_eq!((read.status, read.header("access-control-allow-origin")), (204, Some(PAGE.1)));
+    assert_eq!(read.header("access-control-allow-methods"), Some("GET, POST, OPTIONS"));
+    assert_eq!(open.post("/api/v1/import/prometheus", &[PAGE], b"m 1\n").status, 204);
 }
 
 #[test]

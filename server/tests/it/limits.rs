@@ -15,6 +15,9 @@ fn a_body_over_its_limit_is_413() {
     let answer = node.write(&[Series::new(&[("__name__", "m"), ("l", &noise)], &[(T, 1.0)])]);
     assert_eq!(answer.status, 413, "{}", answer.text());
     assert!(answer.text().contains("limits.write_body_bytes_max"), "{}", answer.text());
+    let line =
+        "sarsen_requests_rejected_total{handler=\"/api/v1/write\",reason=\"write_body_bytes_max\"} 1\n";
+    assert!(node.get("/metrics").text().contains(line));
     assert_eq!(node.write(&[Series::new(&[("__name__", "m")], &[(T, 1.0)])]).status, 204);
 }
 
@@ -62,6 +65,15 @@ fn queries_over_their_limits_name_the_key() {
         let answer = node.get(&path);
         assert_eq!(answer.status, status, "{path}: {}", answer.text());
         assert!(answer.text().contains(key), "{path}: {}", answer.text());
+    }
+    let metrics = node.get("/metrics").text();
+    for (handler, reason) in
+        [("query", "query_series_max"), ("query", "query_samples_max"), ("query", "query_text_bytes_max")]
+    {
+        let line = format!(
+            "sarsen_requests_rejected_total{{handler=\"/api/v1/{handler}\",reason=\"{reason}\"}} 1\n"
+        );
+        assert!(metrics.contains(&line), "{line} is not in {metrics}");
     }
     let lookup = node.get("/api/v1/series?match[]=m").json();
     assert_eq!(lookup["data"].as_array().unwrap().len(), 3);
