@@ -343,3 +343,28 @@ fn no_node_at_all_keeps_what_there_is() {
     let plan = plan(&now, &compute(&now, &[], &policy(3, 4)).unwrap(), |_| 1);
     assert_eq!((plan.moves.len(), plan.stranded.len()), (0, 4));
 }
+
+#[test]
+fn a_copy_is_added_before_a_live_one_is_replaced() {
+    let mut nodes = nodes(&["a", "b", "c", "d"]);
+    let now = fresh(&nodes[..1], &policy(1, 8));
+    set_state(&mut nodes, &[1], NodeState::Draining);
+    let target = compute(&now, &nodes, &policy(2, 8)).unwrap();
+    let plan = plan(&now, &target, |_| 1);
+    let steps: Vec<_> = plan.moves.iter().map(|step| (step.step, step.live, step.from)).collect();
+    assert_eq!(steps[..8], [(0, 1, None); 8]);
+    assert_eq!(steps[8..], [(1, 2, Some(NodeId(1))); 8]);
+    move_to(&now, &target);
+}
+
+#[test]
+fn a_copy_is_replaced_by_the_nearest_so_that_the_spread_is_kept_on_the_way() {
+    let mut nodes = nodes(&["eu/a", "eu/b", "eu/b", "eu/a"]);
+    let policy = policy(2, 8);
+    let now = fresh(&nodes[..2], &policy);
+    set_state(&mut nodes, &[1, 2], NodeState::Draining);
+    let plan = plan(&now, &compute(&now, &nodes, &policy).unwrap(), |_| 1);
+    let pairs: BTreeSet<_> =
+        plan.moves.iter().map(|step| (step.from.unwrap().0, step.to.unwrap().0)).collect();
+    assert_eq!(pairs, BTreeSet::from([(1, 4), (2, 3)]));
+}
