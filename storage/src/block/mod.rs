@@ -60,6 +60,16 @@ impl Header {
     pub fn file_name(&self) -> String {
         format!("{}-{}-{}-{:032x}.block", self.range.min, self.range.max, self.level, self.id)
     }
+
+    /// The range of time that a file's name tells, for a file that tells nothing else any more.
+    pub fn range_of_file_name(name: &str) -> Option<TimeRange> {
+        // From the end, since numbers before the epoch begin with a minus.
+        let (rest, _id) = name.strip_suffix(".block")?.rsplit_once('-')?;
+        let (range, _level) = rest.rsplit_once('-')?;
+        let minus = 1 + range.get(1..)?.find('-')?;
+        let (min, max) = (range.get(..minus)?.parse().ok()?, range.get(minus + 1..)?.parse().ok()?);
+        (min <= max).then(|| TimeRange::new(min, max))
+    }
 }
 
 /// What is known of a block without reading more than its footer.

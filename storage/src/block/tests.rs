@@ -524,3 +524,15 @@ fn pages_in_each_others_place_are_corrupt() {
     let error = open(&swapped).and_then(|reader| read_everything(&reader).map(|_| ())).unwrap_err();
     assert!(matches!(error, Error::Corrupt { offset, .. } if offset == page as u64), "{error}");
 }
+
+#[test]
+fn a_file_name_tells_its_range_also_before_the_epoch() {
+    for (min, max) in [(0, 7_199_999), (-7_200_000, -1), (i64::MIN, i64::MAX), (-1, 5)] {
+        let header =
+            Header { shard: model::Shard(1), range: TimeRange::new(min, max), level: 3, id: u128::MAX };
+        assert_eq!(Header::range_of_file_name(&header.file_name()), Some(header.range));
+    }
+    for name in ["", "x.block", "5-1-0-0.block", "1-2.block", "--.block", "1--0-0.block", "é-1-0-0.block"] {
+        assert_eq!(Header::range_of_file_name(name), None, "{name}");
+    }
+}

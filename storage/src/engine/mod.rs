@@ -54,11 +54,19 @@ pub struct Engine {
     read_only: Mutex<Option<health::ReadOnly>>,
     /// Whether `read_only` says something.
     is_read_only: AtomicBool,
-    suspect: Vec<String>,
+    suspect: Vec<Suspect>,
     closing: Mutex<bool>,
     closed: Condvar,
     /// Keeps other processes out.
     _lock: Option<Box<dyn Send + Sync>>,
+}
+
+/// Damage found while opening.
+struct Suspect {
+    /// The time in which samples may be missing because of it.
+    range: TimeRange,
+    /// What, where and what follows from it.
+    what: String,
 }
 
 /// Monotonic counts, see [`Stats`].
@@ -182,7 +190,7 @@ impl Engine {
             flushes: count(&c.flushes),
             blocks_expired: count(&c.blocks_expired),
             read_only: self.read_only.lock().as_ref().map(|state| state.reason().to_owned()),
-            suspect: self.suspect.clone(),
+            suspect: self.suspect.iter().map(|suspect| suspect.what.clone()).collect(),
             ..Stats::default()
         };
         for shard in &self.shards {

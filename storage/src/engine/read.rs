@@ -23,6 +23,7 @@ struct Selected {
 struct Set {
     series: Vec<Selected>,
     visible: TimeRange,
+    warnings: Vec<String>,
 }
 
 thread_local! {
@@ -93,6 +94,10 @@ impl SeriesSet for Set {
         let series = &self.series[index];
         let range = TimeRange { min: range.min.max(self.visible.min), max: range.max.min(self.visible.max) };
         combine(range, series.head.as_ref(), &series.blocks, into).map_err(Error::from)
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 }
 
@@ -294,9 +299,11 @@ impl Source for Engine {
     fn select(&self, selection: &Selection) -> Result<Box<dyn SeriesSet>, Error> {
         let visible = self.visible(selection.range);
         let series = self.select_all(&selection.matchers, visible, selection.series_max)?;
+        let suspects = self.suspect.iter().filter(|suspect| suspect.range.overlaps(&visible));
+        let warnings = suspects.map(|suspect| format!("samples may be missing: {}", suspect.what)).collect();
         // A reader may ask for more than it selected by; it is still not shown what has expired.
         let visible = TimeRange { min: Timestamp(self.cut_off()), max: Timestamp::MAX };
-        Ok(Box::new(Set { series, visible }))
+        Ok(Box::new(Set { series, visible, warnings }))
     }
 
     fn series(&self, query: &LabelQuery) -> Result<Limited<Labels>, Error> {

@@ -1,7 +1,7 @@
 //! Opening: identity, blocks, then the log back into the heads.
 
 use super::health::ReadOnly;
-use super::{Counters, Engine, Options, Progress, flush};
+use super::{Counters, Engine, Options, Progress, Suspect, flush};
 use crate::head::Head;
 use crate::identity::Identity;
 use crate::shard::{Shard, State};
@@ -9,7 +9,7 @@ use crate::wal::{Other, Record, Rows};
 use crate::{Error, Result, block};
 use disk::log::Log;
 use disk::{ReadOnlyVfs, Vfs};
-use model::{Metadata, SeriesKey, Timestamp};
+use model::{Metadata, SeriesKey, TimeRange, Timestamp};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -208,13 +208,14 @@ impl Engine {
             Use::Inspect(_) => Log::read(vfs.clone(), &wal, &mut visit)?,
         };
         progress(Progress { phase: "wal", done_bytes: total_bytes, total_bytes });
-        suspect.extend(recovered.corrupt.iter().map(|range| {
+        let mut lost: Vec<String> = Vec::new();
+        lost.extend(recovered.corrupt.iter().map(|range| {
             format!(
                 "log segment {}, bytes {} to {}: they had been durable and are damaged; samples in them are lost on this disk",
                 range.segment.0, range.from, range.to
             )
         }));
-        suspect.extend(
+        lost.extend(
             replay
                 .malformed
                 .iter()
@@ -222,10 +223,13 @@ impl Engine {
         );
         let orphans: u64 = replay.orphans.values().sum();
         if orphans > 0 {
-            suspect.push(format!(
+            lost.push(format!(
                 "{orphans} samples in the log belong to series whose definition is missing, and were left out"
             ));
         }
+
+        // Of what the log has lost, nobody knows the time.
+        suspect.extend(lost.into_iter().map(|what| Suspect { range: TimeRange::ALL, what }));
 
         let log = Arc::new(log);
         let generation = replay.generation + 1;
@@ -274,7 +278,7 @@ fn open_blocks(
     vfs: &Arc<dyn Vfs>,
     dir: &Path,
     usage: &Use,
-    suspect: &mut Vec<String>,
+    suspect: &mut Vec<Suspect>,
 ) -> Result<Vec<Arc<block::Reader>>> {
     let mut blocks = Vec::new();
     let entries = match vfs.list(dir) {
@@ -292,7 +296,12 @@ fn open_blocks(
             match block::Reader::open(&**vfs, &path) {
                 Ok(reader) => blocks.push(Arc::new(reader)),
                 Err(e @ Error::Corrupt { .. }) => {
-                    suspect.push(format!("{e}; its samples are missing from answers"))
+                    // The name is all that is left to tell the time.
+                    let range = block::Header::range_of_file_name(&entry.name).unwrap_or(TimeRange::ALL);
+                    let what = format!(
+                        "{e}; its samples are missing from answers until the file is put back from a copy and the server restarted (removing it accepts the loss)"
+                    );
+                    suspect.push(Suspect { range, what });
                 }
                 Err(e) => return Err(e),
             }

@@ -214,6 +214,9 @@ fn a_damaged_middle_of_the_log_is_reported_and_the_rest_is_kept() {
     std::fs::write(&first, bytes).unwrap();
     let engine = world.open();
     assert_eq!(engine.stats().suspect.len(), 1, "{:?}", engine.stats().suspect);
+    // Nobody knows of which time the lost samples are: every answer says so.
+    let warned = warnings(&engine, model::TimeRange::new(7, 7));
+    assert!(warned.len() == 1 && warned[0].contains("log segment"), "{warned:?}");
     let left = floats(&engine, &labels("m", 0));
     assert!((150..199).contains(&left.len()), "{}", left.len());
     assert!(left.iter().all(|&(t, v)| v == t as f64));
@@ -247,6 +250,41 @@ fn samples_of_a_series_whose_definition_was_damaged_are_counted_and_never_given_
     assert_eq!(all.len(), 1);
     assert_eq!(floats(&engine, &labels("second", 0)).len(), 49);
     assert!(floats(&engine, &labels("second", 0)).iter().all(|&(t, v)| v == -t as f64));
+}
+
+fn warnings(engine: &storage::Engine, range: model::TimeRange) -> Vec<String> {
+    let selection = model::Selection { matchers: vec![], range, series_max: 10 };
+    model::Source::select(engine, &selection).unwrap().warnings().to_vec()
+}
+
+#[test]
+fn an_answer_warns_of_a_block_that_does_not_open_where_their_times_overlap() {
+    use model::TimeRange;
+    let world = World::real();
+    world.set_now(5 * WINDOW);
+    let engine = world.open();
+    let m = labels("m", 0);
+    write(&engine, &m, &[(-500, 0.0), (500, 1.0), (1500, 2.0)]);
+    engine.flush_all().unwrap();
+    assert_eq!(warnings(&engine, TimeRange::ALL), [""; 0]);
+    let block = engine.blocks().into_iter().find(|block| block.range.min.0 == -WINDOW).unwrap();
+    drop(engine);
+    let file = world.vfs.open(&block.path, disk::OpenMode::Write).unwrap();
+    file.set_len(block.bytes / 2).unwrap();
+    let engine = world.open();
+    assert_eq!(floats(&engine, &m), [(500, 1.0), (1500, 2.0)]);
+    for (range, warned) in [
+        (TimeRange::ALL, 1),
+        (TimeRange::new(-1, 100), 1),
+        (TimeRange::new(i64::MIN, -WINDOW), 1),
+        (TimeRange::new(0, i64::MAX), 0),
+        (TimeRange::new(i64::MIN, -WINDOW - 1), 0),
+    ] {
+        let told = warnings(&engine, range);
+        assert_eq!(told.len(), warned, "{range:?}: {told:?}");
+        let name = block.path.file_name().unwrap().to_str().unwrap();
+        assert!(told.iter().all(|w| w.contains(name) && w.contains("put back from a copy")), "{told:?}");
+    }
 }
 
 #[test]
