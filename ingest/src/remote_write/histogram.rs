@@ -157,7 +157,7 @@ mod tests {
     /// The counts of a histogram whose fields come in this order.
     fn counts(fields: &[&[u8]]) -> Counts {
         let bytes = fields.concat();
-        read(Cursor::new(&bytes), false).unwrap().histogram.counts
+        read(Cursor::new(&bytes), false).map(|row| row.histogram.counts).unwrap_or_else(|e| panic!("{e}"))
     }
 
     #[test]
