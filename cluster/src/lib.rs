@@ -3,3 +3,5 @@
 //! What decides here knows no runtime, no sockets and no clock: time, messages and results of I/O come in, effects go out.
 
 pub mod placement;
+pub mod raft;
+pub mod wire;

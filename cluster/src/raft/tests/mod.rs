@@ -1,0 +1,246 @@
+//! A group of members under faults, and what each of them refuses.
+
+mod network;
+
+use super::*;
+use network::{CLUSTER, Lots, Network, identity};
+
+fn three() -> Network {
+    let mut network = Network::new(7);
+    network.admit(2);
+    network.admit(3);
+    network
+}
+
+#[test]
+fn what_is_acknowledged_survives_every_storm() {
+    let (first, count) = match std::env::var("SARSEN_RAFT_SEED") {
+        Ok(seed) => (seed.parse().unwrap(), 1),
+        Err(_) => (0, 200),
+    };
+    let (mut acknowledged, mut reads, mut restored) = (0, 0, 0);
+    for seed in first..first + count {
+        let run = std::panic::catch_unwind(|| Network::storm(seed));
+        let network = run.unwrap_or_else(|panic| {
+            eprintln!("failed with SARSEN_RAFT_SEED={seed}");
+            std::panic::resume_unwind(panic)
+        });
+        acknowledged += network.acknowledged.len();
+        reads += network.reads_done;
+        restored += network.restored;
+    }
+    // A storm in which nothing gets done would prove nothing.
+    assert!(acknowledged as u64 > 20 * count, "{acknowledged} commands");
+    assert!(reads > 20 * count, "{reads} reads");
+    assert!(restored > count, "{restored} snapshots");
+}
+
+#[test]
+fn a_seed_tells_everything_that_happens() {
+    for seed in [3, 5] {
+        assert_eq!(Network::storm(seed).trace, Network::storm(seed).trace, "seed {seed}");
+    }
+    assert_ne!(Network::storm(3).trace, Network::storm(5).trace);
+}
+
+#[test]
+fn one_member_alone_agrees_with_itself() {
+    let mut network = Network::new(1);
+    network.heal_and_check();
+    network.crash(1);
+    network.heal_and_check();
+}
+
+#[test]
+fn a_follower_far_behind_gets_a_snapshot() {
+    let mut network = three();
+    network.heal_and_check();
+    let leader = network.leader().unwrap();
+    let behind = if leader == 3 { 2 } else { 3 };
+    network.crash(behind);
+    for _ in 0..100 {
+        network.propose(leader);
+        network.run(1);
+    }
+    let before = network.restored;
+    network.heal_and_check();
+    // Once from its own disk, once from the leader.
+    assert!(network.restored >= before + 2);
+}
+
+#[test]
+fn a_minority_agrees_on_nothing_and_answers_no_read() {
+    let mut network = three();
+    network.heal_and_check();
+    let alone = network.leader().unwrap();
+    network.cut = (1..=3).flat_map(|other| [(alone, other), (other, alone)]).collect();
+    let reads = network.reads_done;
+    let token = network.propose(alone);
+    network.read(alone);
+    network.run(60);
+    assert!(!network.acknowledged.contains(&token));
+    assert_eq!(network.reads_done, reads);
+    assert!(!network.nodes[&alone].member().unwrap().leads(), "a leader without a quorum steps down");
+    assert!(network.leader().is_some(), "the others go on");
+    network.heal_and_check();
+}
+
+#[test]
+fn a_member_that_lost_its_log_is_refused_until_it_joins_under_a_new_number() {
+    let mut network = three();
+    network.heal_and_check();
+    let leader = network.leader().unwrap();
+    let lost = if leader == 3 { 2 } else { 3 };
+    network.crash(lost);
+    let again = Identity { incarnation: 5555, ..identity(lost) };
+    network.add(again, false);
+    let refused = network.refused;
+    network.run(60);
+    assert!(network.refused > refused);
+    assert_eq!(network.nodes[&lost].member().unwrap().delivered(), 0);
+    network.crash(lost);
+    network.admit(4);
+    network.change(network.leader().unwrap(), Change::Remove { member: lost });
+    network.nodes.remove(&lost);
+    network.heal_and_check();
+    let membership = network.nodes[&network.leader().unwrap()].member().unwrap().membership();
+    assert!(membership.voters.contains(&4) && !membership.voters.contains(&lost), "{membership:?}");
+}
+
+#[test]
+fn an_empty_log_under_the_same_incarnation_contradicts_the_leader_and_does_not_panic() {
+    let mut network = three();
+    network.heal_and_check();
+    let leader = network.leader().unwrap();
+    let lost = if leader == 3 { 2 } else { 3 };
+    network.crash(lost);
+    network.add(identity(lost), false);
+    let refused = network.refused;
+    network.run(60);
+    assert!(network.refused > refused);
+}
+
+#[test]
+fn a_log_of_somebody_else_or_none_is_refused_at_the_start() {
+    let vfs = std::sync::Arc::new(disk::CrashVfs::new());
+    let dir = std::path::Path::new("/raft");
+    let open = |expected| Store::open(vfs.clone(), dir, expected);
+    assert!(matches!(open(Some(identity(1))), Err(Error::Foreign { found: None, .. })));
+    let (store, _) = open(None).unwrap();
+    let (_, effects) = Member::create(identity(1), Vec::new(), Options::default());
+    for effect in effects {
+        if let Effect::Persist(batch) = effect {
+            store.persist(&batch).unwrap();
+        }
+    }
+    drop(store);
+    assert!(open(Some(identity(1))).is_ok());
+    assert!(matches!(open(Some(identity(2))), Err(Error::Foreign { found: Some(_), .. })));
+}
+
+#[test]
+fn bytes_that_no_member_sent_change_nothing() {
+    let mut lots = Lots(1);
+    let (mut member, _) = Member::create(identity(1), Vec::new(), Options::default());
+    member.persisted(1);
+    let mut valid = vec![1];
+    valid.extend_from_slice(&CLUSTER.to_le_bytes());
+    for word in [2, 1002, 1, 1001_u64] {
+        valid.extend_from_slice(&word.to_le_bytes());
+    }
+    for _ in 0..20_000 {
+        let mut bytes = if lots.percent(80) { valid.clone() } else { Vec::new() };
+        // Type, to and from of a real message, then noise: the deep ends of the decoder.
+        if lots.percent(70) {
+            bytes.extend_from_slice(&[8, lots.below(20) as u8, 16, 1, 24, 2]);
+        }
+        for _ in 0..lots.below(24) {
+            bytes.push(lots.next() as u8 & if lots.percent(70) { 0x7f } else { 0xff });
+        }
+        let _ = member.receive(2, &bytes);
+    }
+    assert!(member.delivered() >= 1);
+}
+
+#[test]
+fn later_records_supersede_earlier_ones() {
+    use ::raft::eraftpb::Entry;
+    let mut durable = record::Durable::default();
+    let entry = |index, term| record::entry(&Entry { index, term, ..Entry::default() });
+    assert!(durable.replay(&entry(1, 1)).is_err(), "the first record must be an identity");
+    durable.replay(&record::identity(&identity(1))).unwrap();
+    for (index, term) in [(1, 1), (2, 1), (3, 1), (2, 2)] {
+        durable.replay(&entry(index, term)).unwrap();
+    }
+    assert_eq!(durable.last_index(), 2);
+    assert!(durable.replay(&entry(4, 2)).is_err(), "a gap");
+    let snapshot = |index, term| record::Snapshot { index, term, ..record::Snapshot::default() };
+    durable.replay(&record::snapshot(&snapshot(1, 1))).unwrap();
+    assert_eq!((durable.entries.len(), durable.last_index()), (1, 2), "what follows the snapshot stays");
+    durable.replay(&record::snapshot(&snapshot(2, 9))).unwrap();
+    assert_eq!((durable.entries.len(), durable.last_index()), (0, 2), "another history goes");
+    durable.hard_state.commit = 3;
+    assert!(durable.clone().finish().is_err(), "a committed entry is missing");
+    durable.hard_state.commit = 0;
+    durable.finish().unwrap();
+    assert_eq!(durable.hard_state.commit, 2, "nothing is applied beyond what is committed");
+    assert!(durable.replay(&record::identity(&identity(2))).is_err(), "two identities");
+}
+
+#[test]
+fn voters_are_added_spread_and_replaced_step_by_step() {
+    let node = |member: u64, zone: &str| Candidate {
+        member,
+        incarnation: member + 1000,
+        zone: zone.split('/').map(str::to_owned).collect(),
+        gone: false,
+        well: true,
+    };
+    let zones = ["a/1", "a/2", "b/1", "b/2", "c/1", "c/2", "c/3"];
+    let mut nodes: Vec<Candidate> = zones.iter().zip(1..).map(|(zone, id)| node(id, zone)).collect();
+    let mut current = Membership { voters: vec![1], learners: vec![] };
+    let settle = |nodes: &[Candidate], current: &mut Membership| {
+        for steps in 0.. {
+            assert!(steps < 50, "it never ends");
+            let Some(step) = choose_voters(nodes, current, 1) else { return };
+            let (Change::AddLearner { member, .. } | Change::Promote { member } | Change::Remove { member }) =
+                step.change;
+            assert_ne!(member, 1, "the leader stays");
+            current.voters.retain(|id| *id != member);
+            current.learners.retain(|id| *id != member);
+            match step.change {
+                Change::AddLearner { .. } => current.learners.push(member),
+                Change::Promote { .. } => current.voters.push(member),
+                Change::Remove { .. } => {}
+            }
+            current.voters.sort_unstable();
+        }
+    };
+    settle(&nodes[..1], &mut current);
+    assert_eq!(current.voters, [1]);
+    settle(&nodes, &mut current);
+    assert_eq!(current.voters.len(), 5);
+    assert_eq!(current.learners.len(), 2);
+    let zone_counts = |current: &Membership, zone: &str| {
+        current.voters.iter().filter(|id| zones[**id as usize - 1].starts_with(zone)).count()
+    };
+    assert!(["a", "b", "c"].iter().all(|zone| (1..=2).contains(&zone_counts(&current, zone))));
+    // A voter that only does not answer keeps its vote, one that is gone is replaced.
+    let victim = current.voters[4] as usize - 1;
+    nodes[victim].well = false;
+    let before = current.clone();
+    settle(&nodes, &mut current);
+    assert_eq!(current, before);
+    nodes[victim].gone = true;
+    settle(&nodes, &mut current);
+    assert!(current.voters.len() == 5 && !current.voters.contains(&(victim as u64 + 1)));
+    // Three in one zone move apart when other zones come.
+    let mut nodes: Vec<Candidate> = (1..=3).map(|id| node(id, "a/1")).collect();
+    let mut current = Membership { voters: vec![1], learners: vec![] };
+    settle(&nodes, &mut current);
+    assert_eq!(current.voters, [1, 2, 3]);
+    nodes.extend([node(4, "b/1")]);
+    settle(&nodes, &mut current);
+    assert_eq!(current.voters.len(), 3);
+    assert!(current.voters.contains(&4));
+}
