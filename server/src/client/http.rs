@@ -17,6 +17,9 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 /// `GET`s a path with parameters and unwraps the envelope. Warnings and infos go to standard error.
 pub fn get(url: &str, path: &str, params: &[(&str, String)]) -> anyhow::Result<Answer> {
     let base = url.trim_end_matches('/');
+    if !base.starts_with("http://") && !base.starts_with("https://") {
+        bail!("--url {url:?} is not a URL; write it with its scheme, such as http://127.0.0.1:7420");
+    }
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_global(Some(TIMEOUT))
         .http_status_as_error(false)

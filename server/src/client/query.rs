@@ -120,6 +120,10 @@ fn print_list(
         return print_json(data);
     }
     let rows: Vec<Vec<String>> = data.as_array().into_iter().flatten().map(|item| vec![name(item)]).collect();
+    if rows.is_empty() {
+        eprintln!("nothing matched");
+        return Ok(());
+    }
     Ok(table::print(&[header], &rows)?)
 }
 
@@ -163,11 +167,11 @@ fn print_result(data: &Value, output: Output) -> anyhow::Result<()> {
             &["VALUE", "TIME"][..]
         }
     };
-    table::print(header, &rows)?;
     if rows.is_empty() {
         eprintln!("no series matched");
+        return Ok(());
     }
-    Ok(())
+    Ok(table::print(header, &rows)?)
 }
 
 #[cfg(test)]
