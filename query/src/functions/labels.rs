@@ -35,6 +35,9 @@ pub fn replace(
         if !captures.is_match() {
             continue;
         }
+        // The most that can come out, before it does: a reference takes two bytes and gives the whole value at most.
+        let most = replacement.len().saturating_mul(value.len().max(1));
+        let _room = evaluator.budget.hold(most / size_of::<f64>())?;
         let mut text = String::new();
         interpolate::string(
             replacement,

@@ -105,6 +105,20 @@ fn limits_name_the_key_that_raises_them() {
 }
 
 #[test]
+fn labels_that_a_query_makes_grow_count_against_its_budget() {
+    let options = Options { samples_max: 1 << 16, ..Options::default() };
+    let grown = |levels: usize| {
+        let replacement = "$1".repeat(8);
+        (0..levels).fold("label_replace(c, \"x\", \"12345678\", \"\", \"\")".to_string(), |inner, _| {
+            format!("label_replace({inner}, \"x\", \"{replacement}\", \"x\", \"(.*)\")")
+        })
+    };
+    let run = |levels| range_with(options.clone(), &counter(), &grown(levels), [0, 0, 1]);
+    assert!(run(2).is_ok());
+    assert_eq!(limit_key(run(20).unwrap_err()), "limits.query_samples_max");
+}
+
+#[test]
 fn what_a_query_holds_is_given_back_as_it_goes() {
     let series = (0..50).fold(Memory::default(), |m, i| {
         m.with("x_total", &[("i", &i.to_string())], 1000, &some(&[1.0; 100]))
