@@ -36,6 +36,7 @@ pub fn run(command: TsdbCommand) -> anyhow::Result<()> {
     }
 }
 
+/// Nothing in the directory is changed, whatever is found there.
 fn open(dir: &Path) -> anyhow::Result<Arc<storage::Engine>> {
     let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
     if !vfs.exists(&dir.join("identity"))? {
@@ -43,7 +44,7 @@ fn open(dir: &Path) -> anyhow::Result<Arc<storage::Engine>> {
     }
     let config = Config { data_dir: dir.to_path_buf(), ..Config::default() };
     let options = node::storage_options(&config, &*vfs)?;
-    Ok(storage::Engine::open(vfs, options, Arc::new(time::now), &|_| {})?)
+    Ok(storage::Engine::open_read_only(vfs, options, Arc::new(time::now), &|_| {})?)
 }
 
 fn dump(data: &Offline, selector: Option<&str>, range: TimeRange) -> anyhow::Result<()> {

@@ -95,7 +95,7 @@ fn data_at_rest_is_dumped_analyzed_and_verified() {
         Series::new(&[("__name__", "up"), ("job", "a")], &[(T, 1.0), (T + 30_000, f64::NEG_INFINITY)]);
     assert_eq!(node.write(&[series, Series::new(&[("__name__", "x")], &[(T, 2.0)])]).status, 204);
     let error = failure(&["tsdb", "dump", "--data-dir", dir], 1);
-    assert!(error.contains("another process has it open"), "{error}");
+    assert!(error.contains("a server has it open"), "{error}");
     assert!(stdout(&["tsdb", "analyze", "--url", &node.url]).starts_with("2 series, 3 label pairs"));
     assert_eq!(node.stop().0.code(), Some(0));
     let dump = format!("up{{job=\"a\"}} 1 {T}\nup{{job=\"a\"}} -Inf {}\nx 2 {T}\n", T + 30_000);
