@@ -101,14 +101,16 @@ fn main() {
         let cancel = Arc::new(AtomicBool::new(false));
         let params = Params { cancel: Some(cancel.clone()), ..Params::default() };
         let (answer, late) = std::thread::scope(|scope| {
-            let run = scope.spawn(|| {
-                let answer = engine.range(&*storage, text, start, end, INTERVAL_MS, &params);
-                (answer, Instant::now())
+            let (done, ended) = std::sync::mpsc::channel();
+            let (engine, storage, params) = (&engine, &storage, &params);
+            scope.spawn(move || {
+                let answer = engine.range(&**storage, text, start, end, INTERVAL_MS, params);
+                done.send((answer, Instant::now())).expect("the receiver outlives the query");
             });
-            std::thread::sleep(Duration::from_millis(150));
+            let early = ended.recv_timeout(Duration::from_millis(150));
             let asked = Instant::now();
             cancel.store(true, Relaxed);
-            let (answer, ended) = run.join().unwrap();
+            let (answer, ended) = early.or_else(|_| ended.recv()).expect("the query sends its answer");
             (answer, ended.saturating_duration_since(asked))
         });
         let how = match answer {

@@ -59,35 +59,3 @@ fn the_copies_of_a_lost_node_are_rebuilt_by_many_from_many() {
     let receivers: BTreeSet<NodeId> = plan.moves.iter().filter_map(|step| step.to).collect();
     assert!(receivers.len() > 10, "{} nodes receive {} copies", receivers.len(), plan.copies());
 }
-
-/// Measured by hand: `cargo test --release -p cluster placement::tests::scale -- --ignored --nocapture`.
-#[test]
-#[ignore = "takes seconds: it measures"]
-fn speed() {
-    for shards in [4096, 65_536] {
-        let policy = policy(3, shards);
-        let mut nodes = hundred();
-        let empty = Placement::empty(shards).unwrap();
-        let timed = |what: &str, old: &Placement, nodes: &[Node]| {
-            let start = std::time::Instant::now();
-            let target = compute(old, nodes, &policy).unwrap();
-            let took = start.elapsed();
-            println!("{shards} shards, {what}: {took:?}, {} copies", new_copies(old, &target));
-            let limit = std::time::Duration::from_secs(1);
-            assert!(cfg!(debug_assertions) || shards > 4096 || took < limit, "{what} took {took:?}");
-            target
-        };
-        let now = empty.adopt(&timed("new", &empty, &nodes));
-        timed("unchanged", &now, &nodes);
-        nodes[3].state = NodeState::Gone;
-        let target = timed("node lost", &now, &nodes);
-        let start = std::time::Instant::now();
-        plan(&now, &target, |_| 1);
-        println!("plan: {:?}, {} bytes encoded", start.elapsed(), now.encode().len());
-        nodes
-            .iter_mut()
-            .filter(|n| n.domain.segments()[1] == "zone-2")
-            .for_each(|n| n.state = NodeState::Gone);
-        timed("zone lost", &now, &nodes);
-    }
-}
