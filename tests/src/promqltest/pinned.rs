@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn selectors_are_pinned_once_and_from_outside() {
-        assert_eq!(pinned("a + b offset 1m").unwrap(), "a @ 1.500 + b @ 1.500 offset 60s");
+        assert_eq!(pinned("a + b offset 1m").unwrap(), "a @ 1.500 + b @ 1.500 offset 1m");
         assert_eq!(pinned("rate(a[5m] @ 3)").unwrap(), "rate(a[5m] @ 3.000)");
         assert_eq!(pinned("a @ start()").unwrap(), "a @ 1.500");
         assert_eq!(
