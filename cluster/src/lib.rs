@@ -3,5 +3,7 @@
 //! What decides here knows no runtime, no sockets and no clock: time, messages and results of I/O come in, effects go out.
 
 pub mod placement;
+pub mod quorum;
 pub mod raft;
+pub mod view;
 pub mod wire;

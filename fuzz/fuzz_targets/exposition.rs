@@ -11,7 +11,7 @@ libfuzzer_sys::fuzz_target!(|body: &[u8]| {
     for format in [Format::Text, Format::OpenMetrics] {
         let mut batch = Batch::default();
         if let Ok(decoded) = exposition::parse(body, format, &options, &mut batch, sink.key(), &limits) {
-            ingest::store(&sink, &mut batch, decoded, &limits).expect("this sink does not fail");
+            ingest::store(&sink, &mut batch.into(), decoded, &limits).expect("this sink does not fail");
         }
     }
     exposition::detect(None, body);

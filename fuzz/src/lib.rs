@@ -1,5 +1,6 @@
 //! What several fuzz targets need.
 
+use std::sync::Arc;
 use ingest::{Limits, remote_write};
 use model::{Appended, Batch, Error, Metadata, SeriesKey, Sink, Written};
 use std::collections::HashSet;
@@ -16,7 +17,7 @@ impl Sink for Checked {
         SeriesKey([1, 2, 3, 4])
     }
 
-    fn append(&self, batch: &Batch, only: Option<&[u32]>) -> Result<Appended, Error> {
+    fn append(&self, batch: &Arc<Batch>, only: Option<&[u32]>) -> Result<Appended, Error> {
         let mut known = self.known.lock().unwrap();
         let all: Vec<u32> = (0..batch.series.len() as u32).collect();
         let mut appended = Appended {

@@ -4,6 +4,7 @@ use crate::Limits;
 use crate::problems::{Problems, Reason};
 use crate::series::{self, Fault};
 use model::{Appended, Batch, Durable, Error, Sink, Written};
+use std::sync::Arc;
 
 /// What decoding found besides the rows.
 #[derive(Debug, Default)]
@@ -55,7 +56,12 @@ impl std::fmt::Debug for Stored {
 /// never stored under the hash of bytes that are not canonical, because no sink creates an unchecked series.
 ///
 /// An error means that an unknown part of the batch was taken. Sending again is safe.
-pub fn store(sink: &dyn Sink, batch: &mut Batch, decoded: Decoded, limits: &Limits) -> Result<Stored, Error> {
+pub fn store(
+    sink: &dyn Sink,
+    batch: &mut Arc<Batch>,
+    decoded: Decoded,
+    limits: &Limits,
+) -> Result<Stored, Error> {
     let Decoded { mut problems, exemplars } = decoded;
     let first = sink.append(batch, None)?;
     let mut written = first.written;
@@ -66,6 +72,8 @@ pub fn store(sink: &dyn Sink, batch: &mut Batch, decoded: Decoded, limits: &Limi
     if !checked.is_empty() {
         let key = sink.key();
         let mut canonical = Vec::new();
+        // A sink may hold on to the batch as it was.
+        let batch = Arc::make_mut(batch);
         checked.retain(|&index| check_one(batch, index as usize, key, &mut canonical, limits, &mut problems));
     }
     if !checked.is_empty() {

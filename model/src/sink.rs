@@ -2,6 +2,7 @@
 
 use crate::{Batch, Error, Metadata, SeriesKey};
 use std::pin::Pin;
+use std::sync::Arc;
 
 /// Resolves when what was appended is as durable as was promised (fsynced on a majority, or on the one node there is).
 /// An error means *unknown*: it may or may not have been kept, and sending again is safe.
@@ -18,8 +19,9 @@ pub trait Sink: Send + Sync {
 
     /// Appends the series of `batch` whose indices are in `only`, or all of them. Rows are visible to reads when this
     /// returns; they may be acknowledged when [`Appended::durable`] has resolved. A row that is already there, with any
-    /// value, is not an error: the conflict rule settles it.
-    fn append(&self, batch: &Batch, only: Option<&[u32]>) -> Result<Appended, Error>;
+    /// value, is not an error: the conflict rule settles it. A sink that sends rows on keeps the batch until [`Appended::durable`]
+    /// has resolved.
+    fn append(&self, batch: &Arc<Batch>, only: Option<&[u32]>) -> Result<Appended, Error>;
 
     /// Keeps what is known about metric families; the last word wins.
     fn describe(&self, metadata: &[Metadata]) -> Result<(), Error>;

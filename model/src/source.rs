@@ -1,6 +1,6 @@
 //! Where data is read from.
 
-use crate::{Error, Histogram, Labels, Matcher, Metadata, TimeRange};
+use crate::{Error, Histogram, Labels, Matcher, Metadata, SeriesId, ShardSet, TimeRange};
 use std::sync::Arc;
 
 /// Gives series and their samples. Blocking; called from threads that may wait.
@@ -30,6 +30,8 @@ pub struct Selection {
     pub range: TimeRange,
     /// Most series to give before answering [`Error::Limit`].
     pub series_max: usize,
+    /// Only series of these shards; `None` for all.
+    pub shards: Option<ShardSet>,
 }
 
 /// What a lookup of labels or series asks for.
@@ -41,6 +43,8 @@ pub struct LabelQuery {
     pub range: TimeRange,
     /// Most items to give; the answer says whether it was cut.
     pub limit: Option<usize>,
+    /// Only series of these shards; `None` for all.
+    pub shards: Option<ShardSet>,
 }
 
 /// A list that may have been cut at a limit.
@@ -50,6 +54,8 @@ pub struct Limited<T> {
     pub items: Vec<T>,
     /// Whether there were more.
     pub truncated: bool,
+    /// What the reader should be told: copies that did not answer.
+    pub warnings: Vec<String>,
 }
 
 /// The series that a selector matched. Samples are decoded when asked for, on the caller's thread, into the caller's
@@ -62,6 +68,9 @@ pub trait SeriesSet: Send + Sync {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// The id of series `index`.
+    fn id(&self, index: usize) -> SeriesId;
 
     /// The labels of series `index`.
     fn labels(&self, index: usize) -> Labels;

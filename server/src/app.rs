@@ -85,7 +85,7 @@ pub struct App {
     /// Set while series are created faster than is allowed.
     pub creating_too_fast: AtomicBool,
     /// Recycled batches and body buffers.
-    pub buffers: Pool<(Vec<u8>, Batch)>,
+    pub buffers: Pool<(Vec<u8>, Arc<Batch>)>,
     /// The node's own metrics.
     pub metrics: Metrics,
     /// When the process began to serve.
@@ -149,7 +149,7 @@ impl App {
                 "limits.write_bytes_in_flight_max",
             ),
             creating_too_fast: AtomicBool::new(false),
-            buffers: Pool::new(count(writers), |(body, batch): &(Vec<u8>, Batch)| {
+            buffers: Pool::new(count(writers), |(body, batch): &(Vec<u8>, Arc<Batch>)| {
                 let columns = batch.timestamps.capacity() + batch.values.capacity() + batch.starts.capacity();
                 let series = batch.series.capacity() * size_of::<model::BatchSeries>();
                 body.capacity() + batch.bytes.capacity() + columns * 8 + series <= BUFFER_BYTES_MAX

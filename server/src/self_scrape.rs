@@ -44,6 +44,7 @@ async fn scrape(app: &App, db: &Database, instance: &str) -> Result<(), String> 
     let decoded =
         exposition::parse(text.as_bytes(), format, &options, &mut batch, db.sink.key(), &app.ingest)
             .map_err(|e| e.to_string())?;
+    let mut batch = Arc::new(batch);
     let stored = ingest::store(&*db.sink, &mut batch, decoded, &app.ingest).map_err(|e| e.to_string())?;
     if let Some(problem) = stored.problems.spelled_out().first() {
         return Err(problem.message.clone());

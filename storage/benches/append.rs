@@ -75,20 +75,21 @@ fn main() {
             batch.timestamps.push(0);
             batch.values.push(0);
         }
-        batches.push(batch);
+        batches.push(Arc::new(batch));
     }
 
     std::thread::scope(|scope| {
         let committing = scope.spawn(|| engine.commit_loop().unwrap());
-        let run = |what: &str, batches: &mut [Batch], from: usize, to: usize| {
+        let run = |what: &str, batches: &mut [Arc<Batch>], from: usize, to: usize| {
             let (began, cpu_before) = (Instant::now(), cpu());
             for scrape in from..to {
                 let t = 1_700_000_000_000 + scrape as i64 * 15_000;
                 now.store(t, Relaxed);
                 let mut last = None;
                 for (b, batch) in batches.iter_mut().enumerate() {
-                    batch.timestamps.fill(t + b as i64 % 15);
-                    for (i, value) in batch.values.iter_mut().enumerate() {
+                    let rows = Arc::get_mut(batch).unwrap();
+                    rows.timestamps.fill(t + b as i64 % 15);
+                    for (i, value) in rows.values.iter_mut().enumerate() {
                         // A third constant, a third counters, a third gauges with two decimals.
                         let wave = ((scrape * 37 + i * 11) % 1000) as f64;
                         *value =

@@ -43,7 +43,7 @@ fn load(storage: &storage::Engine, metric: &str, count: usize, samples: usize) {
                 batch.values.push((((k * 7 + i * 13) % 101) as f64 * 0.25).to_bits());
             }
         }
-        assert!(storage.append(&batch, None).unwrap().rejected.is_empty());
+        assert!(storage.append(&Arc::new(batch), None).unwrap().rejected.is_empty());
         storage.commit().unwrap();
     }
 }

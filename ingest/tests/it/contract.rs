@@ -6,6 +6,7 @@ use ingest::remote_write::{Protocol, decode, decompress, negotiate};
 use ingest::{Limits, Reply, store};
 use model::histogram::{Counts, ResetHint, Span};
 use model::{Batch, Error, Histogram, HistogramRow, Metadata, MetricType, RejectReason, TimeRange, value};
+use std::sync::Arc;
 
 const BOTH: [Protocol; 2] = [Protocol::V1, Protocol::V2];
 
@@ -18,7 +19,7 @@ fn post(sink: &Memory, protocol: Protocol, body: &[u8], limits: &Limits) -> Repl
         Ok(decoded) => decoded,
         Err(refusal) => return Reply::refused(Some(protocol), &refusal),
     };
-    match store(sink, &mut batch, decoded, limits) {
+    match store(sink, &mut Arc::new(batch), decoded, limits) {
         Ok(stored) => Reply::stored(protocol, &stored),
         Err(error) => Reply::failed(protocol, &error),
     }

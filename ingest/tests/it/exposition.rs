@@ -5,6 +5,7 @@ use ingest::exposition::{Format, Options, detect, parse};
 use ingest::{Limits, Reply, store};
 use model::{Batch, Metadata, MetricType};
 use proptest::prelude::*;
+use std::sync::Arc;
 
 const NOW: i64 = 1_700_000_000_123;
 
@@ -17,7 +18,7 @@ fn import_with(format: Format, body: &[u8], options: &Options, limits: &Limits) 
     let sink = Memory::default();
     let mut batch = Batch::default();
     let reply = match parse(body, format, options, &mut batch, KEY, limits) {
-        Ok(decoded) => Reply::stored(None, &store(&sink, &mut batch, decoded, limits).unwrap()),
+        Ok(decoded) => Reply::stored(None, &store(&sink, &mut Arc::new(batch), decoded, limits).unwrap()),
         Err(refusal) => Reply::refused(None, &refusal),
     };
     assert!(sink.appends.lock().unwrap().len() <= 1, "labels were checked twice");

@@ -6,6 +6,7 @@ use model::{
     TimeRange, Written, labels,
 };
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::Mutex;
 
 pub const KEY: SeriesKey = SeriesKey([1, 2, 3, 4]);
@@ -87,7 +88,7 @@ impl Sink for Memory {
         KEY
     }
 
-    fn append(&self, batch: &Batch, only: Option<&[u32]>) -> Result<Appended, Error> {
+    fn append(&self, batch: &Arc<Batch>, only: Option<&[u32]>) -> Result<Appended, Error> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }

@@ -68,7 +68,7 @@ impl Evaluator<'_> {
             return Ok(known.set.clone());
         }
         let series_max = self.options.series_max;
-        let selection = Selection { matchers: matchers.to_vec(), range, series_max };
+        let selection = Selection { matchers: matchers.to_vec(), range, series_max, shards: None };
         let set: Arc<dyn SeriesSet> = Arc::from(self.source.select(&selection)?);
         if set.len() > series_max {
             return Err(Error::Source(model::Error::Limit {

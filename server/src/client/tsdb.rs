@@ -53,7 +53,7 @@ fn dump(data: &Offline, selector: Option<&str>, range: TimeRange) -> anyhow::Res
         None => vec![Matcher::new(model::labels::METRIC_NAME, MatchOp::Matches, ".*")?],
     };
     let engine = open(&data.data_dir)?;
-    let set = engine.select(&Selection { matchers, range, series_max: usize::MAX })?;
+    let set = engine.select(&Selection { matchers, range, series_max: usize::MAX, shards: None })?;
     let mut order: Vec<_> = (0..set.len()).map(|i| (set.labels(i), i)).collect();
     order.sort();
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());

@@ -15,7 +15,7 @@ pub fn series(context: &Context, params: &Params) -> Result<Vec<u8>, ApiError> {
     let (asked, ours) = limits(params, context.app.config.limits.lookup_series_max)?;
     let range = params.lookup_range()?;
     let selectors = params.selectors().map_err(|e| ApiError::parameter("match[]", e.message))?;
-    let query = LabelQuery { selectors, range, limit: Some(asked.min(ours)) };
+    let query = LabelQuery { selectors, range, limit: Some(asked.min(ours)), shards: None };
     let found = context.db.source.series(&query)?;
     respond(found, asked, ours, "limits.lookup_series_max", |json, labels| {
         json.labels(&labels);
@@ -68,7 +68,12 @@ fn limits(params: &Params, ours: u64) -> Result<(usize, usize), ApiError> {
 }
 
 fn label_query(params: &Params, limit: usize) -> Result<LabelQuery, ApiError> {
-    Ok(LabelQuery { range: params.lookup_range()?, selectors: params.selectors()?, limit: Some(limit) })
+    Ok(LabelQuery {
+        range: params.lookup_range()?,
+        selectors: params.selectors()?,
+        limit: Some(limit),
+        shards: None,
+    })
 }
 
 fn respond<T>(

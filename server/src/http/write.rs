@@ -145,19 +145,26 @@ async fn take(
     let memory = body::receive(&parts.headers, body, &mut buffer, bounds).await.map_err(Failure::Api)?;
     let turn = app.writes.enter(1).await.map_err(Failure::Api)?;
     let worked = catch_unwind(AssertUnwindSafe(|| {
-        batch.clear();
-        let decoded = decode(&buffer, &mut batch, db.sink.key()).map_err(Failure::Refused)?;
+        // One that somebody still holds stays theirs.
+        if Arc::get_mut(&mut batch).is_none() {
+            batch = Arc::default();
+        }
+        let rows = Arc::get_mut(&mut batch).expect("BUG: nobody else has it");
+        rows.clear();
+        let decoded = decode(&buffer, rows, db.sink.key()).map_err(Failure::Refused)?;
         ingest::store(&*db.sink, &mut batch, decoded, &app.ingest).map_err(Failure::Sink)
     }));
-    app.buffers.give((buffer, batch));
-    drop((memory, turn));
+    drop(turn);
     let mut stored = worked.unwrap_or_else(|_| {
         // The panic hook has logged where and why. Unknown is unknown: the sender may try again.
         let text = "a bug stopped this write; the log of the node has the details";
         Err(Failure::Api(ApiError::new(Kind::Internal, text)))
     })?;
     let durable = std::mem::replace(&mut stored.durable, Box::pin(async { Ok(()) }));
-    match tokio::time::timeout(limits.write_timeout, durable).await {
+    let durable = tokio::time::timeout(limits.write_timeout, durable).await;
+    app.buffers.give((buffer, batch));
+    drop(memory);
+    match durable {
         Ok(Ok(())) => {
             app.metrics.stored(&stored);
             Ok(stored)

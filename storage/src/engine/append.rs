@@ -47,7 +47,7 @@ impl Sink for Engine {
         self.key
     }
 
-    fn append(&self, batch: &Batch, only: Option<&[u32]>) -> Result<Appended, Error> {
+    fn append(&self, batch: &Arc<Batch>, only: Option<&[u32]>) -> Result<Appended, Error> {
         let log = self.admit()?;
         let now = (self.clock)().0;
         let oldest = self.options.retention_ms.map_or(i64::MIN, |retention| now.saturating_sub(retention));

@@ -86,6 +86,10 @@ impl SeriesSet for Set {
         self.series.len()
     }
 
+    fn id(&self, index: usize) -> SeriesId {
+        self.series[index].id
+    }
+
     fn labels(&self, index: usize) -> Labels {
         self.series[index].labels.clone()
     }
@@ -292,7 +296,7 @@ fn limited<T: Ord>(items: impl IntoIterator<Item = T>, limit: Option<usize>) -> 
     items.sort_unstable();
     let truncated = limit.is_some_and(|limit| items.len() > limit);
     items.truncate(limit.unwrap_or(usize::MAX));
-    Limited { items, truncated }
+    Limited { items, truncated, warnings: Vec::new() }
 }
 
 impl Source for Engine {

@@ -17,7 +17,7 @@ fn a_series_is_created_only_from_labels_that_were_checked() {
 
     let mut checked = rows.0.clone();
     checked.series[0].checked = true;
-    let appended = engine.append(&checked, Some(&[0])).unwrap();
+    let appended = engine.append(&Arc::new(checked), Some(&[0])).unwrap();
     assert_eq!((appended.unknown, appended.written.floats), (vec![], 1));
     // Known from now on.
     let appended = Rows::default().floats(&*engine, &a, &[(2, 2.0)]).unchecked().append(&engine);
@@ -31,7 +31,7 @@ fn only_the_series_asked_for_are_appended() {
     let engine = world.open();
     let all: Vec<_> = (0..20).map(|i| labels("a", i)).collect();
     let rows = all.iter().fold(Rows::default(), |rows, l| rows.floats(&*engine, l, &[(1, 1.0)]));
-    engine.append(&rows.0, Some(&[3, 17, 5])).unwrap();
+    engine.append(&Arc::new(rows.0), Some(&[3, 17, 5])).unwrap();
     let there: Vec<_> = read_all(&engine).into_keys().collect();
     let mut expected = vec![labels("a", 3), labels("a", 5), labels("a", 17)];
     expected.sort();

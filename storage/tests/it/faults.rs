@@ -23,7 +23,7 @@ fn try_write(engine: &Engine, t: i64) -> Result<(), Error> {
     let batch = (0..3).fold(Rows::default(), |b, i| {
         b.floats(engine, &labels("m", i), &[(t, (t * 10 + i64::from(i)) as f64)])
     });
-    let mut appended = engine.append(&batch.0, None)?;
+    let mut appended = engine.append(&Arc::new(batch.0), None)?;
     let _ = engine.commit();
     match is_durable(&mut appended) {
         Poll::Ready(outcome) => outcome,
@@ -79,7 +79,7 @@ fn the_commit_loop_outlives_a_full_disk_and_ends_with_the_engine() {
     let thread = std::thread::spawn(move || looping.commit_loop());
     let acknowledged = |t: i64| {
         let batch = Rows::default().floats(&*engine, &labels("m", 0), &[(t, (t * 10) as f64)]);
-        engine.append(&batch.0, None).map_err(|_| ()).and_then(|a| wait(a.durable).map_err(|_| ()))
+        engine.append(&Arc::new(batch.0), None).map_err(|_| ()).and_then(|a| wait(a.durable).map_err(|_| ()))
     };
     acknowledged(1).unwrap();
     vfs.add(Rule::new(Operation::Write, Fault::Enospc).path("/wal/"));
@@ -253,7 +253,7 @@ fn samples_of_a_series_whose_definition_was_damaged_are_counted_and_never_given_
 }
 
 fn warnings(engine: &storage::Engine, range: model::TimeRange) -> Vec<String> {
-    let selection = model::Selection { matchers: vec![], range, series_max: 10 };
+    let selection = model::Selection { matchers: vec![], range, series_max: 10, shards: None };
     model::Source::select(engine, &selection).unwrap().warnings().to_vec()
 }
 
@@ -306,7 +306,8 @@ fn a_damaged_block_gives_an_error_and_never_other_samples() {
         vfs.add(Rule::new(Operation::Map, Fault::Flip));
         world.vfs = Arc::new(vfs);
         let engine = world.open();
-        let selection = model::Selection { matchers: vec![], range: model::TimeRange::ALL, series_max: 10 };
+        let selection =
+            model::Selection { matchers: vec![], range: model::TimeRange::ALL, series_max: 10, shards: None };
         let read = model::Source::select(&*engine, &selection).and_then(|set| {
             let mut samples = model::Samples::default();
             (0..set.len()).try_for_each(|i| set.read(i, model::TimeRange::ALL, &mut samples))?;

@@ -73,7 +73,7 @@ fn a_range_selects_the_series_that_have_samples_in_it() {
     let found = read(&engine, &[], TimeRange::new(103, 104));
     assert_eq!(found.len(), 2);
     assert!(found.contains_key(&all[3]) && found.contains_key(&all[4]));
-    let query = LabelQuery { selectors: vec![], range: TimeRange::new(103, 104), limit: None };
+    let query = LabelQuery { selectors: vec![], range: TimeRange::new(103, 104), limit: None, shards: None };
     let zoned = LabelQuery { selectors: vec![vec![Matcher::equal("zone", "z1")]], ..query.clone() };
     for flushed in [false, true] {
         if flushed {
@@ -106,7 +106,7 @@ fn more_series_than_the_query_may_have_is_an_error_that_names_the_limit() {
     world.set_now(WINDOW);
     let engine = world.open();
     hosts(&engine);
-    let selection = Selection { matchers: vec![], range: TimeRange::ALL, series_max: 29 };
+    let selection = Selection { matchers: vec![], range: TimeRange::ALL, series_max: 29, shards: None };
     match engine.select(&selection) {
         Err(Error::Limit { max: 29, got: 30, .. }) => {}
         Err(e) => panic!("another error: {e}"),
@@ -122,7 +122,7 @@ fn names_values_and_series_are_sorted_and_cut_at_the_limit() {
     let engine = world.open();
     let mut all = hosts(&engine);
     all.sort();
-    let query = |selectors, limit| LabelQuery { selectors, range: TimeRange::ALL, limit };
+    let query = |selectors, limit| LabelQuery { selectors, range: TimeRange::ALL, limit, shards: None };
     for flushed in [false, true] {
         if flushed {
             engine.flush_all().unwrap();

@@ -69,7 +69,7 @@ fn looking_shows_what_a_restart_would_and_changes_nothing() {
         assert!(engine.verify().is_empty());
         assert_eq!(engine.stats().suspect, [""; 0]);
         let batch = Rows::default().floats(&**engine, &labels("new", 0), &[(4200, 1.0)]).0;
-        assert!(matches!(engine.append(&batch, None), Err(Error::ReadOnly { .. })));
+        assert!(matches!(engine.append(&Arc::new(batch), None), Err(Error::ReadOnly { .. })));
         assert!(engine.flush_all().is_err());
         // Whatever it answers.
         let _ = engine.maintain();

@@ -126,7 +126,7 @@ impl Rows {
     }
 
     pub fn append(&self, engine: &Engine) -> Appended {
-        engine.append(&self.0, None).unwrap()
+        engine.append(&Arc::new(self.0.clone()), None).unwrap()
     }
 }
 
@@ -182,7 +182,7 @@ pub fn plain(samples: &Samples) -> Plain {
 
 /// All that matches, by labels.
 pub fn read(engine: &Engine, matchers: &[Matcher], range: TimeRange) -> BTreeMap<Labels, Plain> {
-    let selection = Selection { matchers: matchers.to_vec(), range, series_max: usize::MAX };
+    let selection = Selection { matchers: matchers.to_vec(), range, series_max: usize::MAX, shards: None };
     let set = engine.select(&selection).unwrap();
     let mut all = BTreeMap::new();
     let mut samples = Samples::default();

@@ -119,7 +119,7 @@ impl Database {
         if !batch.histograms.is_empty() {
             self.histograms.push(series.labels.clone());
         }
-        let appended = self.storage.append(&batch, None)?;
+        let appended = self.storage.append(&batch.into(), None)?;
         ensure!(appended.rejected.is_empty(), "{} was refused: {:?}", series.labels, appended.rejected);
         ensure!(appended.unknown.is_empty(), "{} was not taken", series.labels);
         self.storage.commit()?;

@@ -6,7 +6,8 @@ mod queries;
 
 use crate::{Answer, Engine, Error, Options, Params, Point, Value};
 use model::{
-    LabelQuery, Labels, Limited, Metadata, Samples, Selection, SeriesSet, Source, TimeRange, Timestamp,
+    LabelQuery, Labels, Limited, Metadata, Samples, Selection, SeriesId, SeriesSet, Source, TimeRange,
+    Timestamp,
 };
 use std::collections::BTreeMap;
 
@@ -57,6 +58,10 @@ impl Source for Memory {
 impl SeriesSet for Memory {
     fn len(&self) -> usize {
         self.0.len()
+    }
+
+    fn id(&self, index: usize) -> SeriesId {
+        SeriesId(index as u128)
     }
 
     fn labels(&self, index: usize) -> Labels {

@@ -1,0 +1,156 @@
+//! How many copies must have answered.
+
+use crate::placement::{NodeId, Replica, ReplicaState};
+use std::fmt;
+use std::str::FromStr;
+
+/// How many of a shard's replicas take part in a write or a read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Consistency {
+    /// Any one.
+    One,
+    /// More than half: reads see every write that was acknowledged so.
+    #[default]
+    Majority,
+    /// Every one.
+    All,
+}
+
+impl Consistency {
+    /// Of `replicas` replicas, how many.
+    pub fn need(self, replicas: usize) -> usize {
+        match self {
+            Consistency::One => replicas.min(1),
+            Consistency::Majority => replicas / 2 + 1,
+            Consistency::All => replicas,
+        }
+    }
+}
+
+impl fmt::Display for Consistency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Consistency::One => "one",
+            Consistency::Majority => "majority",
+            Consistency::All => "all",
+        })
+    }
+}
+
+impl FromStr for Consistency {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Consistency, String> {
+        match text {
+            "one" => Ok(Consistency::One),
+            "majority" => Ok(Consistency::Majority),
+            "all" => Ok(Consistency::All),
+            _ => Err(format!("{text:?} is no consistency; it is `one`, `majority` or `all`")),
+        }
+    }
+}
+
+/// The replicas whose answers a write of one shard needs.
+///
+/// While a replica moves from A to D beside B and C, both {A, B, C} and {D, B, C} must have accepted it (joint majorities): neither the
+/// old nor the new set alone may miss what was acknowledged. With `one`, any replica of the old set is enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteQuorum {
+    /// One set, or the old and the new one.
+    sets: Vec<Vec<NodeId>>,
+    consistency: Consistency,
+}
+
+impl WriteQuorum {
+    /// Of a shard with these replicas.
+    pub fn new(replicas: &[Replica], consistency: Consistency) -> WriteQuorum {
+        let set = |keep: fn(&ReplicaState) -> bool| -> Vec<NodeId> {
+            replicas.iter().filter(|r| keep(&r.state)).map(|r| r.node).collect()
+        };
+        let old = set(|state| !matches!(state, ReplicaState::Initializing { .. }));
+        let new = set(|state| *state != ReplicaState::Leaving);
+        let sets = if old == new || consistency == Consistency::One { vec![old] } else { vec![old, new] };
+        WriteQuorum { sets, consistency }
+    }
+
+    /// Whether these acknowledgements are enough.
+    pub fn is_met(&self, acknowledged: impl Fn(NodeId) -> bool) -> bool {
+        self.sets.iter().all(|set| {
+            let have = set.iter().filter(|node| acknowledged(**node)).count();
+            !set.is_empty() && have >= self.consistency.need(set.len())
+        })
+    }
+
+    /// Whether it can still be met when these do not acknowledge any more.
+    pub fn is_possible(&self, failed: impl Fn(NodeId) -> bool) -> bool {
+        self.is_met(|node| !failed(node))
+    }
+
+    /// Have and need of the set that is furthest from enough, for people.
+    pub fn shortfall(&self, acknowledged: impl Fn(NodeId) -> bool) -> (u8, u8) {
+        let count = |set: &Vec<NodeId>| {
+            let have = set.iter().filter(|node| acknowledged(**node)).count();
+            (have as u8, self.consistency.need(set.len()).max(1) as u8)
+        };
+        self.sets.iter().map(count).max_by_key(|(have, need)| need.saturating_sub(*have)).unwrap_or((0, 1))
+    }
+}
+
+/// The replicas that may answer reads of a shard, and how many must: those that hold everything, so not one that initializes.
+pub fn readers(replicas: &[Replica], consistency: Consistency) -> (Vec<NodeId>, usize) {
+    let may: Vec<NodeId> = replicas
+        .iter()
+        .filter(|r| !matches!(r.state, ReplicaState::Initializing { .. }))
+        .map(|r| r.node)
+        .collect();
+    let need = consistency.need(may.len()).max(1);
+    (may, need)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica(node: u128, state: ReplicaState) -> Replica {
+        Replica { node: NodeId(node), state }
+    }
+
+    fn met(replicas: &[Replica], consistency: Consistency, acknowledged: &[u128]) -> bool {
+        WriteQuorum::new(replicas, consistency).is_met(|node| acknowledged.contains(&node.0))
+    }
+
+    #[test]
+    fn a_majority_of_what_the_placement_lists_is_enough() {
+        use ReplicaState::Available;
+        let three = [1, 2, 3].map(|node| replica(node, Available));
+        assert!(met(&three, Consistency::Majority, &[1, 3]));
+        assert!(!met(&three, Consistency::Majority, &[2]));
+        assert!(met(&three, Consistency::One, &[2]));
+        assert!(!met(&three, Consistency::All, &[1, 2]));
+        // Somebody else's word does not count.
+        assert!(!met(&three, Consistency::Majority, &[1, 4, 5]));
+        assert!(met(&three[..1], Consistency::Majority, &[1]));
+        assert!(
+            met(&three[..2], Consistency::Majority, &[1, 2])
+                && !met(&three[..2], Consistency::Majority, &[1])
+        );
+        assert!(!met(&[], Consistency::One, &[]), "nobody has it");
+    }
+
+    #[test]
+    fn while_a_replica_moves_both_sets_must_have_a_majority() {
+        use ReplicaState::{Available, Initializing, Leaving};
+        let moving = [
+            replica(1, Leaving),
+            replica(2, Available),
+            replica(3, Available),
+            replica(4, Initializing { source: Some(NodeId(1)) }),
+        ];
+        assert!(met(&moving, Consistency::Majority, &[2, 3]));
+        assert!(met(&moving, Consistency::Majority, &[1, 2, 4]));
+        assert!(!met(&moving, Consistency::Majority, &[1, 2]), "{{2, 3, 4}} would miss it");
+        assert!(!met(&moving, Consistency::Majority, &[2, 4]), "{{1, 2, 3}} would miss it");
+        assert!(!met(&moving, Consistency::One, &[4]), "no read asks it yet");
+        assert_eq!(readers(&moving, Consistency::Majority), (vec![NodeId(1), NodeId(2), NodeId(3)], 2));
+    }
+}

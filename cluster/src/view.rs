@@ -1,0 +1,116 @@
+//! What a node knows of its cluster: the same for every request that begins under it, replaced as a whole when something changes.
+
+use crate::placement::{Domain, NodeId, NodeState, Placement, ReplicaState};
+use crate::quorum::Consistency;
+use model::{SeriesKey, Shard, ShardSet};
+use std::collections::BTreeMap;
+
+/// The cluster as one node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The cluster's identity.
+    pub cluster: u128,
+    /// With which labels become ids.
+    pub key: SeriesKey,
+    /// This node.
+    pub me: NodeId,
+    /// Who holds what, with its epoch.
+    pub placement: Placement,
+    /// Copies of each shard that are wanted.
+    pub replication_factor: u8,
+    /// Every node that was not removed for good, this one too.
+    pub nodes: BTreeMap<NodeId, Peer>,
+    /// The namespaces by name; `default` is always there.
+    pub namespaces: BTreeMap<String, Namespace>,
+    /// The leader of the control plane, if one is known. Reads and writes do not need it.
+    pub leader: Option<NodeId>,
+}
+
+/// A node of the cluster, as one node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// `host:port` where other nodes reach it.
+    pub address: String,
+    /// `host:port` of its HTTP API.
+    pub http_address: String,
+    /// Its failure domain.
+    pub zone: Domain,
+    /// Its share of the data relative to others.
+    pub capacity: u32,
+    /// What is agreed on.
+    pub state: NodeState,
+    /// What is believed: whether it answered lately. A guess that decides only who is asked first.
+    pub health: Health,
+    /// How often it was started, as far as is agreed on. A node that says less stands on an old copy of its directory.
+    pub starts: u64,
+}
+
+/// How a node seems to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Health {
+    /// It answers.
+    #[default]
+    Up,
+    /// It has not answered for a moment.
+    Suspect,
+    /// It has not answered for so long that nobody waits for it.
+    Down,
+}
+
+/// How the samples of a namespace are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// For how long, in milliseconds; 0 for ever.
+    pub retention_ms: u64,
+    /// Whether a write waits for the fsync (else it follows within 200 ms).
+    pub fsync: bool,
+    /// Of writes that do not say.
+    pub write: Consistency,
+    /// Of reads that do not say.
+    pub read: Consistency,
+}
+
+impl Default for Namespace {
+    fn default() -> Namespace {
+        Namespace { retention_ms: 0, fsync: true, write: Consistency::Majority, read: Consistency::Majority }
+    }
+}
+
+impl View {
+    /// Which change of the placement this is.
+    pub fn epoch(&self) -> u64 {
+        self.placement.epoch()
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> u32 {
+        self.placement.shards().len() as u32
+    }
+
+    /// The shards of which `node` has, or is getting, a copy.
+    pub fn held_by(&self, node: NodeId) -> ShardSet {
+        let holds = |shard: &Shard| self.placement.replicas(*shard).iter().any(|r| r.node == node);
+        (0..self.shards()).map(|shard| Shard(shard as u16)).filter(holds).collect()
+    }
+
+    /// The shards of which `node` has a copy that answers reads.
+    pub fn readable_at(&self, node: NodeId) -> ShardSet {
+        let holds = |shard: &Shard| {
+            let mut replicas = self.placement.replicas(*shard).iter();
+            replicas.any(|r| r.node == node && !matches!(r.state, ReplicaState::Initializing { .. }))
+        };
+        (0..self.shards()).map(|shard| Shard(shard as u16)).filter(holds).collect()
+    }
+
+    /// Shards with fewer copies listed than are wanted, and shards of which a majority of the listed copies seems to be away.
+    pub fn under_replicated(&self) -> (usize, usize) {
+        let up = |node: NodeId| self.nodes.get(&node).is_some_and(|peer| peer.health != Health::Down);
+        let (mut under, mut unavailable) = (0, 0);
+        for replicas in self.placement.shards() {
+            let live = replicas.iter().filter(|r| r.state == ReplicaState::Available && up(r.node)).count();
+            under += usize::from(live < usize::from(self.replication_factor));
+            unavailable += usize::from(live < Consistency::Majority.need(replicas.len()));
+        }
+        (under, unavailable)
+    }
+}

@@ -1,0 +1,56 @@
+//! What a cluster needs of one node's engine besides [`Sink`] and [`Source`].
+
+use crate::{Appended, Batch, Digest, Error, SeriesId, Shard, Sink, Source, TimeRange};
+use std::sync::Arc;
+
+/// One node's copies of shards. Blocking, like [`Source`].
+pub trait Replica: Sink + Source {
+    /// The number of shards.
+    fn shards(&self) -> u32;
+
+    /// [`Sink::append`] for rows that another node has let in: they are not measured by this node's clock. Rows older than the
+    /// retention are left out in silence.
+    fn append_replicated(&self, batch: &Arc<Batch>, only: Option<&[u32]>) -> Result<Appended, Error>;
+
+    /// Makes everything appended so far durable. (The owner's commit loop does it by itself; a simulation has none.)
+    fn commit(&self) -> Result<(), Error>;
+
+    /// Of everything that reads see of `shard` in `range`.
+    fn digest(&self, shard: Shard, range: TimeRange) -> Result<Digest, Error>;
+
+    /// The same by series, sorted by id, without series that have nothing there. Their sum is [`Replica::digest`].
+    fn series_digests(&self, shard: Shard, range: TimeRange) -> Result<Vec<(SeriesId, Digest)>, Error>;
+
+    /// Appends to `into` what is there of those of `series` (sorted by id) that have samples in `range`, with their labels and
+    /// `checked`, in the order of ids, until `into` has about `bytes_max` bytes. Gives the first id that is still to be exported.
+    fn export(
+        &self,
+        shard: Shard,
+        range: TimeRange,
+        series: &[SeriesId],
+        bytes_max: usize,
+        into: &mut Batch,
+    ) -> Result<Option<SeriesId>, Error>;
+
+    /// Appends the canonical labels of a series to `into`; whether it is known in memory.
+    fn labels_of(&self, id: SeriesId, into: &mut Vec<u8>) -> bool;
+
+    /// Places where samples may be missing because bytes were damaged. Reads leave the damaged bytes out.
+    fn damage(&self) -> Vec<Damage>;
+
+    /// Everything that was damaged there has been brought from other copies, and is durable: `damage` forgets it.
+    fn mended(&self, number: u64) -> Result<(), Error>;
+}
+
+/// A place where samples may be missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// For [`Replica::mended`]. The same after a restart.
+    pub number: u64,
+    /// The shard.
+    pub shard: Shard,
+    /// The time.
+    pub range: TimeRange,
+    /// File, offset, what was expected and what was found.
+    pub what: String,
+}
