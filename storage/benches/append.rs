@@ -56,7 +56,7 @@ fn main() {
     println!("open of an empty folder: {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
 
     // Batches of 2,000 series, made once.
-    let mut batches: Vec<Batch> = Vec::new();
+    let mut batches: Vec<Arc<Batch>> = Vec::new();
     for from in (0..series).step_by(2000) {
         let mut batch = Batch::default();
         for i in from..(from + 2000).min(series) {
@@ -111,7 +111,7 @@ fn main() {
             );
         };
         run("create", &mut batches, 0, 1);
-        batches.iter_mut().flat_map(|b| &mut b.series).for_each(|s| s.checked = false);
+        batches.iter_mut().flat_map(|b| &mut Arc::get_mut(b).unwrap().series).for_each(|s| s.checked = false);
         run("steady", &mut batches, 1, scrapes + 1);
         let stats = engine.stats();
         println!("head: {} bytes a series", stats.head_bytes / stats.series.max(1));

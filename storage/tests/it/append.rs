@@ -3,6 +3,7 @@
 use crate::world::*;
 use model::{RejectReason, Sink, Written};
 use proptest::prelude::*;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 #[test]
