@@ -42,6 +42,18 @@ impl fmt::Debug for SeriesKey {
 }
 
 impl SeriesKey {
+    /// The key of a cluster. Derived from its identity, so that every node has the same.
+    pub fn of_cluster(cluster: u128) -> SeriesKey {
+        let (high, low) = ((cluster >> 64) as u64, cluster as u64);
+        // HighwayHash wants 256 bits; the other half is a bijection of the first and adds no strength, nor need it.
+        SeriesKey([
+            high,
+            low,
+            high.rotate_left(32) ^ 0x5361_7273_656e_2054,
+            low.rotate_left(17) ^ 0x5344_4253_4b65_7973,
+        ])
+    }
+
     /// The id of the series with these canonical label bytes.
     #[inline]
     pub fn id(&self, canonical: &[u8]) -> SeriesId {

@@ -42,16 +42,9 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The key with which labels become series ids. Derived, so that every node of the cluster has the same.
+    /// The key with which labels become series ids.
     pub fn key(&self) -> SeriesKey {
-        let (high, low) = ((self.cluster >> 64) as u64, self.cluster as u64);
-        // HighwayHash wants 256 bits; the other half is a bijection of the first and adds no strength, nor need it.
-        SeriesKey([
-            high,
-            low,
-            high.rotate_left(32) ^ 0x5361_7273_656e_2054,
-            low.rotate_left(17) ^ 0x5344_4253_4b65_7973,
-        ])
+        SeriesKey::of_cluster(self.cluster)
     }
 
     fn render(&self) -> String {

@@ -6,6 +6,12 @@ use std::path::{Component, Path, PathBuf};
 /// A file longer than this is two nouns.
 const LINES_MAX: usize = 1000;
 
+/// Where the cluster meets the runtime and the network. The rest of it decides, and runs in the simulator too.
+const SHELLS: [&str; 2] = ["cluster/src/transport/", "cluster/src/node/"];
+
+/// What is found there only.
+const RUNTIME: [&str; 5] = ["tokio", "tokio_stream", "tonic", "hyper", "hyper_util"];
+
 /// Every rule over every file.
 pub fn check(files: &[File], crates: &[String]) -> Vec<String> {
     let mut problems = vec![];
@@ -45,6 +51,12 @@ fn rust(file: &File) -> Vec<String> {
         let at = format!("{}:{}", file.path, number + 1);
         if line.contains("thread::sleep") || line.contains("time::sleep(") && in_tests(&file.path) {
             problems.push(format!("{at}: sleeps; wait for a condition, within a bound"));
+        }
+        if file.path.starts_with("cluster/src/") && !SHELLS.iter().any(|shell| file.path.starts_with(shell)) {
+            let used = RUNTIME.iter().filter(|name| line.contains(&format!("{name}::")));
+            problems.extend(used.map(|name| {
+                format!("{at}: uses {name}; of the cluster only transport and node do, the rest decides without it")
+            }));
         }
         if line.trim_start().starts_with("#[ignore") && !line.contains("#[ignore = \"needs ") {
             problems
@@ -162,6 +174,14 @@ mod tests {
     fn sleeping_is_refused() {
         assert_eq!(rust(&file("a.rs", "std::thread::sleep(d);")).len(), 1);
         assert_eq!(rust(&file("tests/tests/it/a.rs", "tokio::time::sleep(d).await;")).len(), 1);
+    }
+
+    #[test]
+    fn of_the_cluster_only_its_shell_uses_the_runtime() {
+        let text = "let (tx, rx) = tokio::sync::oneshot::channel();";
+        assert!(rust(&file("cluster/src/transport/a.rs", text)).is_empty());
+        assert!(rust(&file("cluster/src/node/mod.rs", text)).is_empty());
+        assert_eq!(rust(&file("cluster/src/control/mod.rs", text)).len(), 1);
     }
 
     #[test]
