@@ -2,6 +2,7 @@
 //!
 //! What decides here knows no runtime, no sockets and no clock: time, messages and results of I/O come in, effects go out.
 
+pub mod node;
 pub mod placement;
 pub mod quorum;
 pub mod raft;
