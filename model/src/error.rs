@@ -31,15 +31,17 @@ pub enum Error {
         /// Why, and what fixes it.
         reason: String,
     },
-    /// Too few copies of a shard can be reached.
-    #[error("shard {shard} has {have} of the {need} replicas that are needed")]
+    /// Too few copies of some shards can be reached.
+    #[error("{}", unavailable(shards, *have, *need, missing))]
     Unavailable {
-        /// The shard's number.
-        shard: u16,
-        /// Replicas that answered.
+        /// The shards' numbers, in order.
+        shards: Vec<u16>,
+        /// Replicas that answered, of the shard that lacks the most.
         have: u8,
         /// Replicas that must answer.
         need: u8,
+        /// Which replicas did not, and why: `127.0.0.1:7421 (timed out)`.
+        missing: Vec<String>,
     },
     /// Bytes on disk failed their checksum or make no sense; they are never returned.
     #[error("corrupt data in {path} at byte {offset}: {what}")]
@@ -64,4 +66,50 @@ pub enum Error {
     /// The caller gave up (client gone, deadline passed, shutdown).
     #[error("canceled")]
     Canceled,
+}
+
+/// Shards and nodes that a message names before it counts the rest.
+const NAMED_MAX: usize = 8;
+
+fn unavailable(shards: &[u16], have: u8, need: u8, missing: &[String]) -> String {
+    let names: Vec<String> = shards.iter().take(NAMED_MAX).map(u16::to_string).collect();
+    let more = |count: usize| match count.saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let (noun, verb) = if shards.len() == 1 { ("shard", "has") } else { ("shards", "have") };
+    let mut text = format!(
+        "{noun} {}{} {verb} {have} of the {need} replicas that are needed",
+        names.join(", "),
+        more(shards.len())
+    );
+    if !missing.is_empty() {
+        let named: Vec<&str> = missing.iter().take(NAMED_MAX).map(String::as_str).collect();
+        text.push_str(&format!("; no answer from {}{}", named.join(", "), more(missing.len())));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_unavailable_is_named_and_long_lists_are_counted() {
+        let error = |shards: Vec<u16>, missing: &[&str]| {
+            let missing = missing.iter().map(|m| m.to_string()).collect();
+            Error::Unavailable { shards, have: 1, need: 2, missing }.to_string()
+        };
+        assert_eq!(error(vec![3], &[]), "shard 3 has 1 of the 2 replicas that are needed");
+        assert_eq!(
+            error(vec![3, 9], &["b:7421 (timed out)", "c:7421 (connection refused)"]),
+            "shards 3, 9 have 1 of the 2 replicas that are needed; no answer from b:7421 (timed out), \
+             c:7421 (connection refused)"
+        );
+        let many = error((0..64).collect(), &[]);
+        assert_eq!(
+            many,
+            "shards 0, 1, 2, 3, 4, 5, 6, 7 and 56 more have 1 of the 2 replicas that are needed"
+        );
+    }
 }

@@ -13,6 +13,7 @@ pub mod histogram;
 pub mod id;
 pub mod labels;
 pub mod matcher;
+pub mod merge;
 pub mod metadata;
 pub mod replica;
 pub mod shards;

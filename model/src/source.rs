@@ -8,6 +8,11 @@ pub trait Source: Send + Sync {
     /// The series that match and have, or may have, samples in the range. In no particular order, each label set once.
     fn select(&self, selection: &Selection) -> Result<Box<dyn SeriesSet>, Error>;
 
+    /// [`Source::select`] for every selector of a query, so that a source that is far away is asked for all of them at once.
+    fn select_all(&self, selections: &[Selection]) -> Result<Vec<Box<dyn SeriesSet>>, Error> {
+        selections.iter().map(|selection| self.select(selection)).collect()
+    }
+
     /// The label sets that [`LabelQuery`] asks for, sorted.
     fn series(&self, query: &LabelQuery) -> Result<Limited<Labels>, Error>;
 
@@ -110,5 +115,20 @@ impl Samples {
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
         self.timestamps.is_empty() && self.histograms.is_empty()
+    }
+
+    /// Drops what lies outside `range`.
+    pub fn restrict(&mut self, range: TimeRange) {
+        let from = self.timestamps.partition_point(|&t| t < range.min.0);
+        let to = self.timestamps.partition_point(|&t| t <= range.max.0).max(from);
+        self.timestamps.truncate(to);
+        self.timestamps.drain(..from);
+        self.values.truncate(to);
+        self.values.drain(..from);
+        if !self.starts.is_empty() {
+            self.starts.truncate(to);
+            self.starts.drain(..from);
+        }
+        self.histograms.retain(|h| range.contains(h.0));
     }
 }

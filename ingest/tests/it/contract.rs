@@ -585,7 +585,7 @@ fn what_passes_is_503_with_retry_after_and_never_4xx() {
     for (failure, status, retry_after) in [
         (Error::Busy { reason: "too many writes", retry_after_s: 7 }, 503, Some("7")),
         (Error::ReadOnly { reason: "the disk is full".into() }, 503, Some("5")),
-        (Error::Unavailable { shard: 3, have: 1, need: 2 }, 503, Some("5")),
+        (Error::Unavailable { shards: vec![3], have: 1, need: 2, missing: vec![] }, 503, Some("5")),
         (io(), 503, Some("5")),
         (Error::Canceled, 503, Some("5")),
         (Error::Corrupt { path: "wal/1".into(), offset: 0, what: "checksum".into() }, 500, None),

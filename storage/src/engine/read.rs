@@ -60,25 +60,10 @@ pub(super) fn combine(
                 parts[..=blocks.len()].iter().chain(side.iter().map(|run| &**run)).collect();
             merge::merge(&all, into);
             // A run of the side buffer is shared as a whole.
-            restrict(into, range);
+            into.restrict(range);
             Ok(())
         }),
     }
-}
-
-/// Drops the samples outside `range`.
-fn restrict(samples: &mut Samples, range: TimeRange) {
-    let from = samples.timestamps.partition_point(|&t| t < range.min.0);
-    let to = samples.timestamps.partition_point(|&t| t <= range.max.0).max(from);
-    samples.timestamps.truncate(to);
-    samples.values.truncate(to);
-    samples.timestamps.drain(..from);
-    samples.values.drain(..from);
-    if !samples.starts.is_empty() {
-        samples.starts.truncate(to);
-        samples.starts.drain(..from);
-    }
-    samples.histograms.retain(|h| range.contains(h.0));
 }
 
 impl SeriesSet for Set {

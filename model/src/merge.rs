@@ -1,11 +1,11 @@
 //! Joining the samples that several places have of one series.
 //!
-//! For one timestamp the greatest value wins (`model::value`: stale marker < float < histogram, then by value); of equal
+//! For one timestamp the greatest value wins ([`crate::value`]: stale marker < float < histogram, then by value); of equal
 //! values the later start timestamp. That is a maximum under a total order, so copies may be merged in any order and
 //! any number of times.
 
-use model::value::cmp_floats;
-use model::{Histogram, Samples};
+use crate::value::cmp_floats;
+use crate::{Histogram, Samples};
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -162,7 +162,7 @@ fn merge_two(a: &Samples, b: &Samples, into: &mut Samples) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::histogram::{Counts, ResetHint};
+    use crate::histogram::{Counts, ResetHint};
     use proptest::prelude::*;
 
     fn histogram(count: u64) -> Arc<Histogram> {
@@ -170,7 +170,7 @@ mod tests {
             reset_hint: ResetHint::Unknown,
             schema: 0,
             zero_threshold: 0.0,
-            sum: if count == 0 { model::value::stale() } else { 1.0 },
+            sum: if count == 0 { crate::value::stale() } else { 1.0 },
             counts: Counts::Integer { count, zero: count, positive: vec![], negative: vec![] },
             positive_spans: vec![],
             negative_spans: vec![],
@@ -201,7 +201,7 @@ mod tests {
     /// Samples in any order, with repeated timestamps.
     fn unsorted() -> impl Strategy<Value = Samples> {
         let value = prop::sample::select(vec![
-            model::value::stale(),
+            crate::value::stale(),
             0.0,
             -0.0,
             1.0,
