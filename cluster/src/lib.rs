@@ -8,3 +8,6 @@ pub mod quorum;
 pub mod raft;
 pub mod view;
 pub mod wire;
+
+#[cfg(test)]
+pub mod testing;
