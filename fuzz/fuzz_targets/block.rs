@@ -6,14 +6,15 @@
 
 use disk::Mapped;
 use model::histogram::{Counts, ResetHint, Span};
-use model::{Histogram, Labels, MatchOp, Matcher, Samples, Shard, TimeRange, Timestamp};
+use model::{Histogram, Labels, MatchOp, Matcher, Samples, SeriesKey, Shard, TimeRange, Timestamp};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use storage::block::{Builder, Header, Reader, order};
 
+const KEY: SeriesKey = SeriesKey([1, 2, 3, 4]);
 const ID: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
 const PAGE: usize = 32 << 10;
-const FOOTER: usize = 180;
+const FOOTER: usize = 200;
 /// Checksum of the checksums, checksum of the footer, magic.
 const FOOTER_TAIL: usize = 16;
 
@@ -65,7 +66,7 @@ fn written() -> &'static (Vec<u8>, Vec<(Labels, Samples)>) {
         all.sort_by(|a, b| order(&a.0, &b.0));
         let mut builder = Builder::new(Header { shard: Shard(3), range: RANGE, level: 0, id: ID });
         for (labels, samples) in &all {
-            builder.add(labels, samples).unwrap();
+            builder.add(KEY.id(labels.as_bytes()), labels, samples).unwrap();
         }
         (builder.encode().unwrap().0, all)
     })

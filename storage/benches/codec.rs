@@ -119,7 +119,7 @@ fn blocks(fleet: &Fleet, shards: u32, samples: f64) {
                 let header = Header { shard: Shard(number), range: TimeRange::ALL, level: 0, id: 1 };
                 let mut builder = Builder::new(header);
                 for (labels, samples) in fleet.iter().filter(|(labels, _)| shard(labels) == number) {
-                    builder.add(labels, samples).expect("the series fit");
+                    builder.add(key.id(labels.as_bytes()), labels, samples).expect("the series fit");
                 }
                 builder.encode().expect("the block fits")
             })

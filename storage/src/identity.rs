@@ -47,6 +47,28 @@ impl Identity {
         SeriesKey::of_cluster(self.cluster)
     }
 
+    /// Why a directory with this identity is not the one meant, and the way out.
+    fn foreign_to(&self, meant: &Identity) -> Option<String> {
+        let differs = |what: &str, found: u128, meant: u128, way_out: &str| {
+            (found != meant)
+                .then(|| format!("it belongs to {what} {found:032x}, this is {meant:032x}; {way_out}"))
+        };
+        differs(
+            "cluster",
+            self.cluster,
+            meant.cluster,
+            "name this cluster's data directory, or an empty one to join as a new node",
+        )
+        .or_else(|| {
+            let way_out = "name this node's data directory, or an empty one; two nodes never share one, and a copy is no node";
+            differs("node", self.node, meant.node, way_out)
+        })
+        .or_else(|| {
+            let way_out = "it is another disk of this node, perhaps an old copy; put the right one back, or empty it and its copies come from the other nodes";
+            differs("disk", self.disk, meant.disk, way_out)
+        })
+    }
+
     fn render(&self) -> String {
         let Identity { cluster, node, disk, shards } = self;
         let body = format!(
@@ -92,17 +114,28 @@ impl Identity {
         })
     }
 
-    /// Reads the identity of `dir`, or gives an empty directory a new one. `random` gives 128 random bits at a time.
-    pub fn open(vfs: &dyn Vfs, dir: &Path, shards: u32, random: &dyn Fn() -> u128) -> Result<Identity> {
+    /// Reads the identity of `dir`, which must be the `given` one if there is one; or gives it to an empty directory. Without it,
+    /// an empty directory gets a new one with this many shards; `random` gives 128 random bits at a time.
+    pub fn open(
+        vfs: &dyn Vfs,
+        dir: &Path,
+        given: Option<Identity>,
+        shards: u32,
+        random: &dyn Fn() -> u128,
+    ) -> Result<Identity> {
+        let shards = given.map_or(shards, |given| given.shards);
         match read(vfs, dir)? {
-            Some(identity) if identity.shards != shards => Err(refused(
-                dir,
-                format!(
-                    "it was created with {} shards and the configuration says {shards}; set `storage.shards` back, the number is fixed for the life of the data",
-                    identity.shards
-                ),
-            )),
-            Some(identity) => Ok(identity),
+            Some(identity) => match given.and_then(|given| identity.foreign_to(&given)) {
+                Some(why) => Err(refused(dir, why)),
+                None if identity.shards != shards => Err(refused(
+                    dir,
+                    format!(
+                        "it was created with {} shards and the configuration says {shards}; set `storage.shards` back, the number is fixed for the life of the data",
+                        identity.shards
+                    ),
+                )),
+                None => Ok(identity),
+            },
             None => {
                 let has_data = vfs
                     .list(dir)?
@@ -115,12 +148,22 @@ impl Identity {
                             .to_owned(),
                     ));
                 }
-                let identity = Identity { cluster: random(), node: random(), disk: random(), shards };
+                let identity = given.unwrap_or_else(|| Identity {
+                    cluster: random(),
+                    node: random(),
+                    disk: random(),
+                    shards,
+                });
                 write(vfs, dir, &identity)?;
                 Ok(identity)
             }
         }
     }
+}
+
+/// The identity of `dir`, without opening anything; `None` if it has none or does not exist. A damaged one is an error.
+pub fn peek(vfs: &dyn Vfs, dir: &Path) -> Result<Option<Identity>> {
+    read(vfs, dir)
 }
 
 fn refused(dir: &Path, why: String) -> Error {

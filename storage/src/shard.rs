@@ -4,6 +4,7 @@
 //! disk happens under a shard's lock.
 
 use crate::block;
+use crate::engine::Digests;
 use crate::head::Head;
 use disk::log::{Log, Position};
 use parking_lot::Mutex;
@@ -29,4 +30,6 @@ pub(crate) struct State {
     pub logged: Option<Position>,
     /// Sealed blocks. Replaced as a whole together with what leaves the head, so that a reader never misses a sample.
     pub blocks: Arc<[Arc<block::Reader>]>,
+    /// What is remembered of digests; appends forget what they change.
+    pub digests: Digests,
 }

@@ -6,7 +6,7 @@ use super::{Header, Meta, column, extras, index, order, symbols};
 use crate::codec::{CHUNK_MAX, floats};
 use crate::{Error, Result};
 use disk::{OpenMode, Vfs};
-use model::{Labels, Samples, TimeRange, varint};
+use model::{Digest, Labels, Samples, SeriesId, TimeRange, varint};
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -29,6 +29,7 @@ pub struct Builder {
     samples: u64,
     histograms: u64,
     chunks: u64,
+    digest: Digest,
     chunk: Vec<u8>,
 }
 
@@ -61,13 +62,14 @@ impl Builder {
             samples: 0,
             histograms: 0,
             chunks: 0,
+            digest: Digest::default(),
             chunk: Vec::new(),
         }
     }
 
-    /// Adds the next series in [`order`]. Samples are sorted by time, one a timestamp, inside the header's range; a
+    /// Adds the next series in [`order`]; `id` is the hash of its labels. Samples are sorted by time, one a timestamp, inside the header's range; a
     /// series without samples is left out.
-    pub fn add(&mut self, labels: &Labels, samples: &Samples) -> Result<()> {
+    pub fn add(&mut self, id: SeriesId, labels: &Labels, samples: &Samples) -> Result<()> {
         assert!(
             self.last.as_ref().is_none_or(|last| order(last, labels).is_lt()),
             "BUG: {labels} was added to a block after {:?}",
@@ -106,6 +108,7 @@ impl Builder {
             pairs.push((self.intern(name)?, self.intern(value)?));
         }
         self.series.push((pairs, places));
+        self.digest += Digest::of(id, samples);
         self.samples += (samples.timestamps.len() + samples.histograms.len()) as u64;
         self.histograms += samples.histograms.len() as u64;
         self.chunks += samples.timestamps.len().div_ceil(CHUNK_MAX) as u64;
@@ -207,6 +210,7 @@ impl Builder {
             histograms: self.histograms,
             chunks: self.chunks,
             columns: self.columns.all.len() as u64,
+            digest: Some(self.digest),
             checksums: crc32fast::hash(&checksums),
         };
         file.extend(footer.encode());

@@ -1,12 +1,12 @@
 //! Sections, pages and the footer.
 
 use super::{Header, Meta};
-use model::{Shard, TimeRange};
+use model::{Digest, Shard, TimeRange};
 use std::ops::Range;
 use std::path::Path;
 
 /// The format that is written. Older ones stay readable.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The first bytes of the file; the footer ends with the same.
 pub(super) const MAGIC: [u8; 8] = *b"SARSENBK";
@@ -55,10 +55,11 @@ impl Section {
     ];
 }
 
-/// The last bytes of a block, fixed in length.
+/// The last bytes of a block, fixed in length for a version.
 ///
 /// ```text
 /// ends: 9 x u64 | id: u128 | range: 2 x i64 | span: 2 x i64 | series, samples, histograms, chunks, columns: 5 x u64
+/// | digest: u128, from version 2 on
 /// | shard: u16 | level: u8 | zero: u8 | version: u32 | checksum of the checksums: u32 | checksum of the footer: u32 | magic
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,10 +73,15 @@ pub(super) struct Footer {
     pub histograms: u64,
     pub chunks: u64,
     pub columns: u64,
+    /// Of all samples. Version 1 has none.
+    pub digest: Option<Digest>,
     pub checksums: u32,
 }
 
-pub(super) const FOOTER_LEN: usize = 9 * 8 + 16 + 4 * 8 + 5 * 8 + 4 + 3 * 4 + 8;
+pub(super) const FOOTER_LEN: usize = FOOTER_LEN_1 + 16;
+const FOOTER_LEN_1: usize = 9 * 8 + 16 + 4 * 8 + 5 * 8 + 4 + 3 * 4 + 8;
+/// What follows the version: two checksums and the magic.
+const AFTER_VERSION: usize = 16;
 
 /// Why bytes are no block: where, and what is wrong.
 pub(super) type Defect = (u64, String);
@@ -92,9 +98,16 @@ impl Footer {
         for count in [self.series, self.samples, self.histograms, self.chunks, self.columns] {
             out.extend(count.to_le_bytes());
         }
+        let version = match self.digest {
+            Some(digest) => {
+                out.extend(digest.0.to_le_bytes());
+                FORMAT_VERSION
+            }
+            None => 1,
+        };
         out.extend(self.header.shard.0.to_le_bytes());
         out.extend([self.header.level, 0]);
-        out.extend(FORMAT_VERSION.to_le_bytes());
+        out.extend(version.to_le_bytes());
         out.extend(self.checksums.to_le_bytes());
         out.extend(crc32fast::hash(&out).to_le_bytes());
         out.extend(MAGIC);
@@ -103,8 +116,12 @@ impl Footer {
 
     /// Reads the footer of a whole file and checks it against the file's length.
     pub fn decode(file: &[u8]) -> Result<Footer, Defect> {
-        let at = file.len().saturating_sub(FOOTER_LEN);
-        let Some(bytes) = file.get(at..).and_then(|b| b.first_chunk::<FOOTER_LEN>()) else {
+        // The length follows from the version, which is at the same place before the end in all of them.
+        let version =
+            file.len().checked_sub(AFTER_VERSION + 4).and_then(|at| file.get(at..)?.first_chunk::<4>());
+        let version = version.map(|bytes| u32::from_le_bytes(*bytes));
+        let len = if version == Some(1) { FOOTER_LEN_1 } else { FOOTER_LEN };
+        let Some((at, bytes)) = file.len().checked_sub(len).and_then(|at| Some((at, file.get(at..)?))) else {
             return Err((0, format!("{} bytes are too few for a block", file.len())));
         };
         let fail = |what: String| Err((at as u64, what));
@@ -113,22 +130,25 @@ impl Footer {
         let id = u128::from(fields.u64()) | u128::from(fields.u64()) << 64;
         let [range, span] = std::array::from_fn(|_| TimeRange::new(fields.u64() as i64, fields.u64() as i64));
         let [series, samples, histograms, chunks, columns] = std::array::from_fn(|_| fields.u64());
+        let digest =
+            (len == FOOTER_LEN).then(|| Digest(u128::from(fields.u64()) | u128::from(fields.u64()) << 64));
         let place = fields.u64();
         let checksums = fields.u32();
         let checksum = fields.u32();
         if fields.0 != MAGIC {
             return fail("the footer does not end with the magic bytes: cut off, or no block".into());
         }
-        let covered = bytes.get(..FOOTER_LEN - 12).unwrap_or(&[]);
+        let covered = bytes.get(..len - 12).unwrap_or(&[]);
         if crc32fast::hash(covered) != checksum {
             return fail("the footer fails its checksum".into());
         }
         let version = (place >> 32) as u32;
-        if version != FORMAT_VERSION {
-            return fail(format!("format version {version}, this program reads {FORMAT_VERSION}"));
+        if !(1..=FORMAT_VERSION).contains(&version) {
+            return fail(format!("format version {version}, this program reads up to {FORMAT_VERSION}"));
         }
         let header = Header { shard: Shard(place as u16), level: (place >> 16) as u8, range, id };
-        let footer = Footer { ends, header, span, series, samples, histograms, chunks, columns, checksums };
+        let footer =
+            Footer { ends, header, span, series, samples, histograms, chunks, columns, digest, checksums };
         let ascending = ends.iter().try_fold(HEAD_LEN as u64, |from, &end| (from <= end).then_some(end));
         let Some(body) = ascending.and_then(|end| usize::try_from(end).ok()).filter(|&end| end <= at) else {
             return fail("the sections overlap or leave the file".into());
@@ -140,6 +160,11 @@ impl Footer {
             return fail(format!("{series} series"));
         }
         Ok(footer)
+    }
+
+    /// How many bytes it has in the file.
+    pub fn len(&self) -> usize {
+        if self.digest.is_some() { FOOTER_LEN } else { FOOTER_LEN_1 }
     }
 
     pub fn section(&self, section: Section) -> Range<usize> {
@@ -166,6 +191,7 @@ impl Footer {
             histograms: self.histograms,
             chunks: self.chunks,
             columns: self.columns,
+            digest: self.digest,
             bytes: bytes as u64,
         }
     }

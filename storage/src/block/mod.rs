@@ -17,7 +17,7 @@
 //! * Every byte is covered by a checksum that also covers the file's id and the byte's place, so a page of another
 //!   file, or of another place in this one, is as corrupt as a flipped bit. A page is checked before the first use of
 //!   any of its bytes; what fails is an error and never data.
-//! * No state outside the file: it can be copied to another node as it is.
+//! * No state outside the file: it can be copied to another node of the cluster as it is.
 
 mod builder;
 mod column;
@@ -38,7 +38,7 @@ pub use cursor::LabelCursor;
 pub use format::{FORMAT_VERSION, Section};
 pub use reader::{Reader, Stats};
 
-use model::{Labels, Shard, TimeRange};
+use model::{Digest, Labels, Shard, TimeRange};
 use std::cmp::Ordering;
 use std::path::PathBuf;
 
@@ -97,6 +97,8 @@ pub struct Meta {
     pub chunks: u64,
     /// How many columns of timestamps they share.
     pub columns: u64,
+    /// Of all samples; a file of version 1 does not say.
+    pub digest: Option<Digest>,
     /// Length of the file.
     pub bytes: u64,
 }

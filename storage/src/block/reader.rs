@@ -3,7 +3,7 @@
 use super::column::{self, Column};
 use super::cursor::LabelCursor;
 use super::extras::Extras;
-use super::format::{FOOTER_LEN, Footer, PAGE, Section, page_checksum};
+use super::format::{Footer, PAGE, Section, page_checksum};
 use super::index::{BareNames, Found, SEPARATOR, key};
 use super::series::{Entries, GROUP, Places};
 use super::{Meta, postings};
@@ -59,7 +59,7 @@ impl Reader {
         let corrupt = |(offset, what)| Error::Corrupt { path: path.into(), offset, what };
         let footer = Footer::decode(&bytes).map_err(corrupt)?;
         let body = footer.body_len();
-        let checksums = bytes.get(body..bytes.len() - FOOTER_LEN).unwrap_or(&[]);
+        let checksums = bytes.get(body..bytes.len() - footer.len()).unwrap_or(&[]);
         if crc32fast::hash(checksums) != footer.checksums {
             return Err(corrupt((body as u64, "the checksums fail their checksum".into())));
         }

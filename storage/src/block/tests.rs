@@ -3,7 +3,7 @@ use crate::merge::{normalize, push_float};
 use crate::{Error, Result};
 use disk::{Mapped, RealVfs, Vfs};
 use model::histogram::{Counts, ResetHint, Span};
-use model::{Histogram, Labels, MatchOp, Matcher, Samples};
+use model::{Digest, Histogram, Labels, MatchOp, Matcher, Samples, SeriesKey};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,6 +11,9 @@ use std::sync::Arc;
 
 const WINDOW: TimeRange =
     TimeRange { min: model::Timestamp(1_767_225_600_000), max: model::Timestamp(1_767_232_799_999) };
+
+/// What makes ids of labels.
+const KEY: SeriesKey = SeriesKey([1, 2, 3, 4]);
 
 fn header() -> Header {
     Header { shard: Shard(3), range: WINDOW, level: 0, id: 0x0123_4567_89ab_cdef_0011_2233_4455_6677 }
@@ -20,7 +23,9 @@ type Content = Vec<(Labels, Samples)>;
 
 fn build(content: &Content) -> Vec<u8> {
     let mut builder = Builder::new(header());
-    content.iter().for_each(|(labels, samples)| builder.add(labels, samples).unwrap());
+    content
+        .iter()
+        .for_each(|(labels, samples)| builder.add(KEY.id(labels.as_bytes()), labels, samples).unwrap());
     builder.encode().unwrap().0
 }
 
@@ -186,7 +191,7 @@ proptest! {
         let bytes = build(&content);
         let reader = open(&bytes).unwrap();
         prop_assert_eq!(reader.series_count() as usize, content.len());
-        reader.verify_meaning().unwrap();
+        reader.verify_meaning(KEY).unwrap();
         let length = (WINDOW.max.0 - WINDOW.min.0) as u32;
         let (from, to) = (cut.0 % length, cut.1 % length);
         let part = TimeRange::new(WINDOW.min.0 + i64::from(from.min(to)), WINDOW.min.0 + i64::from(from.max(to)));
@@ -320,7 +325,9 @@ fn no_cut_file_is_a_block() {
 fn a_page_of_another_file_is_corrupt() {
     let ours = build(&small());
     let mut builder = Builder::new(Header { id: 7, ..header() });
-    small().iter().for_each(|(labels, samples)| builder.add(labels, samples).unwrap());
+    small()
+        .iter()
+        .for_each(|(labels, samples)| builder.add(KEY.id(labels.as_bytes()), labels, samples).unwrap());
     let (theirs, _) = builder.encode().unwrap();
     let footer = ours.len() - format::FOOTER_LEN;
     // The same content under the other file's footer, checksums included: only the id in the page's checksum differs.
@@ -356,7 +363,7 @@ fn damage_that_keeps_checksums_valid_never_panics_in_tables_and_columns() {
             damaged.extend(footer.encode());
             let reader = open(&damaged).unwrap();
             let _ = read_everything(&reader);
-            let _ = reader.verify_meaning();
+            let _ = reader.verify_meaning(KEY);
         }
     }
 }
@@ -367,13 +374,15 @@ fn a_finished_block_is_found_under_its_name_and_verifies() {
     let vfs = RealVfs;
     let content = small();
     let mut builder = Builder::new(header());
-    content.iter().for_each(|(labels, samples)| builder.add(labels, samples).unwrap());
+    content
+        .iter()
+        .for_each(|(labels, samples)| builder.add(KEY.id(labels.as_bytes()), labels, samples).unwrap());
     let meta = builder.finish(&vfs, folder.path()).unwrap();
     let names: Vec<String> = vfs.list(folder.path()).unwrap().into_iter().map(|e| e.name).collect();
     assert_eq!(names, ["1767225600000-1767232799999-0-0123456789abcdef0011223344556677.block"]);
     let reader = Reader::open(&vfs, &meta.path).unwrap();
     assert_eq!(*reader.meta(), meta);
-    reader.verify(&vfs).unwrap();
+    reader.verify(&vfs, KEY).unwrap();
     let stats = reader.stats();
     assert_eq!(stats.sections.iter().map(|s| s.1).sum::<u64>() + stats.frame_bytes, meta.bytes);
 
@@ -388,14 +397,16 @@ fn scrubbing_sees_what_the_map_has_not() {
     let folder = tempfile::tempdir().unwrap();
     let vfs = RealVfs;
     let mut builder = Builder::new(header());
-    small().iter().for_each(|(labels, samples)| builder.add(labels, samples).unwrap());
+    small()
+        .iter()
+        .for_each(|(labels, samples)| builder.add(KEY.id(labels.as_bytes()), labels, samples).unwrap());
     let meta = builder.finish(&vfs, folder.path()).unwrap();
     let reader = Reader::open(&vfs, &meta.path).unwrap();
     let file = vfs.open(&meta.path, disk::OpenMode::Write).unwrap();
     let mut byte = [0];
     assert!(file.read_exact_at(&mut byte, 100).unwrap());
     file.write_all_at(&[byte[0] ^ 4], 100).unwrap();
-    assert!(matches!(reader.verify(&vfs), Err(Error::Corrupt { offset: 0, .. })));
+    assert!(matches!(reader.verify(&vfs, KEY), Err(Error::Corrupt { offset: 0, .. })));
 }
 
 #[test]
@@ -415,7 +426,7 @@ fn many_series_of_a_metric_use_every_kind_of_list() {
     }
     let content: Content = series.into_iter().collect();
     let reader = open(&build(&content)).unwrap();
-    reader.verify_meaning().unwrap();
+    reader.verify_meaning(KEY).unwrap();
     let select = |name: &str, value: &str| reader.select(&[Matcher::equal(name, value)]).unwrap().len();
     assert_eq!(
         (select("half", "y"), select("tens", "5"), select("i", "00007"), select("i", "7")),
@@ -455,26 +466,47 @@ fn the_format_page_shows_exactly_what_is_written() {
     assert!(sections.iter().all(|section| page.contains(section)));
 }
 
-/// A file of this version that some release has written must stay readable, whatever the builder chooses today. When
-/// the builder changes its choices, keep the old file and add one; `SARSEN_WRITE_GOLDEN=1` writes a missing one.
+/// A file of a version that some release has written must stay readable, whatever the builder chooses today. When the
+/// builder changes its choices, keep the old file and add one; `SARSEN_WRITE_GOLDEN=1` writes a missing one.
 #[test]
-fn the_golden_file_of_version_1_reads_as_it_did() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/block-v1.hex");
-    let content = small();
-    if std::env::var_os("SARSEN_WRITE_GOLDEN").is_some() && !Path::new(path).exists() {
-        let lines: Vec<String> = (build(&content).chunks(32))
-            .map(|line| line.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" "))
-            .collect();
-        std::fs::write(path, lines.join("\n") + "\n").unwrap();
+fn the_golden_file_of_every_version_reads_as_it_did() {
+    for version in 1..=format::FORMAT_VERSION {
+        let path = format!("{}/testdata/block-v{version}.hex", env!("CARGO_MANIFEST_DIR"));
+        let content = small();
+        if std::env::var_os("SARSEN_WRITE_GOLDEN").is_some() && !Path::new(&path).exists() {
+            let lines: Vec<String> = (build(&content).chunks(32))
+                .map(|line| line.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" "))
+                .collect();
+            std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+        }
+        let bytes = unhex(&std::fs::read_to_string(path).unwrap());
+        let reader = open(&bytes).unwrap();
+        reader.verify_meaning(KEY).unwrap();
+        // Its footer says the same when it is written again.
+        assert!(bytes.ends_with(&reader.footer().encode()));
+        let digests = content.iter().map(|(labels, samples)| Digest::of(KEY.id(labels.as_bytes()), samples));
+        assert_eq!(reader.meta().digest, (version > 1).then(|| digests.sum()));
+        let (read, ..) = read_everything(&reader).unwrap();
+        assert_eq!(read.len(), content.len());
+        for ((labels, samples), (expected_labels, expected)) in read.iter().zip(&content) {
+            assert_eq!(labels, expected_labels);
+            assert_eq!(rows(samples), rows(expected), "{labels}");
+        }
     }
-    let reader = open(&unhex(&std::fs::read_to_string(path).unwrap())).unwrap();
-    reader.verify_meaning().unwrap();
-    let (read, ..) = read_everything(&reader).unwrap();
-    assert_eq!(read.len(), content.len());
-    for ((labels, samples), (expected_labels, expected)) in read.iter().zip(&content) {
-        assert_eq!(labels, expected_labels);
-        assert_eq!(rows(samples), rows(expected), "{labels}");
-    }
+}
+
+#[test]
+fn a_digest_that_is_not_that_of_the_samples_is_noticed() {
+    let bytes = build(&small());
+    let reader = open(&bytes).unwrap();
+    reader.verify_meaning(KEY).unwrap();
+    // Under another key the labels are other series.
+    assert!(reader.verify_meaning(SeriesKey([1, 2, 3, 5])).unwrap_err().to_string().contains("digest"));
+    let mut footer = reader.footer().clone();
+    footer.digest = footer.digest.map(|digest| digest + Digest(1));
+    let end = bytes.len() - footer.len();
+    let other = open(&[&bytes[..end], &footer.encode()].concat()).unwrap();
+    assert!(other.verify_meaning(KEY).unwrap_err().to_string().contains("digest"));
 }
 
 /// Values that do not compress: several pages of them.

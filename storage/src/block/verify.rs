@@ -1,20 +1,20 @@
 //! Checks all of a block: every byte by plain reads, then everything that the bytes say.
 
-use super::format::{FOOTER_LEN, Footer, PAGE, Section, page_checksum};
+use super::format::{Footer, PAGE, Section, page_checksum};
 use super::index::key;
 use super::order;
 use super::reader::Reader;
 use crate::Result;
 use disk::{OpenMode, Vfs};
-use model::{Labels, Samples, TimeRange};
+use model::{Digest, Labels, Samples, SeriesKey, TimeRange};
 use std::collections::HashMap;
 
 impl Reader {
     /// Reads the whole file and checks everything in it. The bytes are read, not mapped, so that a failing disk gives an
-    /// error and not a signal. Fails at the first defect.
-    pub fn verify(&self, vfs: &dyn Vfs) -> Result<()> {
+    /// error and not a signal. Fails at the first defect. `key` is the cluster's, for the ids in the digest.
+    pub fn verify(&self, vfs: &dyn Vfs, key: SeriesKey) -> Result<()> {
         self.verify_bytes(vfs)?;
-        self.verify_meaning()
+        self.verify_meaning(key)
     }
 
     fn verify_bytes(&self, vfs: &dyn Vfs) -> Result<()> {
@@ -33,21 +33,22 @@ impl Reader {
         if !file.read_exact_at(&mut tail, body as u64)? || file.len()? != self.meta().bytes {
             return Err(self.corrupt(body, "the file on disk has another length"));
         }
-        let (checksums, footer) = tail.split_at(tail.len() - FOOTER_LEN);
+        let (checksums, footer) = tail.split_at(tail.len() - self.footer().len());
         if crc32fast::hash(checksums) != self.footer().checksums || footer != Footer::encode(self.footer()) {
             return Err(self.corrupt(body, "the checksums or the footer on disk differ from what was opened"));
         }
         Ok(())
     }
 
-    /// Decodes everything and compares it with itself: order, counts, times, and the index with the labels.
-    pub(super) fn verify_meaning(&self) -> Result<()> {
+    /// Decodes everything and compares it with itself: order, counts, times, the digest, and the index with the labels.
+    pub(super) fn verify_meaning(&self, key_of_ids: SeriesKey) -> Result<()> {
         let meta = self.meta();
         let mut lists: HashMap<Vec<u8>, Vec<u32>> = HashMap::new();
         let mut cursor = self.cursor();
         let mut last: Option<Labels> = None;
         let mut samples = Samples::default();
         let (mut floats, mut histograms) = (0, 0);
+        let mut digest = Digest::default();
         let mut span = TimeRange::new(i64::MAX, i64::MIN);
         for series in 0..self.series_count() {
             let wrong = |what: &str| self.malformed(Section::Series, 0, &format!("series {series}: {what}"));
@@ -70,6 +71,7 @@ impl Reader {
             span = TimeRange { min: span.min.min(own.min), max: span.max.max(own.max) };
             floats += samples.timestamps.len() as u64;
             histograms += samples.histograms.len() as u64;
+            digest += Digest::of(key_of_ids.id(labels.as_bytes()), &samples);
             for (name, value) in labels.iter() {
                 lists.entry(name.as_bytes().to_vec()).or_default().push(series);
                 lists.entry(key(name, value)).or_default().push(series);
@@ -78,6 +80,10 @@ impl Reader {
         }
         if (floats + histograms, histograms) != (meta.samples, meta.histograms) {
             let found = format!("{floats} floats and {histograms} histograms, the footer says otherwise");
+            return Err(self.corrupt(self.footer().body_len(), found));
+        }
+        if meta.digest.is_some_and(|stored| stored != digest) {
+            let found = "the samples have another digest than the footer (is it a block of another cluster?)";
             return Err(self.corrupt(self.footer().body_len(), found));
         }
         let inside = meta.range.min <= span.min && span.max <= meta.range.max;

@@ -7,7 +7,7 @@ use crate::wal::{RowsWriter, encode_metadata};
 use disk::log::{Log, Position};
 use model::{
     Appended, Batch, BatchSeries, Durable, Error, Metadata, RejectReason, Rejection, SeriesKey, Shard, Sink,
-    Written,
+    TimeRange, Written,
 };
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -31,9 +31,19 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
+/// Whose rows these are.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Origin {
+    /// A writer's: measured by the clock, and told what was refused.
+    Writer,
+    /// Another node's that has let them in: what is too old is left out in silence, and labels are hashed again, since they may lie.
+    Replica,
+}
+
 /// What becomes of a batch, gathered while it is worked through.
 struct Outcomes {
     accept: std::ops::RangeInclusive<i64>,
+    origin: Origin,
     written: Written,
     out_of_order: u64,
     created: u64,
@@ -48,30 +58,7 @@ impl Sink for Engine {
     }
 
     fn append(&self, batch: &Arc<Batch>, only: Option<&[u32]>) -> Result<Appended, Error> {
-        let log = self.admit()?;
-        let now = (self.clock)().0;
-        let oldest = self.options.retention_ms.map_or(i64::MIN, |retention| now.saturating_sub(retention));
-        let mut outcomes = Outcomes {
-            // The last moment of all is what a flush of everything stops before.
-            accept: oldest..=now.saturating_add(self.options.future_max_ms).min(i64::MAX - 1),
-            written: Written::default(),
-            out_of_order: 0,
-            created: 0,
-            unknown: Vec::new(),
-            rejected: Vec::new(),
-            upto: None,
-        };
-        SCRATCH.with_borrow_mut(|scratch| self.append_all(batch, only, scratch, &mut outcomes))?;
-        self.count(&outcomes);
-        let durable: Durable = match (outcomes.upto, self.options.durability) {
-            (Some(upto), Durability::Fsync) => {
-                let ticket = log.ticket(upto);
-                Box::pin(async move { ticket.await.map_err(|e| crate::Error::from(e).into()) })
-            }
-            _ => Box::pin(std::future::ready(Ok(()))),
-        };
-        let Outcomes { written, unknown, rejected, .. } = outcomes;
-        Ok(Appended { durable, written, unknown, rejected })
+        self.append_from(Origin::Writer, batch, only)
     }
 
     fn describe(&self, metadata: &[Metadata]) -> Result<(), Error> {
@@ -97,6 +84,43 @@ impl Sink for Engine {
 }
 
 impl Engine {
+    pub(super) fn append_from(
+        &self,
+        origin: Origin,
+        batch: &Arc<Batch>,
+        only: Option<&[u32]>,
+    ) -> Result<Appended, Error> {
+        let log = self.admit()?;
+        let now = (self.clock)().0;
+        let oldest = self.options.retention_ms.map_or(i64::MIN, |retention| now.saturating_sub(retention));
+        let newest = match origin {
+            Origin::Writer => now.saturating_add(self.options.future_max_ms),
+            Origin::Replica => i64::MAX,
+        };
+        let mut outcomes = Outcomes {
+            // The last moment of all is what a flush of everything stops before.
+            accept: oldest..=newest.min(i64::MAX - 1),
+            origin,
+            written: Written::default(),
+            out_of_order: 0,
+            created: 0,
+            unknown: Vec::new(),
+            rejected: Vec::new(),
+            upto: None,
+        };
+        SCRATCH.with_borrow_mut(|scratch| self.append_all(batch, only, scratch, &mut outcomes))?;
+        self.count(&outcomes);
+        let durable: Durable = match (outcomes.upto, self.options.durability) {
+            (Some(upto), Durability::Fsync) => {
+                let ticket = log.ticket(upto);
+                Box::pin(async move { ticket.await.map_err(|e| crate::Error::from(e).into()) })
+            }
+            _ => Box::pin(std::future::ready(Ok(()))),
+        };
+        let Outcomes { written, unknown, rejected, .. } = outcomes;
+        Ok(Appended { durable, written, unknown, rejected })
+    }
+
     /// The log, if writes are taken at the moment.
     fn admit(&self) -> Result<Arc<Log>, Error> {
         self.check_writable()?;
@@ -174,7 +198,7 @@ impl Engine {
         let refused = outcomes.reject_out_of_bounds(batch, series, index);
         // Nothing to keep, nothing to create a series for.
         if refused == series.floats_len + series.histograms_len {
-            return;
+            return outcomes.count_left_out(batch, series);
         }
         let slot = match state.head.find(series.id) {
             Some(slot) if series.checked && !state.head.has_labels(slot, batch.labels(series)) => {
@@ -186,6 +210,9 @@ impl Engine {
                 outcomes.unknown.push(index);
                 return;
             }
+            None if outcomes.origin == Origin::Replica && !self.is_named_rightly(batch, series) => {
+                return outcomes.reject_all(batch, series, index, RejectReason::IdCollision);
+            }
             None => {
                 let limit = self.options.series_max;
                 let room = |n: u64| (n < limit).then_some(n + 1);
@@ -196,7 +223,10 @@ impl Engine {
                 state.head.create(series.id, batch.labels(series))
             }
         };
-        let State { head, generation, next_number, .. } = state;
+        if refused > 0 {
+            outcomes.count_left_out(batch, series);
+        }
+        let State { head, generation, next_number, digests, .. } = state;
         if head.series[slot as usize].generation != *generation {
             define(head, slot, *generation, next_number, writer);
         }
@@ -235,7 +265,14 @@ impl Engine {
         if first <= last {
             head.saw(first);
             head.saw(last);
+            digests.changed(TimeRange::new(first, last));
         }
+    }
+
+    /// Whether labels that another node has sent are canonical and have the id that it says.
+    fn is_named_rightly(&self, batch: &Batch, series: &BatchSeries) -> bool {
+        let labels = batch.labels(series);
+        model::labels::is_canonical(labels) && self.key.id(labels) == series.id
     }
 
     fn count(&self, outcomes: &Outcomes) {
@@ -316,13 +353,27 @@ impl Outcomes {
             if let Some(timestamp) = times().find(|&t| is(t)) {
                 let rows = times().filter(|&t| is(t)).count() as u32;
                 refused += rows;
-                self.rejected.push(Rejection { series: index, timestamp, rows, reason });
+                if self.origin == Origin::Writer || reason != RejectReason::TooOld {
+                    self.rejected.push(Rejection { series: index, timestamp, rows, reason });
+                }
             }
         };
         let (min, max) = (*self.accept.start(), *self.accept.end());
         note(RejectReason::TooOld, &|t| t < min);
         note(RejectReason::TooFarInFuture, &|t| t > max);
         refused
+    }
+
+    /// What another node has let in and is too old by now counts as written: it would not be seen if it was there.
+    fn count_left_out(&mut self, batch: &Batch, series: &BatchSeries) {
+        if self.origin == Origin::Replica {
+            let old = |t: i64| t < *self.accept.start();
+            let floats = batch.timestamps[series.floats()].iter().filter(|&&t| old(t)).count();
+            let histograms =
+                batch.histograms[series.histograms()].iter().filter(|h| old(h.timestamp)).count();
+            self.written.floats += floats as u64;
+            self.written.histograms += histograms as u64;
+        }
     }
 
     /// Notes all rows of a series that are within bounds.

@@ -17,7 +17,7 @@ use crate::shard::State;
 use crate::wal::{self, RowsWriter};
 use crate::{Result, block};
 use disk::log::SegmentNumber;
-use model::{Labels, Samples, TimeRange, Timestamp};
+use model::{Labels, Samples, SeriesId, TimeRange, Timestamp};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -300,9 +300,11 @@ impl Engine {
             let mut state = shard.state.lock();
             let frozen = state.head.freeze(before);
             let head = &state.head;
-            let snapshot =
-                |&(slot, frozen)| Some((head.labels(slot), head.series[slot as usize].frozen(frozen)?));
-            let series: Vec<(Labels, Snapshot)> = frozen.iter().filter_map(snapshot).collect();
+            let snapshot = |&(slot, frozen)| {
+                let series = &head.series[slot as usize];
+                Some((series.id, head.labels(slot), series.frozen(frozen)?))
+            };
+            let series: Vec<(SeriesId, Labels, Snapshot)> = frozen.iter().filter_map(snapshot).collect();
             (frozen, series)
         };
         let blocks = if series.is_empty() { Vec::new() } else { self.write_blocks(shard, &mut series)? };
@@ -313,6 +315,9 @@ impl Engine {
             if !blocks.is_empty() {
                 state.blocks = state.blocks.iter().cloned().chain(blocks).collect();
             }
+            // What is past its retention was left out, and would be seen again if the clock went back.
+            let expired = TimeRange::new(i64::MIN, self.cut_off().saturating_sub(1));
+            state.digests.changed(expired);
             (state.head.forget(&frozen), state.head.shrink())
         };
         self.counters.series.fetch_sub(dropped as u64, Relaxed);
@@ -324,14 +329,14 @@ impl Engine {
     fn write_blocks(
         &self,
         shard: &crate::shard::Shard,
-        series: &mut [(Labels, Snapshot)],
+        series: &mut [(SeriesId, Labels, Snapshot)],
     ) -> Result<Vec<Arc<block::Reader>>> {
         let dir = self.blocks_dir(shard.number);
         self.vfs.create_dir_all(&dir)?;
-        series.sort_by(|a, b| block::order(&a.0, &b.0));
+        series.sort_by(|a, b| block::order(&a.1, &b.1));
         let cut_off = self.cut_off();
         let mut windows = BTreeSet::new();
-        for (_, snapshot) in series.iter() {
+        for (_, _, snapshot) in series.iter() {
             snapshot.windows(self.options.block_window_ms, &mut windows);
         }
         // Wide, since the first and the last window reach beyond the ends of time.
@@ -357,9 +362,9 @@ impl Engine {
                 id: (self.options.random)(),
             };
             let mut builder = block::Builder::new(header);
-            for (labels, snapshot) in series.iter() {
+            for (id, labels, snapshot) in series.iter() {
                 super::read::combine(range, Some(snapshot), &[], &mut samples)?;
-                builder.add(labels, &samples)?;
+                builder.add(*id, labels, &samples)?;
             }
             if !builder.is_empty() {
                 let meta = builder.finish(&*self.vfs, &dir)?;
@@ -384,7 +389,11 @@ impl Engine {
                 continue;
             }
             // Only maintenance changes the list, and it is us.
-            shard.state.lock().blocks = kept.into();
+            {
+                let mut state = shard.state.lock();
+                state.blocks = kept.into();
+                state.digests.changed(TimeRange::new(i64::MIN, cut_off.saturating_sub(1)));
+            }
             for block in &expired {
                 match self.vfs.remove(&block.meta().path) {
                     Err(e) if !e.is_not_found() => return Err(e.into()),

@@ -17,12 +17,15 @@
 
 mod append;
 mod cardinality;
+mod digests;
 mod flush;
 mod health;
 mod options;
 mod read;
 mod recovery;
+mod replica;
 
+pub(crate) use digests::Digests;
 pub use flush::Maintained;
 pub use options::{Cardinality, Durability, Options, Progress, Stats};
 
@@ -54,7 +57,7 @@ pub struct Engine {
     read_only: Mutex<Option<health::ReadOnly>>,
     /// Whether `read_only` says something.
     is_read_only: AtomicBool,
-    suspect: Vec<Suspect>,
+    suspect: Mutex<Vec<Suspect>>,
     closing: Mutex<bool>,
     closed: Condvar,
     /// Keeps other processes out.
@@ -63,6 +66,10 @@ pub struct Engine {
 
 /// Damage found while opening.
 struct Suspect {
+    /// Its place in the order of finding.
+    number: u64,
+    /// The shard that lost something, or any may have.
+    shard: Option<model::Shard>,
     /// The time in which samples may be missing because of it.
     range: TimeRange,
     /// What, where and what follows from it.
@@ -190,7 +197,7 @@ impl Engine {
             flushes: count(&c.flushes),
             blocks_expired: count(&c.blocks_expired),
             read_only: self.read_only.lock().as_ref().map(|state| state.reason().to_owned()),
-            suspect: self.suspect.iter().map(|suspect| suspect.what.clone()).collect(),
+            suspect: self.suspect.lock().iter().map(|suspect| suspect.what.clone()).collect(),
             ..Stats::default()
         };
         for shard in &self.shards {
@@ -222,7 +229,7 @@ impl Engine {
         let mut damaged = Vec::new();
         for shard in &self.shards {
             let blocks = shard.state.lock().blocks.clone();
-            damaged.extend(blocks.iter().filter_map(|block| block.verify(&*self.vfs).err()));
+            damaged.extend(blocks.iter().filter_map(|block| block.verify(&*self.vfs, self.key).err()));
         }
         damaged
     }

@@ -1,5 +1,6 @@
 //! What can be set, and what can be asked.
 
+use crate::identity::Identity;
 use disk::log;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,8 +11,10 @@ use std::time::Duration;
 pub struct Options {
     /// The data directory.
     pub dir: PathBuf,
-    /// Number of shards, a power of two; fixed when the directory is created.
+    /// Number of shards, a power of two; fixed when the directory is created. That of `identity` if there is one.
     pub shards: u32,
+    /// Who the directory must belong to, and what an empty one is given. Without it, an empty one gets an identity of its own.
+    pub identity: Option<Identity>,
     /// Samples older than this are refused, hidden and removed. `None` keeps them for ever.
     pub retention_ms: Option<i64>,
     /// Samples further in the future than this are refused.
@@ -51,6 +54,7 @@ impl Options {
         Options {
             dir: dir.into(),
             shards: 64,
+            identity: None,
             retention_ms: None,
             future_max_ms: 10 * 60_000,
             block_window_ms: 2 * 3_600_000,

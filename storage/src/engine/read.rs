@@ -4,19 +4,26 @@ use super::Engine;
 use crate::head::{Head, Snapshot, Table};
 use crate::{block, merge, postings};
 use model::{
-    Error, LabelQuery, Labels, Limited, Matcher, Metadata, Samples, Selection, SeriesId, SeriesSet, Source,
-    TimeRange, Timestamp,
+    Error, LabelQuery, Labels, Limited, Matcher, Metadata, Samples, Selection, SeriesId, SeriesSet, ShardSet,
+    Source, TimeRange, Timestamp,
 };
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::sync::Arc;
 
 /// One series of a selection, wherever its samples are.
-struct Selected {
-    id: SeriesId,
-    labels: Labels,
+pub(super) struct Selected {
+    pub id: SeriesId,
+    pub labels: Labels,
     head: Option<Snapshot>,
     blocks: Vec<(Arc<block::Reader>, u32)>,
+}
+
+impl Selected {
+    /// Replaces the content of `into` with the samples in `range`.
+    pub fn read(&self, range: TimeRange, into: &mut Samples) -> crate::Result<()> {
+        combine(range, self.head.as_ref(), &self.blocks, into)
+    }
 }
 
 /// The series that a selector matched.
@@ -80,9 +87,8 @@ impl SeriesSet for Set {
     }
 
     fn read(&self, index: usize, range: TimeRange, into: &mut Samples) -> Result<(), Error> {
-        let series = &self.series[index];
         let range = TimeRange { min: range.min.max(self.visible.min), max: range.max.min(self.visible.max) };
-        combine(range, series.head.as_ref(), &series.blocks, into).map_err(Error::from)
+        self.series[index].read(range, into).map_err(Error::from)
     }
 
     fn warnings(&self) -> &[String] {
@@ -94,14 +100,53 @@ impl SeriesSet for Set {
 type VisitBlock<'a> = dyn FnMut(&block::Reader, Option<&[u32]>) -> crate::Result<()> + 'a;
 
 /// One shard's part of a selection while it is put together.
-struct Gather<'a> {
+pub(super) struct Gather<'a> {
     key: model::SeriesKey,
+    range: TimeRange,
     series: &'a mut Vec<Selected>,
     by_id: Table,
-    series_max: usize,
+    pub series_max: usize,
+    /// Whether anybody will look at the labels.
+    with_labels: bool,
 }
 
 impl Gather<'_> {
+    /// Adds what a head has in the range of the series in these slots.
+    pub fn head(&mut self, head: &Head, slots: impl IntoIterator<Item = u32>) -> Result<(), Error> {
+        for slot in slots {
+            let series = &head.series[slot as usize];
+            if let Some(snapshot) = series.snapshot(self.range) {
+                self.entry(series.id, || head.labels(slot))?.head = Some(snapshot);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what a block has in the range of those of its series with these numbers that are wanted.
+    pub fn block(
+        &mut self,
+        block: &Arc<block::Reader>,
+        numbers: impl IntoIterator<Item = u32>,
+        wanted: impl Fn(SeriesId) -> bool,
+    ) -> Result<(), Error> {
+        let span = block.meta().span;
+        let inside = self.range.min <= span.min && span.max <= self.range.max;
+        let (mut cursor, mut bytes) = (block.cursor(), Vec::new());
+        for number in numbers {
+            if !inside && !block.span(number)?.overlaps(&self.range) {
+                continue;
+            }
+            bytes.clear();
+            cursor.bytes(number, &mut bytes)?;
+            let id = self.key.id(&bytes);
+            if wanted(id) {
+                let selected = self.entry(id, || Labels::from_canonical(&bytes))?;
+                selected.blocks.push((block.clone(), number));
+            }
+        }
+        Ok(())
+    }
+
     /// The series with these labels, new or from another place. Equal ids are the same series: the head compares labels
     /// when it creates one.
     fn entry(&mut self, id: SeriesId, labels: impl FnOnce() -> Labels) -> Result<&mut Selected, Error> {
@@ -117,7 +162,8 @@ impl Gather<'_> {
                     });
                 }
                 self.by_id.insert(id, self.series.len() as u32);
-                self.series.push(Selected { id, labels: labels(), head: None, blocks: Vec::new() });
+                let labels = if self.with_labels { labels() } else { Labels::default() };
+                self.series.push(Selected { id, labels, head: None, blocks: Vec::new() });
                 self.series.len() - 1
             }
         };
@@ -127,7 +173,7 @@ impl Gather<'_> {
 
 impl Engine {
     /// The blocks of a shard that may have samples in `range`, and what its head has, in one consistent view.
-    fn view_shard<T>(
+    pub(super) fn view_shard<T>(
         &self,
         shard: &crate::shard::Shard,
         range: TimeRange,
@@ -139,42 +185,40 @@ impl Engine {
         (head(&state.head), blocks)
     }
 
-    fn select_all(
+    fn gather_all(
         &self,
         matchers: &[Matcher],
         range: TimeRange,
         series_max: usize,
+        shards: Option<&ShardSet>,
     ) -> Result<Vec<Selected>, Error> {
         let mut series = Vec::new();
-        for shard in &self.shards {
-            let mut gather =
-                Gather { key: self.key, series: &mut series, by_id: Table::default(), series_max };
+        for shard in self.wanted(shards) {
+            let mut gather = self.gather(range, true, &mut series);
+            gather.series_max = series_max;
             let (head, blocks) = self.view_shard(shard, range, |head| {
-                for slot in postings::resolve(&head.index, matchers)? {
-                    if let Some(snapshot) = head.series[slot as usize].snapshot(range) {
-                        gather.entry(head.series[slot as usize].id, || head.labels(slot))?.head =
-                            Some(snapshot);
-                    }
-                }
-                Ok::<(), Error>(())
+                gather.head(head, postings::resolve(&head.index, matchers)?)
             });
             head?;
-            let mut bytes = Vec::new();
             for block in blocks {
-                let mut labels = block.cursor();
-                for ordinal in block.select(matchers)? {
-                    if !block.span(ordinal)?.overlaps(&range) {
-                        continue;
-                    }
-                    bytes.clear();
-                    labels.bytes(ordinal, &mut bytes)?;
-                    let id = gather.key.id(&bytes);
-                    let selected = gather.entry(id, || Labels::from_canonical(&bytes))?;
-                    selected.blocks.push((block.clone(), ordinal));
-                }
+                gather.block(&block, block.select(matchers)?, |_| true)?;
             }
         }
         Ok(series)
+    }
+
+    /// For one shard; what is gathered goes behind what is in `series`.
+    pub(super) fn gather<'a>(
+        &self,
+        range: TimeRange,
+        with_labels: bool,
+        series: &'a mut Vec<Selected>,
+    ) -> Gather<'a> {
+        Gather { key: self.key, range, series, by_id: Table::default(), series_max: usize::MAX, with_labels }
+    }
+
+    fn wanted<'a>(&'a self, shards: Option<&'a ShardSet>) -> impl Iterator<Item = &'a crate::shard::Shard> {
+        self.shards.iter().filter(move |shard| shards.is_none_or(|wanted| wanted.contains(shard.number)))
     }
 
     /// Visits what a lookup of labels wants, once for each selector: every head, then every block, with the numbers of
@@ -188,7 +232,7 @@ impl Engine {
         let range = self.visible(query.range);
         let everything = [Vec::new()];
         let selectors = if query.selectors.is_empty() { &everything[..] } else { &query.selectors };
-        for shard in &self.shards {
+        for shard in self.wanted(query.shards.as_ref()) {
             let (head, blocks) = self.view_shard(shard, range, |head| {
                 for matchers in selectors {
                     let series = if matchers.is_empty() {
@@ -237,11 +281,11 @@ impl Engine {
         visit: &mut dyn FnMut(&Labels, &Samples),
     ) -> Result<(), Error> {
         let range = self.visible(range);
-        let mut all = self.select_all(matchers, range, usize::MAX)?;
+        let mut all = self.gather_all(matchers, range, usize::MAX, None)?;
         all.sort_by(|a, b| a.labels.cmp(&b.labels));
         let mut samples = Samples::default();
         for series in &all {
-            combine(range, series.head.as_ref(), &series.blocks, &mut samples)?;
+            series.read(range, &mut samples)?;
             if !samples.is_empty() {
                 visit(&series.labels, &samples);
             }
@@ -287,9 +331,12 @@ fn limited<T: Ord>(items: impl IntoIterator<Item = T>, limit: Option<usize>) -> 
 impl Source for Engine {
     fn select(&self, selection: &Selection) -> Result<Box<dyn SeriesSet>, Error> {
         let visible = self.visible(selection.range);
-        let series = self.select_all(&selection.matchers, visible, selection.series_max)?;
-        let suspects = self.suspect.iter().filter(|suspect| suspect.range.overlaps(&visible));
-        let warnings = suspects.map(|suspect| format!("samples may be missing: {}", suspect.what)).collect();
+        let series =
+            self.gather_all(&selection.matchers, visible, selection.series_max, selection.shards.as_ref())?;
+        let asked = |shard| selection.shards.as_ref().is_none_or(|shards| shards.contains(shard));
+        let suspect = self.suspect.lock();
+        let concerned = suspect.iter().filter(|s| s.range.overlaps(&visible) && s.shard.is_none_or(asked));
+        let warnings = concerned.map(|s| format!("samples may be missing: {}", s.what)).collect();
         // A reader may ask for more than it selected by; it is still not shown what has expired.
         let visible = TimeRange { min: Timestamp(self.cut_off()), max: Timestamp::MAX };
         Ok(Box::new(Set { series, visible, warnings }))

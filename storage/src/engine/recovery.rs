@@ -1,5 +1,6 @@
 //! Opening: identity, blocks, then the log back into the heads.
 
+use super::digests::Digests;
 use super::health::ReadOnly;
 use super::{Counters, Engine, Options, Progress, Suspect, flush};
 use crate::head::Head;
@@ -114,7 +115,7 @@ impl Engine {
     /// no reason to fail: it is reported in [`super::Stats::suspect`].
     pub fn open(
         vfs: Arc<dyn Vfs>,
-        options: Options,
+        mut options: Options,
         clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Arc<Engine>> {
@@ -125,7 +126,8 @@ impl Engine {
                 "another process has it open; stop that process, or choose another directory".to_owned();
             return Err(Error::Refused { dir, why });
         };
-        let identity = Identity::open(&*vfs, &dir, options.shards, &*options.random)?;
+        let identity = Identity::open(&*vfs, &dir, options.identity, options.shards, &*options.random)?;
+        options.shards = identity.shards;
         vfs.create_dir_all(&dir.join("wal"))?;
         Engine::load(vfs, options, clock, progress, identity, Use::Serve(lock))
     }
@@ -171,7 +173,7 @@ impl Engine {
         let mut blocks = Vec::new();
         for shard in 0..options.shards {
             let dir = dir.join("blocks").join("default").join(shard.to_string());
-            blocks.push(open_blocks(&vfs, &dir, &usage, &mut suspect)?);
+            blocks.push(open_blocks(&vfs, model::Shard(shard as u16), &dir, &usage, &mut suspect)?);
             progress(Progress {
                 phase: "blocks",
                 done_bytes: u64::from(shard) + 1,
@@ -229,7 +231,10 @@ impl Engine {
         }
 
         // Of what the log has lost, nobody knows the time.
-        suspect.extend(lost.into_iter().map(|what| Suspect { range: TimeRange::ALL, what }));
+        suspect.extend(lost.into_iter().map(|what| (None, TimeRange::ALL, what)));
+
+        let number = |(number, (shard, range, what))| Suspect { number, shard, range, what };
+        let suspect = (0..).zip(suspect).map(number).collect();
 
         let log = Arc::new(log);
         let generation = replay.generation + 1;
@@ -243,6 +248,7 @@ impl Engine {
                 next_number: 0,
                 logged: None,
                 blocks: blocks.into(),
+                digests: Digests::default(),
             };
             Shard { number: model::Shard(number as u16), state: Mutex::new(state) }
         });
@@ -268,7 +274,7 @@ impl Engine {
             identity,
             log: RwLock::new(log),
             shards,
-            suspect,
+            suspect: Mutex::new(suspect),
         }))
     }
 }
@@ -276,9 +282,10 @@ impl Engine {
 /// Opens the blocks of one shard; removes what an interrupted flush left; sets aside, in place, what is damaged.
 fn open_blocks(
     vfs: &Arc<dyn Vfs>,
+    shard: model::Shard,
     dir: &Path,
     usage: &Use,
-    suspect: &mut Vec<Suspect>,
+    suspect: &mut Vec<(Option<model::Shard>, TimeRange, String)>,
 ) -> Result<Vec<Arc<block::Reader>>> {
     let mut blocks = Vec::new();
     let entries = match vfs.list(dir) {
@@ -301,7 +308,7 @@ fn open_blocks(
                     let what = format!(
                         "{e}; its samples are missing from answers until the file is put back from a copy and the server restarted (removing it accepts the loss)"
                     );
-                    suspect.push(Suspect { range, what });
+                    suspect.push((Some(shard), range, what));
                 }
                 Err(e) => return Err(e),
             }

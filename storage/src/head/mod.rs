@@ -21,6 +21,7 @@ mod table;
 
 use index::Index;
 pub use series::{Frozen, Garbage, Outcome, Scratch, Series, Snapshot};
+pub use side::histogram_bytes;
 pub use table::Table;
 
 use model::{Labels, SeriesId, TimeRange};
@@ -88,6 +89,18 @@ impl Head {
             rest = after;
         }
         rest.is_empty()
+    }
+
+    /// The slots of all series.
+    pub fn slots(&self) -> std::ops::Range<u32> {
+        0..self.series.len() as u32
+    }
+
+    /// Whether there is a sample in the range, as far as can be told without unpacking any.
+    pub fn touches(&self, range: TimeRange) -> bool {
+        let near =
+            self.oldest.is_some_and(|t| t <= range.max.0) && self.newest.is_some_and(|t| t >= range.min.0);
+        near && self.series.iter().any(|series| series.touches(range))
     }
 
     /// Whether a series has, or may have, samples in the range.

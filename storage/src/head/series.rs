@@ -189,6 +189,14 @@ impl Series {
         }
     }
 
+    /// Whether it has, or may have, samples in the range.
+    pub fn touches(&self, range: TimeRange) -> bool {
+        let from = self.sealed.partition_point(|chunk| chunk.last() < range.min.0);
+        self.sealed.get(from).is_some_and(|chunk| chunk.first() <= range.max.0)
+            || self.open().any(|row| range.contains(row.0))
+            || self.side.as_ref().is_some_and(|side| side.touches(range))
+    }
+
     /// The samples in `range`, or a little more, as cheap shares and copies.
     pub fn snapshot(&self, range: TimeRange) -> Option<Snapshot> {
         let from = self.sealed.partition_point(|chunk| chunk.last() < range.min.0);

@@ -31,7 +31,7 @@ fn samples_bytes(samples: &Samples) -> usize {
 }
 
 /// Memory of one histogram, roughly.
-fn histogram_bytes(h: &Histogram) -> usize {
+pub fn histogram_bytes(h: &Histogram) -> usize {
     let (positive, negative) = match &h.counts {
         model::histogram::Counts::Integer { positive, negative, .. } => (positive.len(), negative.len()),
         model::histogram::Counts::Float { positive, negative, .. } => (positive.len(), negative.len()),
@@ -94,6 +94,17 @@ impl Side {
         if !floats.is_empty() || !histograms.is_empty() {
             into.push(Arc::new(order(floats, histograms)));
         }
+    }
+
+    /// Whether it has, or may have, samples in the range.
+    pub fn touches(&self, range: TimeRange) -> bool {
+        self.floats.iter().any(|f| range.contains(f.0))
+            || self.histograms.iter().any(|h| range.contains(h.0))
+            || self
+                .sealed
+                .iter()
+                .filter_map(|run| bounds(run))
+                .any(|(a, b)| TimeRange::new(a, b).overlaps(&range))
     }
 
     /// Takes out everything before `before` as ordered runs, and keeps the rest.

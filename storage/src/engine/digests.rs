@@ -1,0 +1,180 @@
+//! Digests of what reads see of a shard, and what is remembered of them.
+//!
+//! ```text
+//! window ─▶ remembered? ─▶ blocks that lie in it and touch nothing else: the digest in their footer
+//!                        └▶ all the rest: a merged scan, remembered until something arrives in the window
+//! ```
+//!
+//! What two places have of one moment is merged before it is hashed, so digests add up only over places that share no time. A
+//! flush changes nothing that reads see and forgets nothing; an append forgets the windows that it touches.
+
+use super::Engine;
+use super::read::Selected;
+use crate::block::Reader;
+use crate::head::Head;
+use crate::shard;
+use model::{Digest, Error, Samples, SeriesId, TimeRange, Timestamp};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Most windows that are remembered of one shard, about 100 bytes each.
+const WINDOWS_MAX: usize = 2048;
+
+/// What is remembered of one shard, under its lock.
+pub(crate) struct Digests {
+    windows: BTreeMap<(Timestamp, Timestamp), Window>,
+    /// No window ends later.
+    newest: Timestamp,
+    /// No window is longer.
+    longest: u64,
+    tickets: u64,
+}
+
+/// One window that was asked for.
+struct Window {
+    /// What of it was within retention. A window that retention moves into has another digest every moment.
+    visible: TimeRange,
+    /// Whose scan is to fill it in.
+    ticket: u64,
+    /// `None` while it is scanned.
+    digest: Option<Digest>,
+}
+
+impl Default for Digests {
+    fn default() -> Digests {
+        Digests { windows: BTreeMap::new(), newest: Timestamp::MIN, longest: 0, tickets: 0 }
+    }
+}
+
+impl Digests {
+    /// Forgets the windows that this touches. Called for every series of every append.
+    #[inline]
+    pub fn changed(&mut self, range: TimeRange) {
+        if range.min <= self.newest {
+            self.forget(range);
+        }
+    }
+
+    #[cold]
+    fn forget(&mut self, range: TimeRange) {
+        // A window that begins more than the longest before cannot reach here.
+        let from = range.min.0.saturating_sub_unsigned(self.longest);
+        let near = self.windows.range((Timestamp(from), Timestamp::MIN)..=(range.max, Timestamp::MAX));
+        let touched: Vec<_> = near.map(|(key, _)| *key).filter(|&(_, max)| max >= range.min).collect();
+        if touched.is_empty() {
+            return;
+        }
+        for key in &touched {
+            self.windows.remove(key);
+        }
+        self.measure();
+    }
+
+    fn measure(&mut self) {
+        self.newest = self.windows.keys().map(|key| key.1).max().unwrap_or(Timestamp::MIN);
+        self.longest = self.windows.keys().map(|key| key.1.0.abs_diff(key.0.0)).max().unwrap_or(0);
+    }
+
+    fn get(&self, window: TimeRange, visible: TimeRange) -> Option<Digest> {
+        let known = self.windows.get(&(window.min, window.max))?;
+        known.digest.filter(|_| known.visible == visible)
+    }
+
+    /// Before a scan of what is there now. What arrives from now on makes its outcome worthless.
+    fn begin(&mut self, window: TimeRange, visible: TimeRange) -> u64 {
+        self.tickets += 1;
+        let key = (window.min, window.max);
+        if self.windows.len() >= WINDOWS_MAX && !self.windows.contains_key(&key) {
+            // The oldest: of these there are most, and most of them are in one block each.
+            self.windows.pop_first();
+            self.measure();
+        }
+        self.windows.insert(key, Window { visible, ticket: self.tickets, digest: None });
+        self.newest = self.newest.max(window.max);
+        self.longest = self.longest.max(window.max.0.abs_diff(window.min.0));
+        self.tickets
+    }
+
+    /// After a scan; nothing is remembered if something has arrived since.
+    fn finish(&mut self, window: TimeRange, ticket: u64, digest: Digest) {
+        let known = self.windows.get_mut(&(window.min, window.max));
+        if let Some(known) = known.filter(|known| known.ticket == ticket) {
+            known.digest = Some(digest);
+        }
+    }
+}
+
+/// The blocks whose own digest counts in `range`, and those that must be scanned together with the head.
+fn settle(blocks: &[Arc<Reader>], head: &Head, range: TimeRange) -> (Digest, Vec<Arc<Reader>>) {
+    let (mut sum, mut rest) = (Digest::default(), Vec::new());
+    let near: Vec<_> = blocks.iter().filter(|block| block.meta().span.overlaps(&range)).collect();
+    for (at, block) in near.iter().enumerate() {
+        let span = block.meta().span;
+        let whole = range.min <= span.min && span.max <= range.max;
+        let shares = |other: &Arc<Reader>| other.meta().span.overlaps(&span);
+        let alone = |at: usize| !near.iter().enumerate().any(|(i, other)| i != at && shares(other));
+        match block.meta().digest {
+            Some(digest) if whole && alone(at) && !head.touches(span) => sum += digest,
+            _ => rest.push((*block).clone()),
+        }
+    }
+    (sum, rest)
+}
+
+impl Engine {
+    /// See [`model::Replica::digest`].
+    pub(super) fn digest_of(&self, shard: &shard::Shard, window: TimeRange) -> Result<Digest, Error> {
+        let range = self.visible(window);
+        let mut series = Vec::new();
+        let mut gather = self.gather(range, false, &mut series);
+        let (ticket, mut digest, blocks) = {
+            let mut state = shard.state.lock();
+            if let Some(known) = state.digests.get(window, range) {
+                return Ok(known);
+            }
+            let (settled, blocks) = settle(&state.blocks, &state.head, range);
+            gather.head(&state.head, state.head.slots())?;
+            (state.digests.begin(window, range), settled, blocks)
+        };
+        for block in &blocks {
+            gather.block(block, 0..block.series_count(), |_| true)?;
+        }
+        let mut samples = Samples::default();
+        for series in &series {
+            series.read(range, &mut samples)?;
+            digest += Digest::of(series.id, &samples);
+        }
+        shard.state.lock().digests.finish(window, ticket, digest);
+        Ok(digest)
+    }
+
+    /// See [`model::Replica::series_digests`].
+    pub(super) fn series_digests_of(
+        &self,
+        shard: &shard::Shard,
+        range: TimeRange,
+    ) -> Result<Vec<(SeriesId, Digest)>, Error> {
+        let range = self.visible(range);
+        let mut digests = Vec::new();
+        let mut samples = Samples::default();
+        for series in self.everything(shard, range)? {
+            series.read(range, &mut samples)?;
+            if !samples.is_empty() {
+                digests.push((series.id, Digest::of(series.id, &samples)));
+            }
+        }
+        digests.sort_unstable_by_key(|series| series.0);
+        Ok(digests)
+    }
+
+    fn everything(&self, shard: &shard::Shard, range: TimeRange) -> Result<Vec<Selected>, Error> {
+        let mut series = Vec::new();
+        let mut gather = self.gather(range, false, &mut series);
+        let (head, blocks) = self.view_shard(shard, range, |head| gather.head(head, head.slots()));
+        head?;
+        for block in &blocks {
+            gather.block(block, 0..block.series_count(), |_| true)?;
+        }
+        Ok(series)
+    }
+}
