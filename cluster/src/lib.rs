@@ -7,6 +7,7 @@ pub mod placement;
 pub mod quorum;
 pub mod raft;
 pub mod rows;
+pub mod transport;
 pub mod view;
 pub mod wire;
 

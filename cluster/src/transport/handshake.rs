@@ -1,0 +1,364 @@
+//! Who calls whom: checked before the first frame of every stream.
+//!
+//! ```text
+//!   sarsen-protocol: 1            this version or the one before
+//!   sarsen-cluster:  32 hex digits
+//!   sarsen-from:     hex          the caller
+//!   sarsen-to:       hex          whom it wants to reach
+//!   sarsen-starts:   decimal      how often the caller was started
+//!   authorization:   Bearer TOKEN
+//! ```
+//!
+//! Who joins has no cluster yet and sends the first and the last only.
+
+#![deny(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use crate::placement::NodeId;
+use std::fmt;
+use std::hint::black_box;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Status};
+
+/// The protocol between nodes. A node talks to those of its own version and of the one before.
+pub const VERSION: u32 = 1;
+
+pub(super) const PROTOCOL: &str = "sarsen-protocol";
+pub(super) const CLUSTER: &str = "sarsen-cluster";
+pub(super) const FROM: &str = "sarsen-from";
+pub(super) const TO: &str = "sarsen-to";
+pub(super) const STARTS: &str = "sarsen-starts";
+pub(super) const TOKEN: &str = "authorization";
+/// Of an answer that refuses: [`Refusal::as_str`].
+const REFUSAL: &str = "sarsen-refusal";
+
+/// A secret that nodes share.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// Visible ASCII, so that it can be in a header; none if it is empty or anything else.
+    pub fn new(text: &str) -> Option<Token> {
+        let fits = !text.is_empty() && text.len() <= 1024 && text.bytes().all(|b| b.is_ascii_graphic());
+        fits.then(|| Token(text.to_owned()))
+    }
+
+    /// Takes as long whatever is different.
+    fn is(&self, other: &[u8]) -> bool {
+        let own = self.0.as_bytes();
+        // A given token of another length is compared as well, with itself repeated.
+        let given = other.iter().cycle().copied().chain(std::iter::repeat(0));
+        let different = own.iter().zip(given).fold(0, |sum, (a, b)| black_box(sum | (a ^ b)));
+        black_box(different) == 0 && own.len() == other.len()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<redacted>")
+    }
+}
+
+/// Who this node is to others.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its cluster.
+    pub cluster: u128,
+    /// The node.
+    pub node: NodeId,
+    /// How often it was started.
+    pub starts: u64,
+    /// What it shares with the others.
+    pub token: Option<Token>,
+}
+
+/// Why a stream was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Refusal {
+    /// Not even the beginning was understood.
+    Garbage,
+    /// Another protocol.
+    Version,
+    /// No token, or another.
+    Token,
+    /// Another cluster.
+    Cluster,
+    /// Another node is at this address.
+    Node,
+    /// The caller was started more often than it says.
+    Stale,
+    /// The caller was removed from the cluster for good.
+    Removed,
+    /// A frame that is none, or too long.
+    Malformed,
+    /// More connections than are allowed.
+    Connections,
+}
+
+impl Refusal {
+    /// All of them, by their numbers.
+    pub const ALL: [Refusal; 9] = [
+        Refusal::Garbage,
+        Refusal::Version,
+        Refusal::Token,
+        Refusal::Cluster,
+        Refusal::Node,
+        Refusal::Stale,
+        Refusal::Removed,
+        Refusal::Malformed,
+        Refusal::Connections,
+    ];
+
+    /// One word, for metrics and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Refusal::Garbage => "garbage",
+            Refusal::Version => "version",
+            Refusal::Token => "token",
+            Refusal::Cluster => "cluster",
+            Refusal::Node => "node",
+            Refusal::Stale => "stale",
+            Refusal::Removed => "removed",
+            Refusal::Malformed => "malformed",
+            Refusal::Connections => "connections",
+        }
+    }
+
+    fn code(self) -> Code {
+        match self {
+            Refusal::Token => Code::Unauthenticated,
+            Refusal::Garbage | Refusal::Malformed => Code::InvalidArgument,
+            Refusal::Connections => Code::ResourceExhausted,
+            _ => Code::FailedPrecondition,
+        }
+    }
+}
+
+/// A refusal in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub reason: Refusal,
+    pub why: String,
+}
+
+impl Refused {
+    pub fn status(&self) -> Status {
+        let mut status = Status::new(self.reason.code(), self.why.clone());
+        status.metadata_mut().insert(REFUSAL, MetadataValue::from_static(self.reason.as_str()));
+        status
+    }
+
+    /// What a peer answered, if that was a refusal.
+    pub fn of(status: &Status) -> Option<Refused> {
+        let word = status.metadata().get(REFUSAL)?.to_str().ok()?;
+        let reason = Refusal::ALL.into_iter().find(|reason| reason.as_str() == word)?;
+        Some(Refused { reason, why: status.message().to_owned() })
+    }
+}
+
+fn put(metadata: &mut MetadataMap, key: &'static str, value: &str) {
+    // Numbers and tokens are always in ASCII.
+    if let Ok(value) = value.parse() {
+        metadata.insert(key, value);
+    }
+}
+
+/// What who joins sends.
+pub(super) fn greet_stranger(token: Option<&Token>, metadata: &mut MetadataMap) {
+    put(metadata, PROTOCOL, &VERSION.to_string());
+    if let Some(token) = token {
+        put(metadata, TOKEN, &format!("Bearer {}", token.0));
+    }
+}
+
+/// What a member sends to the member `to`.
+pub(super) fn greet(own: &Identity, to: NodeId, metadata: &mut MetadataMap) {
+    greet_stranger(own.token.as_ref(), metadata);
+    put(metadata, CLUSTER, &format!("{:032x}", own.cluster));
+    put(metadata, FROM, &own.node.to_string());
+    put(metadata, TO, &to.to_string());
+    put(metadata, STARTS, &own.starts.to_string());
+}
+
+fn text<'a>(metadata: &'a MetadataMap, key: &str) -> Option<&'a str> {
+    metadata.get(key)?.to_str().ok()
+}
+
+/// Whether somebody who may be of no cluster may ask to join.
+pub(super) fn check_stranger(token: Option<&Token>, metadata: &MetadataMap) -> Result<(), Refused> {
+    let refused = |reason, why: String| Err(Refused { reason, why });
+    let version = text(metadata, PROTOCOL).and_then(|version| version.parse::<u32>().ok());
+    let Some(version) = version else {
+        return refused(
+            Refusal::Garbage,
+            "this is the address for other Sarsen nodes, and what called is none; clients use the HTTP address"
+                .to_owned(),
+        );
+    };
+    if version != VERSION && version + 1 != VERSION {
+        return refused(
+            Refusal::Version,
+            format!(
+                "the caller speaks protocol {version} between nodes and this node {VERSION} and the one before; upgrade one version at a time"
+            ),
+        );
+    }
+    if let Some(token) = token {
+        let given = text(metadata, TOKEN).and_then(|value| value.strip_prefix("Bearer ")).unwrap_or("");
+        if !token.is(given.as_bytes()) {
+            return refused(
+                Refusal::Token,
+                "the join token is not this cluster's; start with the --join-token that its nodes have"
+                    .to_owned(),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What is known of callers.
+pub(super) trait Known {
+    /// How often a node was started, if it is known.
+    fn starts(&self, node: NodeId) -> Option<u64>;
+    /// Whether a node was removed for good.
+    fn is_removed(&self, node: NodeId) -> bool;
+}
+
+/// Who calls, if that may be.
+pub(super) fn check(own: &Identity, known: &impl Known, metadata: &MetadataMap) -> Result<NodeId, Refused> {
+    let refused = |reason, why: String| Err(Refused { reason, why });
+    check_stranger(own.token.as_ref(), metadata)?;
+    let hex = |key| text(metadata, key).and_then(|value| u128::from_str_radix(value, 16).ok());
+    let starts = text(metadata, STARTS).and_then(|value| value.parse::<u64>().ok());
+    let (Some(cluster), Some(from), Some(to), Some(starts)) = (hex(CLUSTER), hex(FROM), hex(TO), starts)
+    else {
+        return refused(Refusal::Garbage, "the caller does not say who it is".to_owned());
+    };
+    let (from, to) = (NodeId(from), NodeId(to));
+    if cluster != own.cluster {
+        return refused(
+            Refusal::Cluster,
+            format!(
+                "the caller belongs to cluster {cluster:032x} and this node to {:032x}; take one out of the other's --join, or give it the right address",
+                own.cluster
+            ),
+        );
+    }
+    if to != own.node {
+        return refused(
+            Refusal::Node,
+            format!(
+                "the caller wants node {to}, and at this address is node {}; it was moved, or two nodes announce one address: set --cluster-advertise",
+                own.node
+            ),
+        );
+    }
+    if from == own.node {
+        return refused(
+            Refusal::Stale,
+            format!(
+                "the caller says that it is node {from}, which is this node; its data directory is a copy: start it with an empty one"
+            ),
+        );
+    }
+    if known.is_removed(from) {
+        return refused(
+            Refusal::Removed,
+            format!(
+                "node {from} was removed from the cluster; to come back, start it with an empty data directory"
+            ),
+        );
+    }
+    match known.starts(from) {
+        Some(known) if starts < known => refused(
+            Refusal::Stale,
+            format!(
+                "node {from} says that it was started {starts} times and is known for {known}; its data directory is an old copy or in use twice: stop it, and start it with the newest directory or an empty one"
+            ),
+        ),
+        _ => Ok(from),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    struct Table(Option<u64>, bool);
+
+    impl Known for Table {
+        fn starts(&self, _: NodeId) -> Option<u64> {
+            self.0
+        }
+        fn is_removed(&self, _: NodeId) -> bool {
+            self.1
+        }
+    }
+
+    fn identity(node: u128) -> Identity {
+        Identity { cluster: 7, node: NodeId(node), starts: 3, token: Token::new("secret") }
+    }
+
+    fn answer(known: Table, change: impl Fn(&mut MetadataMap)) -> Result<NodeId, Refusal> {
+        let mut metadata = MetadataMap::new();
+        greet(&identity(1), NodeId(2), &mut metadata);
+        change(&mut metadata);
+        check(&identity(2), &known, &metadata).map_err(|refused| {
+            // The other side reads the same from the answer.
+            assert_eq!(Refused::of(&refused.status()), Some(refused.clone()));
+            refused.reason
+        })
+    }
+
+    fn with(key: &'static str, value: &'static str) -> Result<NodeId, Refusal> {
+        answer(Table(None, false), |metadata| {
+            metadata.insert(key, MetadataValue::from_static(value));
+        })
+    }
+
+    #[test]
+    fn each_thing_that_is_wrong_is_refused_for_its_own_reason() {
+        assert_eq!(answer(Table(None, false), |_| ()), Ok(NodeId(1)));
+        assert_eq!(answer(Table(Some(3), false), |_| ()), Ok(NodeId(1)));
+        assert_eq!(answer(Table(Some(4), false), |_| ()), Err(Refusal::Stale));
+        assert_eq!(answer(Table(None, true), |_| ()), Err(Refusal::Removed));
+        assert_eq!(with(PROTOCOL, "2"), Err(Refusal::Version));
+        assert_eq!(with(PROTOCOL, "0"), Ok(NodeId(1)), "the one before");
+        assert_eq!(with(PROTOCOL, "x"), Err(Refusal::Garbage));
+        assert_eq!(with(TOKEN, "Bearer other!"), Err(Refusal::Token));
+        assert_eq!(with(TOKEN, "secret"), Err(Refusal::Token));
+        assert_eq!(with(CLUSTER, "8"), Err(Refusal::Cluster));
+        assert_eq!(with(TO, "3"), Err(Refusal::Node));
+        assert_eq!(with(FROM, "2"), Err(Refusal::Stale), "itself");
+        assert_eq!(with(STARTS, "many"), Err(Refusal::Garbage));
+    }
+
+    proptest! {
+        #[test]
+        fn only_the_same_token_is_the_same(a in "[!-~]{1,20}", b in "[!-~]{0,40}") {
+            let token = Token::new(&a).unwrap();
+            prop_assert!(token.is(a.as_bytes()));
+            prop_assert_eq!(token.is(b.as_bytes()), a == b);
+            prop_assert!(!token.is(a.repeat(2).as_bytes()));
+        }
+    }
+
+    #[test]
+    fn a_token_is_not_shown() {
+        assert!(!format!("{:?}", identity(1)).contains("secret"));
+        assert_eq!(Token::new("with space"), None);
+    }
+
+    #[test]
+    fn the_format_page_names_every_header() {
+        let page = include_str!("../../../docs/format/transport.md");
+        for name in [PROTOCOL, CLUSTER, FROM, TO, STARTS, TOKEN, REFUSAL] {
+            assert!(page.contains(&format!("`{name}`")), "docs/format/transport.md does not name {name}");
+        }
+        for reason in Refusal::ALL {
+            assert!(page.contains(&format!("| `{}` |", reason.as_str())), "{reason:?}");
+        }
+    }
+}

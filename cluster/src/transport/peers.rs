@@ -1,0 +1,286 @@
+//! All peers: a handle to send by, and the table of who is known.
+
+use super::codec::Codec;
+use super::frame::{Answer, Frame, Request, Status};
+use super::handshake::{self, Identity, Known, Refused, Token};
+use super::link::{Channel, JOIN, Link, Way, outcome};
+use super::server::Server;
+use super::{Bounds, Counters, Error, Event, Handler, Kind, Lane, Listener, PeerAddress};
+use crate::placement::NodeId;
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+use tonic::Streaming;
+
+/// The way to other nodes, and theirs to this one.
+pub struct Transport {
+    identity: Arc<Identity>,
+    bounds: Bounds,
+    seed: u64,
+    counters: Arc<Counters>,
+    table: Arc<Table>,
+    events: mpsc::UnboundedSender<Event>,
+    address: SocketAddr,
+    server: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Who is known. Read by the server for each stream.
+#[derive(Default)]
+pub(super) struct Table(Mutex<Peers>);
+
+#[derive(Default)]
+struct Peers {
+    peers: BTreeMap<NodeId, Peer>,
+    removed: BTreeSet<NodeId>,
+    stopped: bool,
+}
+
+struct Peer {
+    at: PeerAddress,
+    links: [Arc<Link>; 3],
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Known for Arc<Table> {
+    fn starts(&self, node: NodeId) -> Option<u64> {
+        self.0.lock().peers.get(&node).map(|peer| peer.at.starts)
+    }
+
+    fn is_removed(&self, node: NodeId) -> bool {
+        self.0.lock().removed.contains(&node)
+    }
+}
+
+/// What waits on the way to a peer, over all lanes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queues {
+    /// Frames that wait to be sent.
+    pub frames: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// Answers that are waited for.
+    pub waiting: usize,
+}
+
+impl Transport {
+    /// Serves peers from `listener` and is ready to send. `seed` is for the pauses between attempts to connect.
+    pub fn start(
+        listener: Listener,
+        identity: Identity,
+        bounds: Bounds,
+        seed: u64,
+        handler: Arc<dyn Handler>,
+    ) -> (Arc<Transport>, mpsc::UnboundedReceiver<Event>) {
+        let (events, noticed) = mpsc::unbounded_channel();
+        let address = listener.address();
+        let (identity, counters, table) = (Arc::new(identity), Arc::new(Counters::default()), Arc::default());
+        let server = Server::new(&identity, &table, bounds, &counters, handler);
+        let serving = tokio::spawn(server.run(listener));
+        let server = Mutex::new(Some(serving));
+        let transport = Transport { identity, bounds, seed, counters, table, events, address, server };
+        (Arc::new(transport), noticed)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// What waits, by peer.
+    pub fn queues(&self) -> BTreeMap<NodeId, Queues> {
+        let depth = |peer: &Peer| {
+            let mut all = Queues::default();
+            for link in &peer.links {
+                let (frames, bytes, waiting) = link.depth();
+                all.frames += frames;
+                all.bytes += bytes;
+                all.waiting += waiting;
+            }
+            all
+        };
+        self.table.0.lock().peers.iter().map(|(node, peer)| (*node, depth(peer))).collect()
+    }
+
+    /// Connects to these, and to no others any more. Those in `removed` are refused.
+    pub fn set_peers(&self, peers: &BTreeMap<NodeId, PeerAddress>, removed: &BTreeSet<NodeId>) {
+        let mut table = self.table.0.lock();
+        if table.stopped {
+            return;
+        }
+        table.removed.clone_from(removed);
+        table.peers.retain(|node, peer| peers.get(node).is_some_and(|at| at.address == peer.at.address));
+        for (node, at) in peers {
+            if *node == self.identity.node {
+                continue;
+            }
+            match table.peers.get_mut(node) {
+                Some(peer) => peer.at.starts = at.starts,
+                None => drop(table.peers.insert(*node, self.connect(*node, at))),
+            }
+        }
+    }
+
+    fn connect(&self, node: NodeId, at: &PeerAddress) -> Peer {
+        let links = [Lane::Control, Lane::Write, Lane::Bulk]
+            .map(|lane| Link::new(node, lane, self.bounds, self.counters.clone()));
+        let keep = |link: &Arc<Link>| {
+            let way = Way {
+                identity: self.identity.clone(),
+                address: at.address.clone(),
+                seed: self.seed,
+                events: self.events.clone(),
+            };
+            tokio::spawn(link.clone().keep(way))
+        };
+        let tasks = links.iter().map(keep).collect();
+        Peer { at: at.clone(), links, tasks }
+    }
+
+    fn link(&self, node: NodeId, kind: Kind) -> Result<Arc<Link>, Error> {
+        let table = self.table.0.lock();
+        let peer = table
+            .peers
+            .get(&node)
+            .ok_or_else(|| Error::Unreachable { node, why: "its address is not known (yet)".to_owned() })?;
+        Ok(peer.links[kind.lane() as usize].clone())
+    }
+
+    /// Sends what needs no answer and may get lost.
+    pub fn send(&self, to: NodeId, kind: Kind, body: Bytes) -> Result<(), Error> {
+        self.link(to, kind)?.send(kind, body)
+    }
+
+    /// Asks. The frame has its place in the order, or was refused, when this returns; the future only waits.
+    pub fn call(
+        &self,
+        to: NodeId,
+        kind: Kind,
+        body: Bytes,
+        within: Duration,
+    ) -> impl Future<Output = Result<Bytes, Error>> + Send + use<> {
+        let calling = self.link(to, kind).map(|link| link.call(kind, body, within));
+        async move { calling?.await }
+    }
+
+    /// Asks for what comes in chunks. Dropping them tells the peer to stop.
+    pub async fn stream(
+        &self,
+        to: NodeId,
+        kind: Kind,
+        body: Bytes,
+        within: Duration,
+    ) -> Result<Chunks, Error> {
+        let deadline = Instant::now() + within;
+        let link = self.link(to, kind)?;
+        let answers = link.stream(&self.identity, kind, body, deadline).await?;
+        Ok(Chunks { node: to, kind, link, answers, deadline, ended: false })
+    }
+
+    /// Ends all connections and takes no more.
+    pub async fn stop(&self) {
+        let peers = {
+            let mut table = self.table.0.lock();
+            table.stopped = true;
+            std::mem::take(&mut table.peers)
+        };
+        drop(peers);
+        let server = self.server.lock().take();
+        if let Some(server) = server {
+            server.abort();
+            let _ = server.await;
+        }
+    }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.lock().take() {
+            server.abort();
+        }
+        self.table.0.lock().peers.clear();
+    }
+}
+
+/// An answer in parts.
+pub struct Chunks {
+    node: NodeId,
+    kind: Kind,
+    link: Arc<Link>,
+    answers: Streaming<Answer>,
+    deadline: Instant,
+    ended: bool,
+}
+
+impl Chunks {
+    /// The next part; `None` after the last one. Nothing comes after an error.
+    pub async fn next(&mut self) -> Option<Result<Bytes, Error>> {
+        if self.ended {
+            return None;
+        }
+        let next = match timeout_at(self.deadline, self.answers.message()).await {
+            Ok(Ok(Some(answer))) => {
+                self.link.received(self.kind, answer.wire_bytes());
+                Some(outcome(self.node, answer))
+            }
+            Ok(Ok(None)) => None,
+            Ok(Err(status)) => Some(Err(self.link.error(&status))),
+            Err(_) => Some(Err(Error::Deadline(self.node))),
+        };
+        self.ended = !matches!(next, Some(Ok(_)));
+        next
+    }
+}
+
+/// Asks the node at an address to let this one join; the answer is that of its [`Handler::join`].
+pub async fn join(
+    address: &str,
+    token: Option<&Token>,
+    body: Bytes,
+    bounds: &Bounds,
+    within: Duration,
+) -> Result<Bytes, Error> {
+    let failed = |why: String, reason| Error::Join { address: address.to_owned(), why, reason };
+    let asking = async {
+        let counters = Arc::new(Counters::default());
+        let opening = timeout(bounds.connect_timeout, Channel::open(address, bounds, &counters));
+        let opened = opening.await.map_err(|_| failed("it did not answer in time".to_owned(), None))?;
+        let (channel, _connection) = opened.map_err(|why| failed(why, None))?;
+        let timeout_ms = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
+        let mut request = tonic::Request::new(Request { kind: Kind::Control, id: 0, timeout_ms, body });
+        handshake::greet_stranger(token, request.metadata_mut());
+        let mut client = channel.client(bounds);
+        client.ready().await.map_err(|error| failed(error.to_string(), None))?;
+        let answer = client.unary(request, PathAndQuery::from_static(JOIN), Codec::<Request, Answer>::new());
+        let answer = answer.await.map_err(|status| {
+            failed(status.message().to_owned(), Refused::of(&status).map(|refused| refused.reason))
+        })?;
+        let answer = answer.into_inner();
+        match answer.status {
+            Status::Done => Ok(answer.body),
+            Status::Busy => Err(failed("it has too much to do".to_owned(), None)),
+            Status::Failed => Err(failed(String::from_utf8_lossy(&answer.body).into_owned(), None)),
+        }
+    };
+    match timeout(within, asking).await {
+        Ok(result) => result,
+        Err(_) => Err(failed("it did not answer in time".to_owned(), None)),
+    }
+}
