@@ -6,6 +6,7 @@ pub mod node;
 pub mod placement;
 pub mod quorum;
 pub mod raft;
+pub mod repair;
 pub mod rows;
 pub mod transport;
 pub mod view;
