@@ -2,6 +2,7 @@
 //!
 //! What decides here knows no runtime, no sockets and no clock: time, messages and results of I/O come in, effects go out.
 
+pub mod control;
 pub mod node;
 pub mod placement;
 pub mod quorum;
@@ -9,6 +10,7 @@ pub mod raft;
 pub mod repair;
 pub mod rows;
 pub mod transport;
+pub mod state;
 pub mod view;
 pub mod wire;
 

@@ -24,6 +24,10 @@ pub struct View {
     pub namespaces: BTreeMap<String, Namespace>,
     /// The leader of the control plane, if one is known. Reads and writes do not need it.
     pub leader: Option<NodeId>,
+    /// Whether anything may have been acknowledged. As long as it is false the placement is not moved but replaced when nodes join, so a
+    /// write begins only under a view in which this is true: who wants the first one proposes [`crate::state::Command::NoteData`] and
+    /// waits for such a view.
+    pub has_data: bool,
 }
 
 /// A node of the cluster, as one node sees it.

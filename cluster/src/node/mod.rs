@@ -116,6 +116,7 @@ fn alone(options: &Options, directory: &Directory) -> Result<View, Error> {
         nodes: BTreeMap::from([(me, peer)]),
         namespaces: BTreeMap::from([("default".to_owned(), Namespace::default())]),
         leader: Some(me),
+        has_data: true,
     })
 }
 

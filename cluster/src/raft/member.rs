@@ -441,6 +441,17 @@ impl Member {
         }
     }
 
+    /// Leads at once if nobody else has a vote: there is nobody to wait for. Does nothing otherwise, or while something has to reach the disk.
+    pub fn lead_alone(&mut self) -> Vec<Effect> {
+        let raft = &self.node.raft;
+        let alone = raft.prs().conf().to_conf_state().voters == [self.identity.member];
+        if alone && raft.state == StateRole::Follower && self.waiting.is_none() {
+            // Refused only to members that may not campaign.
+            let _ = self.node.campaign();
+        }
+        self.finish()
+    }
+
     /// Hands leadership to another voter, if this member leads and the other one is well.
     pub fn hand_over(&mut self, to: u64) -> Vec<Effect> {
         if self.leads() && self.membership().voters.contains(&to) {

@@ -158,6 +158,11 @@ impl Durable {
         self.identity
     }
 
+    /// Whether it holds a state machine: its owner was taken in, or made the group.
+    pub fn has_state(&self) -> bool {
+        self.snapshot.index > 0
+    }
+
     /// Takes in the next record.
     pub fn replay(&mut self, record: &[u8]) -> Result<(), Malformed> {
         let mut reader = Reader::new(record, "record of the Raft log");

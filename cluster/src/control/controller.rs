@@ -1,0 +1,619 @@
+//! The state machine.
+
+use super::autopilot::Autopilot;
+use super::event::*;
+use super::file::{Directory, NodeFile, Phase};
+use super::health::{Beat, Sighting, Watch};
+use super::message::{Answer, Call};
+use super::proposal::{Proposal, Purpose, Waiting};
+use super::start::{How, Start};
+use crate::placement::{Domain, NodeId, NodeState};
+use crate::raft::{self, Durable, Member, Membership};
+use crate::state::{Cluster, Command, Fault, Outcome, Profile, Refusal, Request, State};
+use crate::view::{Health, Peer, View};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Requests of others, and own ones, that wait for agreement at a time.
+const WAITING_MAX: usize = 1024;
+
+/// What a process knows of itself.
+#[derive(Clone, Debug)]
+pub struct Me {
+    /// `host:port` where other nodes reach it.
+    pub address: String,
+    /// `host:port` of its HTTP API.
+    pub http_address: String,
+    /// Where it stands.
+    pub zone: Domain,
+    /// Its share of the data relative to others.
+    pub capacity: u32,
+    /// 128 random bits, drawn by this process.
+    pub boot: u128,
+}
+
+/// What a new cluster is to be like.
+#[derive(Clone, Copy, Debug)]
+pub struct Make {
+    /// Number of shards; of a directory that has an identity, its number.
+    pub shards: u32,
+    /// Copies of each.
+    pub replication_factor: u8,
+}
+
+/// One node's control plane.
+pub struct Controller {
+    pub(super) options: Options,
+    pub(super) file: NodeFile,
+    pub(super) profile: Profile,
+    /// The addresses of `--join` that are not this node's.
+    pub(super) join: Vec<String>,
+    pub(super) state: Option<State>,
+    pub(super) member: Option<Member>,
+    /// What a node that joins found in its log.
+    log: Option<Durable>,
+    pub(super) watch: Watch,
+    pub(super) autopilot: Autopilot,
+    pub(super) report: NodeReport,
+    pub(super) proposals: BTreeMap<u64, Proposal>,
+    pub(super) waiting: BTreeMap<u64, Waiting>,
+    /// Calls under way: what for, and until when.
+    pub(super) calls: BTreeMap<u64, (Purpose, u64)>,
+    pub(super) count: u64,
+    pub(super) now_ms: u64,
+    next_beat_ms: u64,
+    /// Addresses of `--join` that have not said yet to which cluster they belong.
+    probes: Vec<String>,
+    next_probe_ms: u64,
+    view: Option<Arc<View>>,
+    stale: bool,
+    said: String,
+    pub(super) out: Vec<Effect>,
+    stopped: bool,
+}
+
+impl Controller {
+    /// Begins as [`super::decide`] said; its file is written already. `log` is what [`raft::Store::open`] gave.
+    ///
+    /// # Errors
+    /// When there cannot be such a cluster or node; the message says what to do.
+    pub fn new(
+        start: Start,
+        me: Me,
+        make: Make,
+        log: Durable,
+        options: Options,
+        now_ms: u64,
+        out: &mut Vec<Effect>,
+    ) -> Result<Controller, String> {
+        let Start { file, how, join } = start;
+        let Me { address, http_address, zone, capacity, boot } = me;
+        let boot = boot.max(1);
+        let profile = Profile { address, http_address, zone, capacity, starts: file.starts, boot };
+        let mut options = options;
+        options.raft.seed = boot as u64;
+        let mut controller = Controller {
+            options,
+            file,
+            profile,
+            join,
+            state: None,
+            member: None,
+            log: None,
+            watch: Watch::default(),
+            autopilot: Autopilot::default(),
+            report: NodeReport::default(),
+            proposals: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            count: 0,
+            now_ms,
+            next_beat_ms: now_ms,
+            probes: Vec::new(),
+            next_probe_ms: now_ms,
+            view: None,
+            stale: true,
+            said: String::new(),
+            out: Vec::new(),
+            stopped: false,
+        };
+        match how {
+            How::Create => controller.create(make)?,
+            How::Join => {
+                controller.log = Some(log);
+                controller.propose_join();
+            }
+            How::Open => {
+                let (member, effects) = Member::open(log, options.raft)
+                    .ok_or("BUG: a Raft log with a state cannot be opened without one")?;
+                controller.member = Some(member);
+                controller.perform(effects);
+                if controller.state.is_none() && !controller.stopped {
+                    return Err(
+                        "the Raft log in cluster/raft holds no state; put the data directory back as it was"
+                            .into(),
+                    );
+                }
+                // The crash may have come before this was written.
+                controller.remember_member();
+                controller.probes = controller.join.clone();
+                controller.propose_start();
+            }
+        }
+        controller.settle();
+        out.append(&mut controller.out);
+        Ok(controller)
+    }
+
+    fn create(&mut self, make: Make) -> Result<(), String> {
+        let cluster = Cluster { id: self.file.cluster, shards: make.shards };
+        let has_data = self.file.phase == Phase::Adopting;
+        let (id, own) = (self.file.node, (self.file.disk, self.file.incarnation));
+        let state = State::create(cluster, make.replication_factor, id, own, self.profile.clone(), has_data)
+            .map_err(|refusal| refusal.to_string())?;
+        self.joined(&state);
+        let identity = raft::Identity { member: 1, ..self.file.identity() };
+        let (member, effects) = Member::create(identity, state.encode(), self.options.raft);
+        self.member = Some(member);
+        self.perform(effects);
+        Ok(())
+    }
+
+    /// Takes what happened, and appends to `out` what has to be done about it. `now_ms` never goes back.
+    pub fn step(&mut self, now_ms: u64, event: Event, out: &mut Vec<Effect>) {
+        if self.stopped {
+            return;
+        }
+        self.now_ms = self.now_ms.max(now_ms);
+        match event {
+            Event::Tick => self.tick(),
+            Event::Message { from, bytes } => self.receive(from, &bytes),
+            Event::Persisted(sequence) => {
+                self.with_member(|member| member.persisted(sequence));
+                self.remember_member();
+            }
+            Event::Request { from, id, body } => self.requested(from, id, &body),
+            Event::Reply { id, body } => self.replied(id, &body),
+            Event::Failed { id, why } => self.failed(id, why),
+            Event::Local { token, command } => self.propose_local(token, command),
+            Event::Read { token } => self.read(token),
+            Event::Report(report) => self.report = report,
+            Event::Seen(node) => self.watch.seen(self.now_ms, node),
+            Event::Lost(node) => self.watch.lost(self.now_ms, node),
+        }
+        self.settle();
+        out.append(&mut self.out);
+    }
+
+    /// What is agreed on, as far as this node knows. `None` while it joins.
+    pub fn state(&self) -> Option<&State> {
+        self.state.as_ref()
+    }
+
+    /// The last [`Effect::View`].
+    pub fn view(&self) -> Option<&Arc<View>> {
+        self.view.as_ref()
+    }
+
+    /// Whether this node leads, as far as it knows.
+    pub fn leads(&self) -> bool {
+        self.member.as_ref().is_some_and(Member::leads)
+    }
+
+    /// The Raft term, and the leader if one is known.
+    pub fn leader(&self) -> (u64, Option<NodeId>) {
+        let Some(member) = &self.member else { return (0, None) };
+        let (term, leader) = member.leader();
+        (term, leader.and_then(|leader| self.state.as_ref()?.node_of_member(leader)))
+    }
+
+    /// Who votes and who follows, by their numbers as members.
+    pub fn membership(&self) -> Membership {
+        self.member.as_ref().map(Member::membership).unwrap_or_default()
+    }
+
+    /// Who this node is.
+    pub fn me(&self) -> NodeId {
+        self.file.node
+    }
+
+    /// How the nodes are, as the leader or this node sees it.
+    pub fn health(&self) -> Vec<(NodeId, Sighting)> {
+        let leads = self.leads();
+        let sighting = |id: &NodeId| match leads {
+            _ if *id == self.file.node => Sighting { health: Health::Up, age_ms: 0, beat: self.beat() },
+            true => self.watch.sighting(self.now_ms, *id, &self.options),
+            false => {
+                let told = self.watch.told_of(*id).copied().unwrap_or_default();
+                Sighting { health: self.watch.health(self.now_ms, *id, false, &self.options), ..told }
+            }
+        };
+        let nodes = self.state.iter().flat_map(State::nodes);
+        nodes.filter(|(_, node)| node.state != NodeState::Gone).map(|(id, _)| (*id, sighting(id))).collect()
+    }
+
+    fn beat(&self) -> Beat {
+        let state = self.state.as_ref();
+        Beat {
+            starts: self.profile.starts,
+            boot: self.profile.boot,
+            applied: state.map_or(0, State::applied),
+            epoch: state.map_or(0, |state| state.placement().epoch()),
+            report: self.report,
+        }
+    }
+
+    fn tick(&mut self) {
+        self.with_member(Member::tick);
+        self.expire_calls();
+        if self.now_ms >= self.next_beat_ms {
+            self.next_beat_ms = self.now_ms + self.options.heartbeat_ms;
+            self.send_beat();
+        }
+        if self.now_ms >= self.next_probe_ms && !self.probes.is_empty() {
+            self.next_probe_ms = self.now_ms + self.options.retry_ms;
+            let address = self.probes.remove(0);
+            let body = Call::Heartbeat(self.beat()).encode();
+            self.call(Target::Address(address.clone()), body, Purpose::Probe(address));
+        }
+        self.drive_autopilot();
+    }
+
+    fn send_beat(&mut self) {
+        let (_, leader) = self.leader();
+        match leader {
+            Some(leader) if leader == self.file.node => self.tell_health(),
+            Some(leader) if self.calls.values().all(|(purpose, _)| *purpose != Purpose::Heartbeat) => {
+                let body = Call::Heartbeat(self.beat()).encode();
+                self.call(Target::Node(leader), body, Purpose::Heartbeat);
+            }
+            _ => {}
+        }
+    }
+
+    fn tell_health(&mut self) {
+        let table = Arc::new(self.health());
+        self.out.push(Effect::Health(table));
+    }
+
+    fn receive(&mut self, from: NodeId, bytes: &[u8]) {
+        self.watch.seen(self.now_ms, from);
+        let (Some(member), Some(state)) = (&mut self.member, &self.state) else { return };
+        // Whoever is not known yet sends again; what it says is not lost.
+        let Some(node) = state.nodes().get(&from) else { return };
+        match member.receive(node.member, bytes) {
+            Ok(effects) => self.perform(effects),
+            Err(why) => self.refuse(from, why.to_string()),
+        }
+    }
+
+    pub(super) fn refuse(&mut self, from: NodeId, why: String) {
+        self.out.push(Effect::Refused { from, why });
+    }
+
+    fn requested(&mut self, from: NodeId, id: u64, body: &[u8]) {
+        self.watch.seen(self.now_ms, from);
+        let call = match Call::decode(body) {
+            Ok(call) => call,
+            Err(why) => return self.refuse(from, why.to_string()),
+        };
+        let node = match &call {
+            Call::Propose(Request { command: Command::AddNode { id, .. }, .. }) => *id,
+            Call::Propose(Request { command: Command::RegisterStart { node, .. }, .. }) => *node,
+            _ => from,
+        };
+        if node != from {
+            return self.refuse(from, format!("it speaks for node {node}, which it is not"));
+        }
+        if !self.leads() {
+            return self.respond(id, Answer::NotLeader(self.leader_address()));
+        }
+        match call {
+            Call::Heartbeat(beat) => self.heard(from, id, beat),
+            Call::Propose(_) if self.waiting.len() >= WAITING_MAX => self.respond(id, Answer::Busy),
+            Call::Propose(request) => {
+                let joins = matches!(request.command, Command::AddNode { .. });
+                self.count += 1;
+                let token = self.count;
+                self.waiting.insert(token, Waiting::Request { id, joins });
+                self.with_member(|member| member.propose(request.encode(), token));
+            }
+        }
+    }
+
+    fn heard(&mut self, from: NodeId, id: u64, beat: Beat) {
+        let node = self.state.as_ref().and_then(|state| state.nodes().get(&from));
+        // One that joins has no business with the leader yet.
+        let Some(node) = node else { return self.respond(id, Answer::Health(Vec::new())) };
+        let known = &node.profile;
+        let stop = if node.state == NodeState::Gone {
+            Some(removed(from))
+        } else if beat.starts < known.starts || (beat.starts == known.starts && beat.boot != known.boot) {
+            Some(replaced(from, beat.starts, known.starts))
+        } else {
+            None
+        };
+        match stop {
+            Some(text) => self.respond(id, Answer::Stop(Refusal::new(Fault::Directory, text))),
+            None => {
+                self.watch.beat(self.now_ms, from, beat);
+                let table = self.health();
+                self.respond(id, Answer::Health(table));
+            }
+        }
+    }
+
+    pub(super) fn respond(&mut self, id: u64, answer: Answer) {
+        self.out.push(Effect::Respond { id, body: answer.encode() });
+    }
+
+    fn leader_address(&self) -> Option<(NodeId, String)> {
+        let leader = self.leader().1?;
+        let node = self.state.as_ref()?.nodes().get(&leader)?;
+        (leader != self.file.node).then(|| (leader, node.profile.address.clone()))
+    }
+
+    pub(super) fn tell(&mut self, table: Vec<(NodeId, Sighting)>) {
+        self.watch.told(table);
+        self.tell_health();
+    }
+
+    /// An address of `--join` belongs to another cluster.
+    pub(super) fn foreign(&mut self, address: &str, cluster: u128) {
+        self.stop(format!(
+            "the data directory belongs to cluster {:032x}, and {address} (--join) is of cluster {cluster:032x}; take --join away to go on \
+             with the former, or start with an empty data directory to join the latter",
+            self.file.cluster
+        ));
+    }
+
+    fn read(&mut self, token: u64) {
+        if self.member.is_none() {
+            let result = Err(ControlError::NoLeader("this node has not joined yet".into()));
+            return self.out.push(Effect::Done { token, result });
+        }
+        self.count += 1;
+        let key = self.count;
+        self.waiting.insert(key, Waiting::Read { token });
+        self.with_member(|member| member.read(key));
+    }
+
+    /// Lets the member do something and performs what it wants.
+    pub(super) fn with_member(&mut self, act: impl FnOnce(&mut Member) -> Vec<raft::Effect>) {
+        if let Some(member) = &mut self.member {
+            let effects = act(member);
+            self.perform(effects);
+        }
+    }
+
+    fn perform(&mut self, effects: Vec<raft::Effect>) {
+        let mut queue = VecDeque::from(effects);
+        while let Some(effect) = queue.pop_front().filter(|_| !self.stopped) {
+            match effect {
+                raft::Effect::Persist(batch) => self.out.push(Effect::Persist(batch)),
+                raft::Effect::Send { to, bytes } => {
+                    if let Some(to) = self.state.as_ref().and_then(|state| state.node_of_member(to)) {
+                        self.out.push(Effect::Send { to, bytes });
+                    }
+                }
+                raft::Effect::Commit { index, command, token } => self.commit(index, &command, token),
+                raft::Effect::Restore { state, .. } => self.restore(&state),
+                raft::Effect::Read { token } => {
+                    if let Some(Waiting::Read { token }) = self.waiting.remove(&token) {
+                        self.publish();
+                        self.out.push(Effect::Done { token, result: Ok(Outcome::Done) });
+                    }
+                }
+                raft::Effect::Dropped { token, why } => self.dropped(token, why),
+                raft::Effect::Changed { token, .. } => {
+                    token.map(|token| self.waiting.remove(&token));
+                }
+                raft::Effect::Leader { leader, .. } => {
+                    self.stale = true;
+                    if leader == self.member.as_ref().map(|member| member.identity().member) {
+                        self.watch.lead(self.now_ms);
+                    }
+                    // Who waited for a leader need not wait for its turn.
+                    let idle =
+                        self.proposals.values_mut().filter(|proposal| leader.is_some() && proposal.idle());
+                    idle.for_each(|proposal| proposal.next_ms = self.now_ms);
+                }
+                raft::Effect::SnapshotWanted { index } => {
+                    if let (Some(member), Some(state)) = (&mut self.member, &self.state) {
+                        queue.extend(member.snapshot(index, state.encode()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn restore(&mut self, bytes: &[u8]) {
+        match State::decode(bytes) {
+            Ok(state) => {
+                self.state = Some(state);
+                self.stale = true;
+            }
+            Err(why) => self.stop(format!(
+                "the cluster's state cannot be read ({why}); upgrade this node to the version of the others"
+            )),
+        }
+    }
+
+    fn commit(&mut self, index: u64, command: &[u8], token: Option<u64>) {
+        let request = match Request::decode(command) {
+            Ok(request) => request,
+            Err(why) => {
+                return self.stop(format!(
+                    "a command of the cluster cannot be read ({why}); upgrade this node to the version of the others"
+                ));
+            }
+        };
+        let Some(state) = &mut self.state else {
+            return self.stop("BUG: a command came before the state that it changes".into());
+        };
+        let result = state.apply(index, &request);
+        self.stale = true;
+        match token.and_then(|token| self.waiting.remove(&token)) {
+            Some(Waiting::Proposal(key)) => self.answered(key, index, result),
+            Some(Waiting::Request { id, joins }) => {
+                let state = (joins && result.is_ok()).then(|| state.encode());
+                self.respond(id, Answer::Taken { index, result, state });
+            }
+            _ => {}
+        }
+    }
+
+    /// The first answer to a node that joins, or a newer one while no leader has sent anything.
+    pub(super) fn taken_in(&mut self, number: u64, state: &[u8]) {
+        let state = match State::decode(state) {
+            Ok(state) => state,
+            Err(why) => {
+                return self.stop(format!(
+                    "the cluster's state cannot be read ({why}); upgrade this node to the version of the others"
+                ));
+            }
+        };
+        if self.is_taken_in() {
+            return;
+        }
+        let cluster = state.cluster().id;
+        if self.file.cluster != 0 && self.file.cluster != cluster {
+            return self.foreign("the node asked", cluster);
+        }
+        self.file.cluster = cluster;
+        if self.member.is_none() {
+            self.joined(&state);
+        }
+        self.state = Some(state);
+        self.stale = true;
+        let Some(log) = self.log.take() else { return };
+        let identity = raft::Identity { member: number, ..self.file.identity() };
+        if log.identity().is_some_and(|found| found != identity) {
+            return self.stop(format!(
+                "the Raft log in cluster/raft is that of {:?}, and this node was taken in as {identity:?}; remove the node from the \
+                 cluster and let it join with an empty data directory",
+                log.identity()
+            ));
+        }
+        let opened = Member::open(log, self.options.raft);
+        let (member, effects) = opened.unwrap_or_else(|| Member::join(identity, self.options.raft));
+        self.member = Some(member);
+        self.perform(effects);
+    }
+
+    /// Whether a leader has sent the state: from then on this node remembers by itself.
+    pub(super) fn is_taken_in(&self) -> bool {
+        self.member.as_ref().is_some_and(|member| member.delivered() > 0)
+    }
+
+    fn joined(&mut self, state: &State) {
+        let Cluster { id, shards } = state.cluster();
+        let (node, disk) = (self.file.node, self.file.disk);
+        self.out.push(Effect::Joined(Directory { cluster: id, node, disk, shards }));
+    }
+
+    fn remember_member(&mut self) {
+        let Some(member) = self.member.as_ref().filter(|_| self.is_taken_in()) else { return };
+        let raft::Identity { cluster, member, .. } = member.identity();
+        if self.file.phase != Phase::Member || self.file.member != member {
+            self.file = NodeFile { phase: Phase::Member, cluster, member, ..self.file };
+            self.out.push(Effect::Remember(self.file));
+        }
+    }
+
+    /// Everything that follows, whatever happened.
+    fn settle(&mut self) {
+        if !self.stopped {
+            self.with_member(Member::lead_alone);
+        }
+        self.check_own_start();
+        if !self.stopped {
+            self.publish();
+            self.drive_proposals();
+        }
+    }
+
+    fn check_own_start(&mut self) {
+        let id = self.file.node;
+        let Some(node) = self.state.as_ref().and_then(|state| state.nodes().get(&id)) else { return };
+        let (known, own) = (&node.profile, &self.profile);
+        if node.state == NodeState::Gone {
+            self.stop(removed(id));
+        } else if known.starts > own.starts || (known.starts == own.starts && known.boot != own.boot) {
+            let text = replaced(id, own.starts, known.starts);
+            self.stop(text);
+        }
+    }
+
+    /// Makes a new view if anything in it has changed.
+    fn publish(&mut self) {
+        let Some(state) = &self.state else { return };
+        if self.stale {
+            self.watch.retain(|node| state.nodes().contains_key(&node));
+        }
+        let leads = self.leads();
+        let health = |id: NodeId| match id == self.file.node {
+            true => Health::Up,
+            false => self.watch.health(self.now_ms, id, leads, &self.options),
+        };
+        let same = |view: &Arc<View>| view.nodes.iter().all(|(id, peer)| peer.health == health(*id));
+        if !self.stale && self.view.as_ref().is_some_and(same) {
+            return;
+        }
+        let peer = |id: NodeId, node: &crate::state::Node| Peer {
+            address: node.profile.address.clone(),
+            http_address: node.profile.http_address.clone(),
+            zone: node.profile.zone.clone(),
+            capacity: node.profile.capacity,
+            state: node.state,
+            health: health(id),
+            starts: node.profile.starts,
+        };
+        let nodes = state.nodes().iter().filter(|(_, node)| node.state != NodeState::Gone);
+        let view = View {
+            cluster: state.cluster().id,
+            key: state.cluster().key(),
+            me: self.file.node,
+            placement: state.placement().clone(),
+            replication_factor: state.replication_factor(),
+            nodes: nodes.map(|(id, node)| (*id, peer(*id, node))).collect(),
+            namespaces: state.namespaces().clone(),
+            leader: self.leader().1,
+            has_data: state.has_data(),
+        };
+        self.stale = false;
+        if self.view.as_deref() != Some(&view) {
+            let view = Arc::new(view);
+            self.view = Some(view.clone());
+            self.out.push(Effect::View(view));
+        }
+    }
+
+    /// Says once what is being waited for.
+    pub(super) fn say(&mut self, text: String) {
+        if self.said != text {
+            self.said.clone_from(&text);
+            self.out.push(Effect::Progress(text));
+        }
+    }
+
+    pub(super) fn stop(&mut self, why: String) {
+        if !self.stopped {
+            self.stopped = true;
+            self.out.push(Effect::Fatal(why));
+        }
+    }
+}
+
+fn removed(node: NodeId) -> String {
+    format!(
+        "node {node} was removed from the cluster for ever; to join again, start it with an empty data directory and --join"
+    )
+}
+
+fn replaced(node: NodeId, own: u64, registered: u64) -> String {
+    format!(
+        "this is start {own} of node {node}, and another process has registered start {registered}: two use copies of one data directory, \
+         or this one is an old copy; stop one of them, and start it with an empty directory and --join"
+    )
+}

@@ -1,0 +1,115 @@
+//! Who seems to be alive: what the leader hears, what a node sees itself, and what follows from both.
+
+use super::event::{NodeReport, Options};
+use crate::placement::NodeId;
+use crate::view::Health;
+use std::collections::BTreeMap;
+
+/// What a node tells the leader each second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beat {
+    /// Which start of its directory this is.
+    pub starts: u64,
+    /// The process.
+    pub boot: u128,
+    /// How far it has applied what is agreed on.
+    pub applied: u64,
+    /// Of its view.
+    pub epoch: u64,
+    /// How it is.
+    pub report: NodeReport,
+}
+
+/// What is known of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sighting {
+    /// How it seems to be.
+    pub health: Health,
+    /// How long ago it was heard of.
+    pub age_ms: u64,
+    /// What it said then.
+    pub beat: Beat,
+}
+
+/// The memory of it.
+#[derive(Default)]
+pub(super) struct Watch {
+    /// The last heartbeats, as far as this node leads.
+    beats: BTreeMap<NodeId, (u64, Beat)>,
+    /// Since when it leads.
+    since_ms: u64,
+    /// What the leader last told.
+    told: BTreeMap<NodeId, Sighting>,
+    /// When this node last saw whom, and whether it has lost it since.
+    seen: BTreeMap<NodeId, (u64, bool)>,
+}
+
+impl Watch {
+    /// This node leads from now on: everybody has the full time to be heard of.
+    pub fn lead(&mut self, now_ms: u64) {
+        self.since_ms = now_ms;
+        self.beats.clear();
+    }
+
+    pub fn beat(&mut self, now_ms: u64, from: NodeId, beat: Beat) {
+        self.beats.insert(from, (now_ms, beat));
+        self.seen(now_ms, from);
+    }
+
+    pub fn last_beat(&self, node: NodeId) -> Option<&Beat> {
+        self.beats.get(&node).map(|(_, beat)| beat)
+    }
+
+    pub fn told(&mut self, table: Vec<(NodeId, Sighting)>) {
+        self.told = table.into_iter().collect();
+    }
+
+    pub fn seen(&mut self, now_ms: u64, node: NodeId) {
+        self.seen.insert(node, (now_ms, false));
+    }
+
+    pub fn lost(&mut self, now_ms: u64, node: NodeId) {
+        self.seen.entry(node).or_insert((now_ms, true)).1 = true;
+    }
+
+    /// Forgets nodes that are not there any more.
+    pub fn retain(&mut self, there: impl Fn(NodeId) -> bool) {
+        self.beats.retain(|node, _| there(*node));
+        self.told.retain(|node, _| there(*node));
+        self.seen.retain(|node, _| there(*node));
+    }
+
+    /// What the leader knows of a node.
+    pub fn sighting(&self, now_ms: u64, node: NodeId, options: &Options) -> Sighting {
+        let (at, beat) = self.beats.get(&node).copied().unwrap_or((self.since_ms, Beat::default()));
+        let age_ms = now_ms.saturating_sub(at.max(self.since_ms));
+        Sighting { health: by_age(age_ms, options), age_ms, beat }
+    }
+
+    /// What the leader last told of a node.
+    pub fn told_of(&self, node: NodeId) -> Option<&Sighting> {
+        self.told.get(&node)
+    }
+
+    /// How a node seems to be. What this node sees itself counts more than what it is told: between these two nodes, it is true.
+    pub fn health(&self, now_ms: u64, node: NodeId, leads: bool, options: &Options) -> Health {
+        let own = self.seen.get(&node).and_then(|(at, lost)| match (now_ms.saturating_sub(*at), lost) {
+            (age, false) if age < options.suspect_ms => Some(Health::Up),
+            (_, false) => None,
+            (age, true) if age < options.down_ms => Some(Health::Suspect),
+            (_, true) => Some(Health::Down),
+        });
+        own.unwrap_or_else(|| match leads {
+            true => self.sighting(now_ms, node, options).health,
+            false => self.told.get(&node).map_or(Health::Up, |told| told.health),
+        })
+    }
+}
+
+fn by_age(age_ms: u64, options: &Options) -> Health {
+    match age_ms {
+        age if age < options.suspect_ms => Health::Up,
+        age if age < options.down_ms => Health::Suspect,
+        _ => Health::Down,
+    }
+}

@@ -1,0 +1,194 @@
+//! Calls between controllers, and their answers. `docs/format/control-state.md` draws them.
+
+#![deny(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use super::event::NodeReport;
+use super::health::{Beat, Sighting};
+use crate::placement::NodeId;
+use crate::state::{Outcome, Refusal, Request, codec};
+use crate::view::Health;
+use crate::wire::{Malformed, Reader, Writer};
+
+const VERSION: u8 = 1;
+
+/// What a node asks another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// The leader shall propose this. To join is to propose oneself.
+    Propose(Request),
+    /// For the leader.
+    Heartbeat(Beat),
+}
+
+/// What it is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The proposal was agreed on and this came of it. A node that proposed itself gets the state, too.
+    Taken {
+        /// Everything up to this place was applied by then.
+        index: u64,
+        /// What came of it.
+        result: Result<Outcome, Refusal>,
+        /// A [`crate::state::State`].
+        state: Option<Vec<u8>>,
+    },
+    /// Ask the leader.
+    NotLeader(Option<(NodeId, String)>),
+    /// Ask again.
+    Busy,
+    /// A heartbeat was heard. How everybody is.
+    Health(Vec<(NodeId, Sighting)>),
+    /// A heartbeat of a process that must stop.
+    Stop(Refusal),
+}
+
+impl Call {
+    /// The call's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Writer::default();
+        out.u8(VERSION);
+        match self {
+            Call::Propose(request) => {
+                out.u8(1);
+                out.0.extend_from_slice(&request.encode());
+            }
+            Call::Heartbeat(beat) => {
+                out.u8(2);
+                put_beat(&mut out, beat);
+            }
+        }
+        out.0
+    }
+
+    /// Reads what [`Call::encode`] wrote.
+    ///
+    /// # Errors
+    /// When it is anything else.
+    pub fn decode(bytes: &[u8]) -> Result<Call, Malformed> {
+        let mut reader = Reader::new(bytes, "call of a controller");
+        if reader.u8()? != VERSION {
+            return Err(reader.malformed());
+        }
+        let call = match reader.u8()? {
+            1 => Call::Propose(Request::decode(reader.rest())?),
+            2 => Call::Heartbeat(take_beat(&mut reader)?),
+            _ => return Err(reader.malformed()),
+        };
+        reader.end()?;
+        Ok(call)
+    }
+}
+
+impl Answer {
+    /// The answer's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Writer::default();
+        out.u8(VERSION);
+        match self {
+            Answer::Taken { index, result, state } => {
+                out.u8(1);
+                out.varint(*index);
+                codec::put_answer(&mut out, result);
+                out.u8(u8::from(state.is_some()));
+                out.0.extend_from_slice(state.as_deref().unwrap_or_default());
+            }
+            Answer::NotLeader(leader) => {
+                out.u8(2);
+                out.u8(u8::from(leader.is_some()));
+                if let Some((node, address)) = leader {
+                    out.u128(node.0);
+                    out.bytes(address.as_bytes());
+                }
+            }
+            Answer::Busy => out.u8(3),
+            Answer::Health(table) => {
+                out.u8(4);
+                out.count(table.len());
+                for (node, sighting) in table {
+                    out.u128(node.0);
+                    out.u8(match sighting.health {
+                        Health::Up => 0,
+                        Health::Suspect => 1,
+                        Health::Down => 2,
+                    });
+                    out.varint(sighting.age_ms);
+                    put_beat(&mut out, &sighting.beat);
+                }
+            }
+            Answer::Stop(refusal) => {
+                out.u8(5);
+                codec::put_answer(&mut out, &Err(refusal.clone()));
+            }
+        }
+        out.0
+    }
+
+    /// Reads what [`Answer::encode`] wrote.
+    ///
+    /// # Errors
+    /// When it is anything else.
+    pub fn decode(bytes: &[u8]) -> Result<Answer, Malformed> {
+        let mut reader = Reader::new(bytes, "answer of a controller");
+        if reader.u8()? != VERSION {
+            return Err(reader.malformed());
+        }
+        let answer = match reader.u8()? {
+            1 => {
+                let (index, result) = (reader.varint()?, codec::take_answer(&mut reader)?);
+                let state = codec::flag(&mut reader)?.then(|| reader.rest().to_vec());
+                Answer::Taken { index, result, state }
+            }
+            2 => Answer::NotLeader(match codec::flag(&mut reader)? {
+                true => Some((NodeId(reader.u128()?), codec::text(&mut reader)?)),
+                false => None,
+            }),
+            3 => Answer::Busy,
+            4 => Answer::Health(reader.list(|reader| {
+                let node = NodeId(reader.u128()?);
+                let health = match reader.u8()? {
+                    0 => Health::Up,
+                    1 => Health::Suspect,
+                    2 => Health::Down,
+                    _ => return Err(reader.malformed()),
+                };
+                Ok((node, Sighting { health, age_ms: reader.varint()?, beat: take_beat(reader)? }))
+            })?),
+            5 => match codec::take_answer(&mut reader)? {
+                Err(refusal) => Answer::Stop(refusal),
+                Ok(_) => return Err(reader.malformed()),
+            },
+            _ => return Err(reader.malformed()),
+        };
+        reader.end()?;
+        Ok(answer)
+    }
+}
+
+fn put_beat(out: &mut Writer, beat: &Beat) {
+    let Beat { starts, boot, applied, epoch, report } = beat;
+    out.varint(*starts);
+    out.u128(*boot);
+    out.varint(*applied);
+    out.varint(*epoch);
+    let NodeReport { disk_free, disk_total, series, load_permille, damage, has_data } = report;
+    let numbers = [*disk_free, *disk_total, *series, u64::from(*load_permille), u64::from(*damage)];
+    numbers.into_iter().for_each(|number| out.varint(number));
+    out.u8(u8::from(*has_data));
+}
+
+fn take_beat(reader: &mut Reader<'_>) -> Result<Beat, Malformed> {
+    Ok(Beat {
+        starts: reader.varint()?,
+        boot: reader.u128()?,
+        applied: reader.varint()?,
+        epoch: reader.varint()?,
+        report: NodeReport {
+            disk_free: reader.varint()?,
+            disk_total: reader.varint()?,
+            series: reader.varint()?,
+            load_permille: codec::narrow(reader)?,
+            damage: codec::narrow(reader)?,
+            has_data: codec::flag(reader)?,
+        },
+    })
+}

@@ -1,0 +1,294 @@
+//! What each command does.
+
+use super::*;
+
+impl State {
+    pub(super) fn change(&mut self, command: &Command) -> Result<Outcome, Refusal> {
+        match command {
+            Command::AddNode { id, disk, incarnation, cluster, profile } => {
+                self.add_node(*id, *disk, *incarnation, *cluster, profile)
+            }
+            Command::RegisterStart { node, disk, profile } => self.register(*node, *disk, profile),
+            Command::SetNodeState { id, state } => self.set_node_state(*id, *state),
+            Command::ApplyNamespace { name, namespace } => self.apply_namespace(name, *namespace),
+            Command::DeleteNamespace { name } => match name.as_str() {
+                "default" => Err(Refusal::invalid("the namespace `default` is always there")),
+                _ if self.namespaces.remove(name).is_some() => Ok(Outcome::Done),
+                _ => Err(Refusal::new(Fault::NotFound, format!("there is no namespace {name:?}"))),
+            },
+            Command::AdoptPlacement { from_epoch, placement } => self.adopt(*from_epoch, placement),
+            Command::NoteData => {
+                self.has_data = true;
+                Ok(Outcome::Done)
+            }
+            Command::SetReplicationFactor { factor } => match factor {
+                0 => Err(Refusal::invalid("a replication factor is at least 1")),
+                _ => {
+                    self.replication_factor = *factor;
+                    Ok(Outcome::Done)
+                }
+            },
+            Command::RaiseFeatures { version } => {
+                if *version < self.feature_version || *version > FEATURES {
+                    return Err(Refusal::invalid(format!(
+                        "features are at version {} and never go back; this program knows them up to {FEATURES}",
+                        self.feature_version
+                    )));
+                }
+                self.feature_version = *version;
+                Ok(Outcome::Done)
+            }
+            Command::Put { table, id, revision, bytes } => self.table_mut(*table).put(*id, *revision, bytes),
+            Command::Delete { table, id, revision } => {
+                let records = self.table_mut(*table);
+                records.seen(*id, *revision)?;
+                records.all.remove(id);
+                Ok(Outcome::Done)
+            }
+        }
+    }
+
+    fn table_mut(&mut self, table: Table) -> &mut Records {
+        match table {
+            Table::Jobs => &mut self.jobs,
+            Table::Tombstones => &mut self.tombstones,
+        }
+    }
+
+    fn add_node(
+        &mut self,
+        id: NodeId,
+        disk: u128,
+        incarnation: u64,
+        cluster: u128,
+        profile: &Profile,
+    ) -> Result<Outcome, Refusal> {
+        check(profile)?;
+        if incarnation == 0 || id.0 == 0 {
+            return Err(Refusal::invalid("a node's id and incarnation are not 0"));
+        }
+        let refused = |text: String| Err(Refusal::new(Fault::Directory, text));
+        if cluster != 0 && cluster != self.cluster.id {
+            return refused(format!(
+                "the data directory belongs to cluster {cluster:032x} and the node asked is of cluster {:032x}; \
+                 take --join away to go on with the former, or start with an empty directory to join the latter",
+                self.cluster.id
+            ));
+        }
+        self.address_is_free(id, &profile.address, |other, node| {
+            format!(
+                "{} is the address of node {other}, which is a member ({:?}) with another data directory. If this is that node and its \
+                 directory was lost or not mounted, put the directory back, or remove the node from the cluster first and let this one \
+                 join as a new one; if it is another node, give it an address of its own (--cluster-listen)",
+                profile.address, node.state
+            )
+        })?;
+        let known = self.nodes.get(&id);
+        if let Some(node) = known {
+            self.same_directory(id, node, disk, profile)?;
+        } else if self.nodes.values().filter(|node| node.state != NodeState::Gone).count() >= NODES_MAX {
+            return Err(Refusal::new(Fault::Limit, format!("a cluster has at most {NODES_MAX} nodes")));
+        }
+        let (member, state) = match known {
+            Some(node) if node.incarnation == incarnation => (node.member, node.state),
+            // It has lost its Raft log, not its data: what is expected of it stays.
+            Some(node) => (self.members_given + 1, node.state),
+            None => (self.members_given + 1, NodeState::Joining),
+        };
+        self.members_given = self.members_given.max(member);
+        self.nodes.insert(id, Node { profile: profile.clone(), disk, incarnation, member, state });
+        Ok(Outcome::Member(member))
+    }
+
+    fn register(&mut self, id: NodeId, disk: u128, profile: &Profile) -> Result<Outcome, Refusal> {
+        check(profile)?;
+        let Some(node) = self.nodes.get(&id) else {
+            return Err(Refusal::new(
+                Fault::Directory,
+                format!(
+                    "node {id} is no member of this cluster; start it with an empty data directory and --join"
+                ),
+            ));
+        };
+        self.same_directory(id, node, disk, profile)?;
+        self.address_is_free(id, &profile.address, |other, _| {
+            format!("{} is the address of node {other} already; give this one another", profile.address)
+        })?;
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.profile = profile.clone();
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Whether a node that is known has its own directory, the newest copy of it, and nobody else has it open.
+    fn same_directory(&self, id: NodeId, node: &Node, disk: u128, profile: &Profile) -> Result<(), Refusal> {
+        let (known, said) = (&node.profile, profile);
+        let text = if node.state == NodeState::Gone {
+            format!(
+                "node {id} was removed for ever; start it with an empty data directory and --join, as a new one"
+            )
+        } else if node.disk != disk {
+            format!(
+                "node {id} has another data directory (disk {:032x}, and this is {disk:032x}); put the right one back",
+                node.disk
+            )
+        } else if said.starts == known.starts && said.boot != known.boot {
+            format!(
+                "start {} of node {id} is registered by another process: two use copies of one data directory; stop one of them, and \
+                 start it with an empty directory and --join",
+                said.starts
+            )
+        } else if said.starts < known.starts {
+            format!(
+                "this is start {} of node {id}, and start {} is registered: the data directory is an old copy, from a backup or a \
+                 snapshot; put the newest one back, or remove the node and let it join with an empty directory",
+                said.starts, known.starts
+            )
+        } else {
+            return Ok(());
+        };
+        Err(Refusal::new(Fault::Directory, text))
+    }
+
+    fn address_is_free(
+        &self,
+        id: NodeId,
+        address: &str,
+        text: impl Fn(NodeId, &Node) -> String,
+    ) -> Result<(), Refusal> {
+        let taken = |(other, node): &(&NodeId, &Node)| {
+            **other != id && node.state != NodeState::Gone && node.profile.address == address
+        };
+        match self.nodes.iter().find(taken) {
+            Some((other, node)) => Err(Refusal::new(Fault::Directory, text(*other, node))),
+            None => Ok(()),
+        }
+    }
+
+    fn set_node_state(&mut self, id: NodeId, state: NodeState) -> Result<Outcome, Refusal> {
+        let holds = self.placement.shards().iter().flatten().any(|replica| replica.node == id);
+        let node = self
+            .nodes
+            .get_mut(&id)
+            .ok_or_else(|| Refusal::new(Fault::NotFound, format!("there is no node {id}")))?;
+        if node.state == NodeState::Gone && state != NodeState::Gone {
+            return Err(Refusal::invalid(format!(
+                "node {id} was removed for ever; it can only join as a new node, with an empty data directory"
+            )));
+        }
+        if state == NodeState::Gone && holds && self.has_data {
+            return Err(Refusal::new(
+                Fault::Conflict,
+                format!("node {id} still holds copies of shards; they have to be moved away first"),
+            ));
+        }
+        node.state = state;
+        Ok(Outcome::Done)
+    }
+
+    fn apply_namespace(&mut self, name: &str, namespace: Namespace) -> Result<Outcome, Refusal> {
+        let fit = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+        if name.is_empty() || name.len() > 63 || !name.chars().all(fit) {
+            return Err(Refusal::invalid(format!(
+                "{name:?} is no name for a namespace: 1 to 63 of a-z, 0-9, - and _"
+            )));
+        }
+        if self.namespaces.len() >= NAMESPACES_MAX && !self.namespaces.contains_key(name) {
+            return Err(Refusal::new(
+                Fault::Limit,
+                format!("a cluster has at most {NAMESPACES_MAX} namespaces"),
+            ));
+        }
+        self.namespaces.insert(name.to_owned(), namespace);
+        Ok(Outcome::Done)
+    }
+
+    fn adopt(&mut self, from_epoch: u64, placement: &Placement) -> Result<Outcome, Refusal> {
+        let epoch = self.placement.epoch();
+        let conflict = |text: String| Err(Refusal::new(Fault::Conflict, text));
+        if from_epoch != epoch || epoch.checked_add(1) != Some(placement.epoch()) {
+            return conflict(format!(
+                "a placement of epoch {} computed from epoch {from_epoch} does not follow epoch {epoch}; compute it again",
+                placement.epoch()
+            ));
+        }
+        if self.has_data && self.nodes.len() > 1 {
+            return conflict(
+                "there is data: copies have to be moved, the placement cannot be replaced".into(),
+            );
+        }
+        if placement.shards().len() != self.placement.shards().len() {
+            return Err(Refusal::invalid(format!(
+                "a placement of {} shards; this cluster has {}",
+                placement.shards().len(),
+                self.placement.shards().len()
+            )));
+        }
+        let member = |id: &NodeId| self.nodes.get(id).is_some_and(|node| node.state != NodeState::Gone);
+        if placement.shards().iter().any(Vec::is_empty) {
+            return Err(Refusal::invalid("every shard needs a copy"));
+        }
+        if let Some(replica) = placement.shards().iter().flatten().find(|replica| !member(&replica.node)) {
+            return conflict(format!("the placement names node {}, which is not there", replica.node));
+        }
+        self.placement = placement.clone();
+        Ok(Outcome::Epoch(self.placement.epoch()))
+    }
+}
+
+impl Records {
+    fn seen(&self, id: u64, revision: u64) -> Result<(), Refusal> {
+        match self.all.get(&id) {
+            None => Err(Refusal::new(Fault::NotFound, format!("there is no record {id}"))),
+            Some(record) if record.revision != revision => Err(Refusal::new(
+                Fault::Conflict,
+                format!(
+                    "record {id} is at revision {}, not {revision}: somebody else changed it",
+                    record.revision
+                ),
+            )),
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn put(&mut self, id: u64, revision: u64, bytes: &[u8]) -> Result<Outcome, Refusal> {
+        let used: usize = self
+            .all
+            .iter()
+            .filter(|(other, _)| **other != id)
+            .map(|(_, record)| record.bytes.len() + 16)
+            .sum();
+        if bytes.len() > RECORD_BYTES_MAX || used + bytes.len() + 16 > RECORDS_BYTES_MAX {
+            return Err(Refusal::new(
+                Fault::Limit,
+                format!(
+                    "a record has at most {RECORD_BYTES_MAX} bytes, and all together {RECORDS_BYTES_MAX}"
+                ),
+            ));
+        }
+        let id = match id {
+            0 => {
+                self.given += 1;
+                self.given
+            }
+            _ => {
+                self.seen(id, revision)?;
+                id
+            }
+        };
+        let revision = if self.all.contains_key(&id) { revision + 1 } else { 1 };
+        self.all.insert(id, Record { revision, bytes: bytes.to_vec() });
+        Ok(Outcome::Record { id, revision })
+    }
+}
+
+fn check(profile: &Profile) -> Result<(), Refusal> {
+    let Profile { address, http_address, capacity, starts, boot, .. } = profile;
+    if address.is_empty() || address.len().max(http_address.len()) > TEXT_BYTES_MAX {
+        return Err(Refusal::invalid(format!("an address has 1 to {TEXT_BYTES_MAX} bytes")));
+    }
+    if *capacity == 0 || *starts == 0 || *boot == 0 {
+        return Err(Refusal::invalid("a node's capacity, starts and boot id are not 0"));
+    }
+    Ok(())
+}

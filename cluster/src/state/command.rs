@@ -1,0 +1,161 @@
+//! What can be asked of the state, and what it answers.
+
+use super::Profile;
+use crate::placement::{NodeId, NodeState, Placement};
+use crate::view::Namespace;
+
+/// A command with the token of whoever wants it. The same token means the same wish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Random.
+    pub token: u128,
+    /// The wish.
+    pub command: Command,
+}
+
+/// A change of the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// A node joins, or joins again because it lost its Raft log and nothing else. Gives [`Outcome::Member`].
+    AddNode {
+        /// Drawn once, kept in its directory.
+        id: NodeId,
+        /// Of its data directory.
+        disk: u128,
+        /// Of the Raft log that it has made or will make; never zero.
+        incarnation: u64,
+        /// The cluster that its directory belongs to; 0 if it belongs to none.
+        cluster: u128,
+        /// The rest.
+        profile: Profile,
+    },
+    /// A node has started.
+    RegisterStart {
+        /// Which.
+        node: NodeId,
+        /// Of its data directory.
+        disk: u128,
+        /// The rest.
+        profile: Profile,
+    },
+    /// Something else is expected of a node. Gone is for ever.
+    SetNodeState {
+        /// Which.
+        id: NodeId,
+        /// What.
+        state: NodeState,
+    },
+    /// Makes a namespace or changes it.
+    ApplyNamespace {
+        /// Its name.
+        name: String,
+        /// How its samples are kept.
+        namespace: Namespace,
+    },
+    /// Removes a namespace.
+    DeleteNamespace {
+        /// Its name.
+        name: String,
+    },
+    /// Replaces the placement at once. Gives [`Outcome::Epoch`].
+    AdoptPlacement {
+        /// The epoch that it was computed from.
+        from_epoch: u64,
+        /// The next placement.
+        placement: Placement,
+    },
+    /// From now on there may be data.
+    NoteData,
+    /// Another number of copies is wanted.
+    SetReplicationFactor {
+        /// From 1.
+        factor: u8,
+    },
+    /// All nodes know the features of this version. There is no way back.
+    RaiseFeatures {
+        /// The version.
+        version: u32,
+    },
+    /// Writes a record. Gives [`Outcome::Record`].
+    Put {
+        /// Where.
+        table: Table,
+        /// Its number; 0 for a new one.
+        id: u64,
+        /// The revision that is replaced; 0 for a new one.
+        revision: u64,
+        /// Its owner's.
+        bytes: Vec<u8>,
+    },
+    /// Removes a record.
+    Delete {
+        /// Where.
+        table: Table,
+        /// Its number.
+        id: u64,
+        /// The revision that is removed.
+        revision: u64,
+    },
+}
+
+/// Which records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// Work that outlives whoever does it.
+    Jobs,
+    /// Deletions; the number is the generation.
+    Tombstones,
+}
+
+/// What came of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is so now.
+    Done,
+    /// The node's number as a member.
+    Member(u64),
+    /// The placement's epoch.
+    Epoch(u64),
+    /// The record's number and revision.
+    Record {
+        /// Number.
+        id: u64,
+        /// Revision.
+        revision: u64,
+    },
+}
+
+/// Of what kind a refusal is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It can never be so.
+    Invalid,
+    /// What it is about is not there.
+    NotFound,
+    /// It was computed from something that has changed; look again.
+    Conflict,
+    /// There is too much already.
+    Limit,
+    /// The data directory of the node that asks cannot be used (any more): wiped, copied, an old copy, another cluster's, or removed.
+    Directory,
+}
+
+/// Why a command changed nothing, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Refusal {
+    /// Its kind.
+    pub fault: Fault,
+    /// For people.
+    pub text: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(fault: Fault, text: impl ToString) -> Refusal {
+        Refusal { fault, text: text.to_string() }
+    }
+
+    pub(crate) fn invalid(text: impl ToString) -> Refusal {
+        Refusal::new(Fault::Invalid, text)
+    }
+}

@@ -1,0 +1,266 @@
+//! What the cluster has agreed on: a state that changes only by commands, in the order in which Raft delivers them.
+//!
+//! Pure and deterministic: equal commands in equal order give equal states, and equal states have equal bytes
+//! ([`State::encode`]; `docs/format/control-state.md`). No clock: who proposes a command puts the time into it.
+//!
+//! What must stay true:
+//!
+//! * The epoch of the placement grows by one with every change of it; a command that was computed from another epoch is refused.
+//! * Once anything may have been acknowledged ([`State::has_data`], which never goes back), a placement is not adopted any more: copies
+//!   have to be moved.
+//! * A command with a token that was taken before changes nothing and is answered as then: a proposer that does not know what
+//!   became of a command sends it again. The last [`TOKENS_MAX`] tokens are remembered.
+//! * The number of a Raft member is given once. A node whose incarnation changed has lost its Raft log and gets a new number.
+//! * The starts of a node only grow, and each belongs to one run: of two processes with a copy of one directory at most one is registered.
+//! * A refusal changes nothing but the remembered token.
+
+mod change;
+pub(crate) mod codec;
+mod command;
+
+pub use command::{Command, Fault, Outcome, Refusal, Request, Table};
+
+use crate::placement::{Domain, NodeId, NodeState, Placement, Policy, compute};
+use crate::view::Namespace;
+use model::SeriesKey;
+use std::collections::{BTreeMap, VecDeque};
+use std::num::{NonZeroU8, NonZeroU32};
+
+/// How many answers are remembered. A proposer tries again for seconds, and there are a few commands a second.
+pub const TOKENS_MAX: usize = 1024;
+/// The newest features that this program knows.
+pub const FEATURES: u32 = 1;
+/// Nodes that were not removed for good.
+const NODES_MAX: usize = 256;
+/// Namespaces.
+const NAMESPACES_MAX: usize = 256;
+/// The longest address or name.
+const TEXT_BYTES_MAX: usize = 255;
+/// The longest record of a job or a tombstone.
+const RECORD_BYTES_MAX: usize = 64 << 10;
+/// All records of one table together: a snapshot must fit into a message.
+const RECORDS_BYTES_MAX: usize = 8 << 20;
+
+/// Whose data this is, for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// Random, drawn when the cluster was made.
+    pub id: u128,
+    /// How many shards there are.
+    pub shards: u32,
+}
+
+impl Cluster {
+    /// With which ids follow from labels.
+    pub fn key(&self) -> SeriesKey {
+        SeriesKey::of_cluster(self.id)
+    }
+}
+
+/// What a node says of itself when it joins or starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// `host:port` where other nodes reach it.
+    pub address: String,
+    /// `host:port` of its HTTP API; may be empty.
+    pub http_address: String,
+    /// Where it stands.
+    pub zone: Domain,
+    /// Its share of the data relative to others, at least 1.
+    pub capacity: u32,
+    /// Which start of its data directory this is, from 1.
+    pub starts: u64,
+    /// Random, drawn by the process: tells apart two that use copies of one directory.
+    pub boot: u128,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// As it said at its last registered start.
+    pub profile: Profile,
+    /// Of its data directory: one that was wiped has another.
+    pub disk: u128,
+    /// Of its Raft log.
+    pub incarnation: u64,
+    /// Its number as a Raft member.
+    pub member: u64,
+    /// What is expected of it.
+    pub state: NodeState,
+}
+
+/// Something that a later step relies on, in its own bytes: a job, a tombstone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Grows with every change; who changes it says which one it saw.
+    pub revision: u64,
+    /// Its owner's.
+    pub bytes: Vec<u8>,
+}
+
+/// Everything that is agreed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    cluster: Cluster,
+    replication_factor: u8,
+    feature_version: u32,
+    has_data: bool,
+    nodes: BTreeMap<NodeId, Node>,
+    members_given: u64,
+    namespaces: BTreeMap<String, Namespace>,
+    placement: Placement,
+    jobs: Records,
+    tombstones: Records,
+    /// The place of the last command.
+    applied: u64,
+    answers: VecDeque<(u128, Result<Outcome, Refusal>)>,
+}
+
+/// Records by a number that is given once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Records {
+    given: u64,
+    all: BTreeMap<u64, Record>,
+}
+
+impl State {
+    /// Of a new cluster: its first node is member 1 and holds every shard.
+    ///
+    /// # Errors
+    /// When there cannot be such a cluster.
+    pub fn create(
+        cluster: Cluster,
+        replication_factor: u8,
+        id: NodeId,
+        (disk, incarnation): (u128, u64),
+        profile: Profile,
+        has_data: bool,
+    ) -> Result<State, Refusal> {
+        let placement = Placement::empty(cluster.shards).map_err(Refusal::invalid)?;
+        let mut state = State {
+            cluster,
+            replication_factor: 1,
+            feature_version: FEATURES,
+            has_data: false,
+            nodes: BTreeMap::new(),
+            members_given: 0,
+            namespaces: BTreeMap::from([("default".to_owned(), Namespace::default())]),
+            placement,
+            jobs: Records::default(),
+            tombstones: Records::default(),
+            applied: 0,
+            answers: VecDeque::new(),
+        };
+        state.change(&Command::AddNode { id, disk, incarnation, cluster: cluster.id, profile })?;
+        state.change(&Command::SetReplicationFactor { factor: replication_factor })?;
+        state.change(&Command::SetNodeState { id, state: NodeState::Up })?;
+        if let Some(adopt) = state.adoption() {
+            state.change(&adopt)?;
+        }
+        state.has_data = has_data;
+        Ok(state)
+    }
+
+    /// Whose data this is.
+    pub fn cluster(&self) -> Cluster {
+        self.cluster
+    }
+
+    /// Copies of each shard that are wanted.
+    pub fn replication_factor(&self) -> u8 {
+        self.replication_factor
+    }
+
+    /// Which features all nodes may use.
+    pub fn feature_version(&self) -> u32 {
+        self.feature_version
+    }
+
+    /// Whether anything may have been acknowledged.
+    pub fn has_data(&self) -> bool {
+        self.has_data
+    }
+
+    /// All nodes, those that are gone too.
+    pub fn nodes(&self) -> &BTreeMap<NodeId, Node> {
+        &self.nodes
+    }
+
+    /// All namespaces.
+    pub fn namespaces(&self) -> &BTreeMap<String, Namespace> {
+        &self.namespaces
+    }
+
+    /// Who holds which shard.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// Jobs or tombstones, by their number.
+    pub fn records(&self, table: Table) -> &BTreeMap<u64, Record> {
+        &self.table(table).all
+    }
+
+    fn table(&self, table: Table) -> &Records {
+        match table {
+            Table::Jobs => &self.jobs,
+            Table::Tombstones => &self.tombstones,
+        }
+    }
+
+    /// The place of the last command that was applied.
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// The node whose number as a member this is.
+    pub fn node_of_member(&self, member: u64) -> Option<NodeId> {
+        self.nodes.iter().find(|(_, node)| node.member == member).map(|(id, _)| *id)
+    }
+
+    /// The command that gives the nodes there are their shares; `None` when they have them, or when there may be data.
+    pub fn adoption(&self) -> Option<Command> {
+        if self.has_data && self.nodes.len() > 1 {
+            return None;
+        }
+        let nodes: Vec<_> = self.nodes.iter().filter_map(|(id, node)| node.placed(*id)).collect();
+        let replication_factor = NonZeroU8::new(self.replication_factor)?;
+        let policy = Policy { replication_factor, shards: self.cluster.shards };
+        let target = compute(&self.placement, &nodes, &policy).ok()?;
+        let placement = self.placement.adopt(&target);
+        let from_epoch = self.placement.epoch();
+        let differs = placement.shards() != self.placement.shards();
+        (differs && target.copies > 0).then_some(Command::AdoptPlacement { from_epoch, placement })
+    }
+
+    /// Applies the command at a place in the order. A token that was taken before changes nothing and is answered as then.
+    ///
+    /// # Errors
+    /// When the command makes no sense in this state; the text says what to do.
+    pub fn apply(&mut self, index: u64, request: &Request) -> Result<Outcome, Refusal> {
+        assert!(index > self.applied, "BUG: place {index} is applied again; this is at {}", self.applied);
+        self.applied = index;
+        if let Some((_, answer)) = self.answers.iter().find(|(token, _)| *token == request.token) {
+            return answer.clone();
+        }
+        let answer = self.change(&request.command);
+        self.answers.push_back((request.token, answer.clone()));
+        if self.answers.len() > TOKENS_MAX {
+            self.answers.pop_front();
+        }
+        answer
+    }
+}
+
+impl Node {
+    /// As placement sees it; `None` when it is gone.
+    fn placed(&self, id: NodeId) -> Option<crate::placement::Node> {
+        let capacity = NonZeroU32::new(self.profile.capacity)?;
+        let node =
+            crate::placement::Node { id, domain: self.profile.zone.clone(), capacity, state: self.state };
+        (self.state != NodeState::Gone).then_some(node)
+    }
+}
+
+#[cfg(test)]
+mod tests;
