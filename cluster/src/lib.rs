@@ -9,8 +9,8 @@ pub mod quorum;
 pub mod raft;
 pub mod repair;
 pub mod rows;
-pub mod transport;
 pub mod state;
+pub mod transport;
 pub mod view;
 pub mod wire;
 
