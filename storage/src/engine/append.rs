@@ -92,7 +92,7 @@ impl Engine {
     ) -> Result<Appended, Error> {
         let log = self.admit()?;
         let now = (self.clock)().0;
-        let oldest = self.options.retention_ms.map_or(i64::MIN, |retention| now.saturating_sub(retention));
+        let oldest = self.cut_off_at(now);
         let newest = match origin {
             Origin::Writer => now.saturating_add(self.options.future_max_ms),
             Origin::Replica => i64::MAX,
@@ -110,7 +110,7 @@ impl Engine {
         };
         SCRATCH.with_borrow_mut(|scratch| self.append_all(batch, only, scratch, &mut outcomes))?;
         self.count(&outcomes);
-        let durable: Durable = match (outcomes.upto, self.options.durability) {
+        let durable: Durable = match (outcomes.upto, self.durability()) {
             (Some(upto), Durability::Fsync) => {
                 let ticket = log.ticket(upto);
                 Box::pin(async move { ticket.await.map_err(|e| crate::Error::from(e).into()) })

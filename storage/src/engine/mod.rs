@@ -39,12 +39,14 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 /// One node's storage.
 pub struct Engine {
     vfs: Arc<dyn Vfs>,
     options: Options,
+    kept: Kept,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     identity: Identity,
     key: SeriesKey,
@@ -62,6 +64,31 @@ pub struct Engine {
     closed: Condvar,
     /// Keeps other processes out.
     _lock: Option<Box<dyn Send + Sync>>,
+}
+
+/// The options that may change while the engine is open.
+struct Kept {
+    /// `i64::MAX`: for ever.
+    retention_ms: AtomicI64,
+    /// 0: a write counts as done when it has been fsynced.
+    interval_ms: AtomicU64,
+}
+
+impl Kept {
+    fn new(options: &Options) -> Kept {
+        let kept = Kept { retention_ms: AtomicI64::new(0), interval_ms: AtomicU64::new(0) };
+        kept.set(options.retention_ms, options.durability);
+        kept
+    }
+
+    fn set(&self, retention_ms: Option<i64>, durability: Durability) {
+        let interval_ms = match durability {
+            Durability::Fsync => 0,
+            Durability::Interval(interval) => u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1),
+        };
+        self.retention_ms.store(retention_ms.unwrap_or(i64::MAX), Relaxed);
+        self.interval_ms.store(interval_ms, Relaxed);
+    }
 }
 
 /// Damage found while opening.
@@ -113,8 +140,29 @@ impl Engine {
 
     /// The first moment within retention.
     fn cut_off(&self) -> i64 {
-        let now = (self.clock)().0;
-        self.options.retention_ms.map_or(i64::MIN, |retention| now.saturating_sub(retention))
+        self.cut_off_at((self.clock)().0)
+    }
+
+    /// The same, at a time.
+    fn cut_off_at(&self, now: i64) -> i64 {
+        match self.kept.retention_ms.load(Relaxed) {
+            i64::MAX => i64::MIN,
+            retention => now.saturating_sub(retention),
+        }
+    }
+
+    /// When a write counts as done, now.
+    fn durability(&self) -> Durability {
+        match self.kept.interval_ms.load(Relaxed) {
+            0 => Durability::Fsync,
+            ms => Durability::Interval(Duration::from_millis(ms)),
+        }
+    }
+
+    /// Keeps samples for as long, and counts writes as done when, it says here instead of in [`Options`]. In force for what begins
+    /// afterwards; what a longer retention would have kept may be gone already.
+    pub fn keep(&self, retention_ms: Option<i64>, durability: Durability) {
+        self.kept.set(retention_ms, durability);
     }
 
     /// Makes everything appended so far durable.
@@ -151,7 +199,7 @@ impl Engine {
     /// Returns when the log is closed or has failed.
     fn commit_until_closed(&self, log: &Log) -> Result<()> {
         while log.wait_pending() {
-            if let Durability::Interval(interval) = self.options.durability {
+            if let Durability::Interval(interval) = self.durability() {
                 let mut closing = self.closing.lock();
                 if !*closing {
                     self.closed.wait_for(&mut closing, interval);

@@ -260,6 +260,7 @@ impl Engine {
         };
         Ok(Arc::new(Engine {
             key: identity.key(),
+            kept: super::Kept::new(&options),
             counters: Counters { series: AtomicU64::new(series), ..Counters::default() },
             maintenance: Mutex::new(maintenance),
             metadata: Mutex::new(replay.metadata),

@@ -190,3 +190,24 @@ fn the_log_is_bounded_also_when_data_of_one_window_comes_without_end() {
     drop(engine);
     assert_eq!(floats(&world.open(), &labels("m", 0)).len(), rows);
 }
+
+#[test]
+fn another_retention_and_durability_are_in_force_at_once() {
+    let world = World::real();
+    let engine = world.open();
+    world.set_now(10 * WINDOW);
+    write(&engine, &labels("m", 0), &[(WINDOW, 1.0), (10 * WINDOW, 2.0)]);
+    assert_eq!(floats(&engine, &labels("m", 0)).len(), 2);
+    engine.keep(Some(WINDOW), storage::Durability::Interval(std::time::Duration::from_millis(200)));
+    assert_eq!(floats(&engine, &labels("m", 0)), [(10 * WINDOW, 2.0)]);
+    let old = Rows::default().floats(&*engine, &labels("m", 0), &[(WINDOW, 1.0)]).append(&engine);
+    assert_eq!(old.rejected.len(), 1);
+    // Nobody commits here: a write is done at once, or never.
+    let new = Rows::default().floats(&*engine, &labels("m", 0), &[(10 * WINDOW - 1, 3.0)]).append(&engine);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut poll = |mut durable: model::Durable| durable.as_mut().poll(&mut context).is_ready();
+    assert!(poll(new.durable));
+    engine.keep(None, storage::Durability::Fsync);
+    let new = Rows::default().floats(&*engine, &labels("m", 0), &[(10 * WINDOW - 2, 3.0)]).append(&engine);
+    assert!(!poll(new.durable));
+}
