@@ -13,6 +13,7 @@ pub mod state;
 pub mod transport;
 pub mod view;
 pub mod wire;
+pub mod write;
 
 #[cfg(test)]
 pub mod testing;
