@@ -1,0 +1,59 @@
+//! Digests of the series of a set, by several threads.
+
+use model::{Digest, Error, Samples, SeriesSet, TimeRange};
+use std::ops::Range;
+
+/// Series that are worth a thread of their own.
+const SERIES_PER_THREAD_MIN: usize = 256;
+
+/// Series between two looks at the clock.
+const SERIES_PER_LOOK: usize = 64;
+
+/// A series that could not be read.
+pub(super) struct Failed {
+    pub series: usize,
+    pub error: Error,
+}
+
+/// Half of the digest of what each of these series has in `range`: 0 for nothing. Stops at the first series that cannot be read, and when
+/// `expired` says so.
+pub(super) fn digests(
+    set: &dyn SeriesSet,
+    series: Range<usize>,
+    range: TimeRange,
+    threads: usize,
+    expired: &(dyn Fn() -> bool + Sync),
+) -> Result<Vec<u64>, Failed> {
+    let mut all = vec![0; series.len()];
+    let parts = threads.min(series.len() / SERIES_PER_THREAD_MIN).max(1);
+    let fill = |first: usize, part: &mut [u64]| -> Result<(), Failed> {
+        let mut samples = Samples::default();
+        for (i, digest) in part.iter_mut().enumerate() {
+            let index = first + i;
+            if i % SERIES_PER_LOOK == 0 && expired() {
+                return Err(Failed { series: index, error: Error::Canceled });
+            }
+            set.read(index, range, &mut samples).map_err(|error| Failed { series: index, error })?;
+            *digest = half(Digest::of(set.id(index), &samples));
+        }
+        Ok(())
+    };
+    if parts == 1 {
+        fill(series.start, &mut all)?;
+        return Ok(all);
+    }
+    let size = series.len().div_ceil(parts);
+    std::thread::scope(|scope| {
+        let spawn = |(i, part)| scope.spawn(move || fill(series.start + i * size, part));
+        let running: Vec<_> = all.chunks_mut(size).enumerate().map(spawn).collect();
+        // All are joined before the first failure is given.
+        let ends: Vec<_> = running.into_iter().map(|t| t.join().expect("BUG: a digest panicked")).collect();
+        ends.into_iter().collect::<Result<(), Failed>>()
+    })?;
+    Ok(all)
+}
+
+/// What travels of a digest.
+pub(super) fn half(digest: Digest) -> u64 {
+    digest.0 as u64
+}
