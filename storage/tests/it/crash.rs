@@ -6,7 +6,7 @@
 use crate::world::*;
 use disk::crash::{Crash, Exploration, Survivors};
 use disk::{CrashVfs, Vfs};
-use model::{Labels, Metadata, Sink, Source};
+use model::{Labels, Metadata, Replica, Shard, Sink, Source, TimeRange};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -111,7 +111,7 @@ fn workload(acknowledge: Acknowledge) -> History {
             let family = Metadata { family: "m".into(), help: "Help.".into(), ..Metadata::default() };
             engine.describe(&[family]).unwrap();
         }
-        engine.commit().unwrap();
+        Engine::commit(&engine).unwrap();
         let promise = if acknowledge == Acknowledge::AfterCommit { vfs.operations() } else { promise };
         acknowledged.extend(rows.iter().map(|&(series, t)| (promise, series, t)));
         if step == 3 {
@@ -165,6 +165,9 @@ impl History {
             if floats(&engine, &extra).len() != 1 {
                 return Err("what was written after the crash is missing".to_owned());
             }
+            if let Some(damaged) = engine.verify().first() {
+                return Err(format!("a block does not pass: {damaged}"));
+            }
             let leftovers = leftovers(vfs);
             if !leftovers.is_empty() {
                 return Err(format!("left over: {leftovers:?}"));
@@ -194,6 +197,14 @@ impl History {
         let suspect = engine.stats().suspect;
         if !suspect.is_empty() {
             return Err(format!("a crash is taken for corruption: {suspect:?}"));
+        }
+        for shard in (0..SHARDS as u16).map(Shard) {
+            // What a block says of itself, and what is remembered, against a scan.
+            let told = engine.digest(shard, TimeRange::ALL).map_err(|e| e.to_string())?;
+            let scanned = engine.series_digests(shard, TimeRange::ALL).map_err(|e| e.to_string())?;
+            if told != scanned.into_iter().map(|series| series.1).sum() {
+                return Err(format!("the digest of shard {} is not that of its samples", shard.0));
+            }
         }
         let by_labels: BTreeMap<Labels, u32> = (0..SERIES).map(|s| (labels("m", s), s)).collect();
         let mut found = BTreeSet::new();

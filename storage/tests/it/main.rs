@@ -2,10 +2,12 @@
 
 mod append;
 mod crash;
+mod digests;
 mod faults;
 mod identity;
 mod lookup;
 mod read_only;
 mod recovery;
+mod replica;
 mod retention;
 mod world;
