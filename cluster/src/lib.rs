@@ -7,13 +7,14 @@ pub mod node;
 pub mod placement;
 pub mod quorum;
 pub mod raft;
-pub mod read;
 pub mod repair;
+pub mod read;
 pub mod rows;
 pub mod state;
 pub mod transport;
 pub mod view;
 pub mod wire;
+pub mod write;
 
 #[cfg(test)]
 pub mod testing;

@@ -2,6 +2,8 @@
 //!
 //! It holds everything twice: as reads see it, and as it would be after a crash. [`Memory::commit`] makes the one the other.
 
+use crate::placement::NodeId;
+use crate::view::{Health, Namespace, Peer, View};
 use model::{
     Appended, Batch, BatchSeries, Damage, Digest, Durable, Error, Histogram, HistogramRow, LabelQuery,
     Labels, Limited, Matcher, Metadata, RejectReason, Rejection, Replica, Samples, Selection, SeriesId,
@@ -146,6 +148,43 @@ pub fn batch(series: &[(Labels, Vec<(i64, f64)>)]) -> Arc<Batch> {
         });
     }
     Arc::new(batch)
+}
+
+/// The view that node `me` has of nodes 1, 2, … `nodes`, each in a zone of its own, with everything available.
+pub fn view(me: u128, nodes: u128, replication_factor: u8, shards: u32) -> View {
+    use crate::placement::{Node, NodeState, Placement, Policy, compute};
+    use std::num::{NonZeroU8, NonZeroU32};
+    let all: Vec<Node> = (1..=nodes)
+        .map(|id| Node {
+            id: NodeId(id),
+            domain: format!("zone-{id}").parse().expect("a path"),
+            capacity: NonZeroU32::MIN,
+            state: NodeState::Up,
+        })
+        .collect();
+    let replication_factor = NonZeroU8::new(replication_factor).expect("not zero");
+    let empty = Placement::empty(shards).expect("a power of two");
+    let target = compute(&empty, &all, &Policy { replication_factor, shards }).expect("a placement");
+    let peer = |node: &Node| Peer {
+        address: format!("node-{}:7421", node.id),
+        http_address: String::new(),
+        zone: node.domain.clone(),
+        capacity: 1,
+        state: NodeState::Up,
+        health: Health::Up,
+        starts: 1,
+    };
+    View {
+        cluster: 7,
+        key: KEY,
+        me: NodeId(me),
+        placement: empty.adopt(&target),
+        replication_factor: replication_factor.get(),
+        nodes: all.iter().map(|node| (node.id, peer(node))).collect(),
+        namespaces: BTreeMap::from([("default".to_owned(), Namespace::default())]),
+        leader: Some(NodeId(1)),
+        has_data: true,
+    }
 }
 
 fn push_series(batch: &mut Batch, id: SeriesId, labels: &[u8], rows: impl FnOnce(&mut Batch)) {

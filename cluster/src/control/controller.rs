@@ -179,6 +179,7 @@ impl Controller {
             Event::Read { token } => self.read(token),
             Event::Report(report) => self.report = report,
             Event::Seen(node) => self.watch.seen(self.now_ms, node),
+            Event::Unwelcome { why } => self.stop(why),
             Event::Lost(node) => self.watch.lost(self.now_ms, node),
         }
         self.settle();
@@ -253,7 +254,7 @@ impl Controller {
         if self.now_ms >= self.next_probe_ms && !self.probes.is_empty() {
             self.next_probe_ms = self.now_ms + self.options.retry_ms;
             let address = self.probes.remove(0);
-            let body = Call::Heartbeat(self.beat()).encode();
+            let body = Call::Heartbeat(self.beat()).encode(self.file.cluster);
             self.call(Target::Address(address.clone()), body, Purpose::Probe(address));
         }
         self.drive_autopilot();
@@ -264,7 +265,7 @@ impl Controller {
         match leader {
             Some(leader) if leader == self.file.node => self.tell_health(),
             Some(leader) if self.calls.values().all(|(purpose, _)| *purpose != Purpose::Heartbeat) => {
-                let body = Call::Heartbeat(self.beat()).encode();
+                let body = Call::Heartbeat(self.beat()).encode(self.file.cluster);
                 self.call(Target::Node(leader), body, Purpose::Heartbeat);
             }
             _ => {}
@@ -283,27 +284,33 @@ impl Controller {
         let Some(node) = state.nodes().get(&from) else { return };
         match member.receive(node.member, bytes) {
             Ok(effects) => self.perform(effects),
-            Err(why) => self.refuse(from, why.to_string()),
+            Err(why) => self.refuse(Some(from), why.to_string()),
         }
     }
 
-    pub(super) fn refuse(&mut self, from: NodeId, why: String) {
+    pub(super) fn refuse(&mut self, from: Option<NodeId>, why: String) {
         self.out.push(Effect::Refused { from, why });
     }
 
-    fn requested(&mut self, from: NodeId, id: u64, body: &[u8]) {
-        self.watch.seen(self.now_ms, from);
-        let call = match Call::decode(body) {
+    fn requested(&mut self, from: Option<NodeId>, id: u64, body: &[u8]) {
+        from.inspect(|from| self.watch.seen(self.now_ms, *from));
+        let (cluster, call) = match Call::decode(body) {
             Ok(call) => call,
             Err(why) => return self.refuse(from, why.to_string()),
         };
-        let node = match &call {
-            Call::Propose(Request { command: Command::AddNode { id, .. }, .. }) => *id,
-            Call::Propose(Request { command: Command::RegisterStart { node, .. }, .. }) => *node,
-            _ => from,
+        let own = self.file.cluster;
+        if cluster != 0 && own != 0 && cluster != own {
+            return self.respond(id, Answer::Foreign(own));
+        }
+        let speaks_for = match &call {
+            Call::Propose(Request { command: Command::AddNode { id, .. }, .. }) => Some(*id),
+            Call::Propose(Request { command: Command::RegisterStart { node, .. }, .. }) => Some(*node),
+            _ => None,
         };
-        if node != from {
-            return self.refuse(from, format!("it speaks for node {node}, which it is not"));
+        if let (Some(from), Some(other)) = (from, speaks_for)
+            && from != other
+        {
+            return self.refuse(Some(from), format!("it speaks for node {other}, which it is not"));
         }
         if !self.leads() {
             return self.respond(id, Answer::NotLeader(self.leader_address()));
@@ -321,10 +328,10 @@ impl Controller {
         }
     }
 
-    fn heard(&mut self, from: NodeId, id: u64, beat: Beat) {
-        let node = self.state.as_ref().and_then(|state| state.nodes().get(&from));
-        // One that joins has no business with the leader yet.
-        let Some(node) = node else { return self.respond(id, Answer::Health(Vec::new())) };
+    fn heard(&mut self, from: Option<NodeId>, id: u64, beat: Beat) {
+        let node = from.and_then(|from| Some((from, self.state.as_ref()?.nodes().get(&from)?)));
+        // Only a probe.
+        let Some((from, node)) = node else { return self.respond(id, Answer::Health(Vec::new())) };
         let known = &node.profile;
         let stop = if node.state == NodeState::Gone {
             Some(removed(from))
@@ -361,7 +368,7 @@ impl Controller {
     /// An address of `--join` belongs to another cluster.
     pub(super) fn foreign(&mut self, address: &str, cluster: u128) {
         self.stop(format!(
-            "the data directory belongs to cluster {:032x}, and {address} (--join) is of cluster {cluster:032x}; take --join away to go on \
+            "the data directory belongs to cluster {:032x}, and --join names another ({address}, of cluster {cluster:032x}); take --join away to go on \
              with the former, or start with an empty data directory to join the latter",
             self.file.cluster
         ));
@@ -478,7 +485,7 @@ impl Controller {
         }
         let cluster = state.cluster().id;
         if self.file.cluster != 0 && self.file.cluster != cluster {
-            return self.foreign("the node asked", cluster);
+            return self.foreign("a node there", cluster);
         }
         self.file.cluster = cluster;
         if self.member.is_none() {

@@ -57,8 +57,8 @@ pub enum Event {
     Persisted(u64),
     /// Somebody calls. Answered by [`Effect::Respond`] with the same number, now or later, or never.
     Request {
-        /// Who.
-        from: NodeId,
+        /// Who; `None` if it only has the token, as a node that joins.
+        from: Option<NodeId>,
         /// Chosen by the shell.
         id: u64,
         /// As in [`Effect::Call`].
@@ -75,8 +75,13 @@ pub enum Event {
     Failed {
         /// The call's number.
         id: u64,
-        /// Why.
-        why: Failure,
+        /// Why, for people.
+        why: String,
+    },
+    /// A peer refused this node for good: it knows of a later start of it, or that it was removed.
+    Unwelcome {
+        /// Why, for people.
+        why: String,
     },
     /// Somebody on this node wants a change. Answered by [`Effect::Done`].
     Local {
@@ -98,26 +103,12 @@ pub enum Event {
     Lost(NodeId),
 }
 
-/// Why a call came to nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// Nobody answered in time.
-    #[error("no answer ({0})")]
-    Unreachable(String),
-    /// Who answered belongs to another cluster.
-    #[error("it belongs to cluster {0:032x}")]
-    Foreign(u128),
-    /// Who answered does not want to talk: a wrong token, an unknown version.
-    #[error("{0}")]
-    Refused(String),
-}
-
 /// Whom to call.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
     /// A node of the view.
     Node(NodeId),
-    /// Whoever listens at `host:port`.
+    /// Whoever listens at `host:port`, without saying who calls.
     Address(String),
 }
 
@@ -170,8 +161,8 @@ pub enum Effect {
     Progress(String),
     /// A peer sent what was not taken; nothing has changed. For the log, and to be counted.
     Refused {
-        /// Who.
-        from: NodeId,
+        /// Who, if it said so.
+        from: Option<NodeId>,
         /// Why.
         why: String,
     },

@@ -40,13 +40,16 @@ pub enum Answer {
     Health(Vec<(NodeId, Sighting)>),
     /// A heartbeat of a process that must stop.
     Stop(Refusal),
+    /// Who was asked belongs to this other cluster.
+    Foreign(u128),
 }
 
 impl Call {
-    /// The call's bytes.
-    pub fn encode(&self) -> Vec<u8> {
+    /// The call's bytes. `cluster` is the caller's, 0 if it belongs to none yet.
+    pub fn encode(&self, cluster: u128) -> Vec<u8> {
         let mut out = Writer::default();
         out.u8(VERSION);
+        out.u128(cluster);
         match self {
             Call::Propose(request) => {
                 out.u8(1);
@@ -64,18 +67,19 @@ impl Call {
     ///
     /// # Errors
     /// When it is anything else.
-    pub fn decode(bytes: &[u8]) -> Result<Call, Malformed> {
+    pub fn decode(bytes: &[u8]) -> Result<(u128, Call), Malformed> {
         let mut reader = Reader::new(bytes, "call of a controller");
         if reader.u8()? != VERSION {
             return Err(reader.malformed());
         }
+        let cluster = reader.u128()?;
         let call = match reader.u8()? {
             1 => Call::Propose(Request::decode(reader.rest())?),
             2 => Call::Heartbeat(take_beat(&mut reader)?),
             _ => return Err(reader.malformed()),
         };
         reader.end()?;
-        Ok(call)
+        Ok((cluster, call))
     }
 }
 
@@ -119,6 +123,10 @@ impl Answer {
                 out.u8(5);
                 codec::put_answer(&mut out, &Err(refusal.clone()));
             }
+            Answer::Foreign(cluster) => {
+                out.u8(6);
+                out.u128(*cluster);
+            }
         }
         out.0
     }
@@ -157,6 +165,7 @@ impl Answer {
                 Err(refusal) => Answer::Stop(refusal),
                 Ok(_) => return Err(reader.malformed()),
             },
+            6 => Answer::Foreign(reader.u128()?),
             _ => return Err(reader.malformed()),
         };
         reader.end()?;

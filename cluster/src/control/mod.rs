@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Tick, Message, Persisted, Request, Reply,                    Persist, Send, Call, Respond, Joined, Remember,
-//!   Failed, Local, Read, Report, Seen, Lost                      View, Health, Done, Progress, Fatal
+//!   Failed, Local, Read, Report, Seen, Lost, Unwelcome           View, Health, Done, Progress, Fatal
 //!  ───────────────────────────────────────────► Controller ──────────────────────────────────────────────────►
 //!                                              Member + State
 //!
@@ -32,7 +32,7 @@ mod proposal;
 mod start;
 
 pub use controller::{Controller, Make, Me};
-pub use event::{ControlError, Effect, Event, Failure, NodeReport, Options, Target};
+pub use event::{ControlError, Effect, Event, NodeReport, Options, Target};
 pub use file::{Directory, Error, NodeFile, Phase, raft_dir};
 pub use health::{Beat, Sighting};
 pub use message::{Answer, Call};

@@ -169,7 +169,7 @@ impl Controller {
         } else if let Some(target) = target {
             proposal.way = Way::Call;
             proposal.tries += 1;
-            let body = Call::Propose(proposal.request.clone()).encode();
+            let body = Call::Propose(proposal.request.clone()).encode(self.file.cluster);
             self.call(target, body, Purpose::Proposal(key));
         }
     }
@@ -212,25 +212,13 @@ impl Controller {
         let late = self.calls.iter().filter(|(_, (_, until))| *until <= self.now_ms);
         let late: Vec<u64> = late.map(|(id, _)| *id).collect();
         for id in late {
-            self.failed(id, Failure::Unreachable("timed out".into()));
+            self.failed(id, "no answer in time".into());
         }
     }
 
-    pub(super) fn failed(&mut self, id: u64, why: Failure) {
-        let Some((purpose, _)) = self.calls.remove(&id) else { return };
-        match (purpose, why) {
-            (Purpose::Probe(address), Failure::Foreign(cluster)) => self.foreign(&address, cluster),
-            (Purpose::Proposal(key), why) => {
-                let foreign = match (&why, self.proposals.get(&key)) {
-                    (Failure::Foreign(cluster), Some(p)) if p.owner == Owner::Join => Some(*cluster),
-                    _ => None,
-                };
-                if let Some(cluster) = foreign {
-                    return self.foreign("the node asked", cluster);
-                }
-                self.again(key, self.options.retry_ms, why.to_string());
-            }
-            _ => {}
+    pub(super) fn failed(&mut self, id: u64, why: String) {
+        if let Some((Purpose::Proposal(key), _)) = self.calls.remove(&id) {
+            self.again(key, self.options.retry_ms, why);
         }
     }
 
@@ -261,6 +249,8 @@ impl Controller {
         };
         match (purpose, answer) {
             (Purpose::Heartbeat, Answer::Health(table)) => self.tell(table),
+            (Purpose::Probe(address), Answer::Foreign(cluster)) => self.foreign(&address, cluster),
+            (Purpose::Proposal(key), Answer::Foreign(cluster)) => self.refused_as_foreign(key, cluster),
             (Purpose::Heartbeat | Purpose::Probe(_), Answer::Stop(refusal)) => self.stop(refusal.to_string()),
             (Purpose::Proposal(key), Answer::Taken { index, result, state }) => {
                 self.taken(key, index, result, state);
@@ -276,6 +266,14 @@ impl Controller {
         }
     }
 
+    fn refused_as_foreign(&mut self, key: u64, cluster: u128) {
+        match self.proposals.get(&key).map(|proposal| proposal.owner) {
+            // It asks nobody but those of --join.
+            Some(Owner::Join) => self.foreign("a node there", cluster),
+            _ => self.again(key, self.options.retry_ms, format!("it belongs to cluster {cluster:032x}")),
+        }
+    }
+
     fn redirected(&mut self, key: u64, leader: Option<(NodeId, String)>) {
         let after_ms = if leader.is_some() { HINT_MS } else { self.options.retry_ms };
         let why = match &leader {
@@ -284,10 +282,17 @@ impl Controller {
         };
         self.again(key, after_ms, why);
         let own = self.file.node;
+        let nodes = self.state.as_ref().map(|state| state.nodes());
+        let known = |id: &NodeId, address: &String| {
+            nodes.and_then(|nodes| nodes.get(id)).is_some_and(|node| node.profile.address == *address)
+        };
+        // By its address if the node is newer than what is known here, or has moved.
+        let hint = leader.filter(|(id, _)| *id != own).map(|(id, address)| match known(&id, &address) {
+            true => Target::Node(id),
+            false => Target::Address(address),
+        });
         if let Some(proposal) = self.proposals.get_mut(&key) {
-            // By its address: the node may be newer than what is known here, or have moved.
-            proposal.hint =
-                leader.filter(|(node, _)| *node != own).map(|(_, address)| Target::Address(address));
+            proposal.hint = hint;
         }
     }
 
