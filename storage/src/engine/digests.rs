@@ -27,7 +27,8 @@ pub(crate) struct Digests {
     newest: Timestamp,
     /// No window is longer.
     longest: u64,
-    tickets: u64,
+    /// Counts what is asked, for tickets and to know what was not asked for lately.
+    asked: u64,
 }
 
 /// One window that was asked for.
@@ -36,13 +37,15 @@ struct Window {
     visible: TimeRange,
     /// Whose scan is to fill it in.
     ticket: u64,
+    /// When it was asked for last.
+    used: u64,
     /// `None` while it is scanned.
     digest: Option<Digest>,
 }
 
 impl Default for Digests {
     fn default() -> Digests {
-        Digests { windows: BTreeMap::new(), newest: Timestamp::MIN, longest: 0, tickets: 0 }
+        Digests { windows: BTreeMap::new(), newest: Timestamp::MIN, longest: 0, asked: 0 }
     }
 }
 
@@ -75,24 +78,27 @@ impl Digests {
         self.longest = self.windows.keys().map(|key| key.1.0.abs_diff(key.0.0)).max().unwrap_or(0);
     }
 
-    fn get(&self, window: TimeRange, visible: TimeRange) -> Option<Digest> {
-        let known = self.windows.get(&(window.min, window.max))?;
+    fn get(&mut self, window: TimeRange, visible: TimeRange) -> Option<Digest> {
+        self.asked += 1;
+        let known = self.windows.get_mut(&(window.min, window.max))?;
+        known.used = self.asked;
         known.digest.filter(|_| known.visible == visible)
     }
 
     /// Before a scan of what is there now. What arrives from now on makes its outcome worthless.
     fn begin(&mut self, window: TimeRange, visible: TimeRange) -> u64 {
-        self.tickets += 1;
-        let key = (window.min, window.max);
+        self.asked += 1;
+        let (key, asked) = ((window.min, window.max), self.asked);
         if self.windows.len() >= WINDOWS_MAX && !self.windows.contains_key(&key) {
-            // The oldest: of these there are most, and most of them are in one block each.
-            self.windows.pop_first();
+            // Ends that move with time leave windows behind that nobody asks for again.
+            let oldest = self.windows.iter().min_by_key(|(_, window)| window.used).map(|(key, _)| *key);
+            oldest.map(|key| self.windows.remove(&key));
             self.measure();
         }
-        self.windows.insert(key, Window { visible, ticket: self.tickets, digest: None });
+        self.windows.insert(key, Window { visible, ticket: asked, used: asked, digest: None });
         self.newest = self.newest.max(window.max);
         self.longest = self.longest.max(window.max.0.abs_diff(window.min.0));
-        self.tickets
+        asked
     }
 
     /// After a scan; nothing is remembered if something has arrived since.
@@ -176,5 +182,74 @@ impl Engine {
             gather.block(block, 0..block.series_count(), |_| true)?;
         }
         Ok(series)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn remember(digests: &mut Digests, window: TimeRange) {
+        let ticket = digests.begin(window, window);
+        digests.finish(window, ticket, Digest(7));
+    }
+
+    proptest! {
+        #[test]
+        fn a_change_forgets_the_windows_that_it_touches_and_no_other(
+            windows in prop::collection::vec((-100i64..100, prop_oneof![4 => 0i64..9, 1 => 0i64..300]), 0..40),
+            changes in prop::collection::vec((-150i64..150, 0i64..20), 1..8)
+        ) {
+            let mut digests = Digests::default();
+            let windows: Vec<_> = windows.iter().map(|&(min, len)| TimeRange::new(min, min + len)).collect();
+            windows.iter().for_each(|&window| remember(&mut digests, window));
+            for (number, &(min, len)) in changes.iter().enumerate() {
+                digests.changed(TimeRange::new(min, min + len));
+                let changes: Vec<_> = changes[..=number].iter().map(|c| TimeRange::new(c.0, c.0 + c.1)).collect();
+                for &window in &windows {
+                    let touched = changes.iter().any(|change| change.overlaps(&window));
+                    prop_assert_eq!(digests.get(window, window).is_none(), touched, "{:?}", window);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_scan_that_something_overtook_is_worth_nothing() {
+        let mut digests = Digests::default();
+        let window = TimeRange::new(0, 9);
+        let (first, second) = (digests.begin(window, window), digests.begin(window, window));
+        digests.finish(window, first, Digest(1));
+        assert_eq!(digests.get(window, window), None, "somebody has begun after it");
+        digests.changed(TimeRange::new(9, 20));
+        digests.finish(window, second, Digest(2));
+        assert_eq!(digests.get(window, window), None);
+        remember(&mut digests, window);
+        assert_eq!(digests.get(window, window), Some(Digest(7)));
+        assert_eq!(digests.get(window, TimeRange::new(1, 9)), None, "retention has moved");
+    }
+
+    #[test]
+    fn windows_that_nobody_asks_for_make_room() {
+        let mut digests = Digests::default();
+        let asked = TimeRange::new(0, 9);
+        remember(&mut digests, asked);
+        for end in 0..3 * WINDOWS_MAX as i64 {
+            remember(&mut digests, TimeRange::new(10, 10 + end));
+            assert!(digests.get(asked, asked).is_some());
+        }
+        assert_eq!(digests.windows.len(), WINDOWS_MAX);
+    }
+
+    #[test]
+    fn all_of_time_is_a_window_too() {
+        let mut digests = Digests::default();
+        remember(&mut digests, TimeRange::ALL);
+        digests.changed(TimeRange::new(i64::MAX, i64::MAX));
+        assert_eq!(digests.get(TimeRange::ALL, TimeRange::ALL), None);
+        remember(&mut digests, TimeRange::ALL);
+        digests.changed(TimeRange::new(i64::MIN, i64::MIN));
+        assert_eq!(digests.get(TimeRange::ALL, TimeRange::ALL), None);
     }
 }
