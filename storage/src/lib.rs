@@ -4,6 +4,7 @@
 //! <dir>/identity  lock             whose data this is                        identity
 //! <dir>/wal/                       the segment log, in the records of        wal
 //! <dir>/blocks/default/<shard>/    immutable files                           block
+//! <dir>/damage  quarantine/  scrub what rotted, and the search for it        engine
 //! memory                           the newest samples of active series       head
 //! ```
 //!
@@ -16,11 +17,14 @@ pub mod engine;
 pub mod error;
 mod head;
 pub mod identity;
+mod note;
 pub mod postings;
 mod shard;
 mod wal;
 
-pub use engine::{Cardinality, Durability, Engine, Maintained, Options, Progress, Stats};
+pub use engine::{
+    Cardinality, Durability, Engine, Maintained, Options, Progress, ScrubProgress, Stats, pace,
+};
 pub use error::{Error, Result};
 pub use identity::Identity;
 pub use model::merge;

@@ -17,6 +17,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// An open block. Cheap to keep: the bytes are the operating system's to cache.
@@ -30,6 +31,8 @@ pub struct Reader {
     checked: Box<[AtomicU64]>,
     /// A bit for each section whose pages have all passed.
     checked_sections: AtomicU32,
+    /// The first defect that was found.
+    damaged: OnceLock<String>,
 }
 
 /// What a block is made of, for people.
@@ -67,6 +70,7 @@ impl Reader {
             meta: footer.meta(path, bytes.len()),
             checked: (0..body.div_ceil(PAGE).div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             checked_sections: AtomicU32::new(0),
+            damaged: OnceLock::new(),
             footer,
             bytes,
         })
@@ -75,6 +79,11 @@ impl Reader {
     /// What is known of the block.
     pub fn meta(&self) -> &Meta {
         &self.meta
+    }
+
+    /// The first defect that anybody met in it. Its owner takes it out of use.
+    pub fn damaged(&self) -> Option<&str> {
+        self.damaged.get().map(String::as_str)
     }
 
     /// How many series there are.
@@ -456,7 +465,9 @@ impl Reader {
 
     #[cold]
     pub(super) fn corrupt(&self, offset: usize, what: impl Into<String>) -> Error {
-        Error::Corrupt { path: self.meta.path.clone(), offset: offset as u64, what: what.into() }
+        let error = Error::Corrupt { path: self.meta.path.clone(), offset: offset as u64, what: what.into() };
+        self.damaged.get_or_init(|| error.to_string());
+        error
     }
 
     /// Bytes that pass their checksum and make no sense all the same.

@@ -17,27 +17,41 @@ impl Reader {
         self.verify_meaning(key)
     }
 
-    fn verify_bytes(&self, vfs: &dyn Vfs) -> Result<()> {
+    /// Reads the whole file and compares all checksums.
+    pub(crate) fn verify_bytes(&self, vfs: &dyn Vfs) -> Result<()> {
+        self.verify_some(vfs, 0, u64::MAX).map(|_| ())
+    }
+
+    /// Reads about `bytes_max` bytes of the file from `from` on, a place that an earlier call has come to, and compares their
+    /// checksums. How many it has read, and whether that was all.
+    pub(crate) fn verify_some(&self, vfs: &dyn Vfs, from: usize, bytes_max: u64) -> Result<(u64, bool)> {
         let file = vfs.open(&self.meta().path, OpenMode::Read)?;
         let body = self.footer().body_len();
+        let unreadable = |at: usize, e: disk::Error| self.corrupt(at, format!("it cannot be read: {e}"));
         let mut buffer = vec![0; PAGE];
-        for start in (0..body).step_by(PAGE) {
+        let mut start = from - from % PAGE;
+        while start < body {
+            if (start - from) as u64 >= bytes_max {
+                return Ok(((start - from) as u64, false));
+            }
             let page = &mut buffer[..PAGE.min(body - start)];
-            let read = file.read_exact_at(page, start as u64)?;
+            let read = file.read_exact_at(page, start as u64).map_err(|e| unreadable(start, e))?;
             let stored = self.stored_checksum(start / PAGE);
             if !read || stored != Some(page_checksum(page, self.meta().id, start as u64)) {
                 return Err(self.corrupt(start, "the page on disk fails its checksum"));
             }
+            start += page.len();
         }
         let mut tail = vec![0; self.meta().bytes as usize - body];
-        if !file.read_exact_at(&mut tail, body as u64)? || file.len()? != self.meta().bytes {
+        let read = file.read_exact_at(&mut tail, body as u64).map_err(|e| unreadable(body, e))?;
+        if !read || file.len()? != self.meta().bytes {
             return Err(self.corrupt(body, "the file on disk has another length"));
         }
         let (checksums, footer) = tail.split_at(tail.len() - self.footer().len());
         if crc32fast::hash(checksums) != self.footer().checksums || footer != Footer::encode(self.footer()) {
             return Err(self.corrupt(body, "the checksums or the footer on disk differ from what was opened"));
         }
-        Ok(())
+        Ok((self.meta().bytes.saturating_sub(from as u64), true))
     }
 
     /// Decodes everything and compares it with itself: order, counts, times, the digest, and the index with the labels.

@@ -17,6 +17,7 @@
 
 mod append;
 mod cardinality;
+mod damage;
 mod digests;
 mod flush;
 mod health;
@@ -24,10 +25,12 @@ mod options;
 mod read;
 mod recovery;
 mod replica;
+mod scrub;
 
 pub(crate) use digests::Digests;
 pub use flush::Maintained;
 pub use options::{Cardinality, Durability, Options, Progress, Stats};
+pub use scrub::{ScrubProgress, pace};
 
 use crate::identity::Identity;
 use crate::shard::Shard;
@@ -59,7 +62,8 @@ pub struct Engine {
     read_only: Mutex<Option<health::ReadOnly>>,
     /// Whether `read_only` says something.
     is_read_only: AtomicBool,
-    suspect: Mutex<Vec<Suspect>>,
+    damage: Mutex<damage::Ledger>,
+    scrub: Mutex<scrub::Scrub>,
     closing: Mutex<bool>,
     closed: Condvar,
     /// Keeps other processes out.
@@ -89,18 +93,6 @@ impl Kept {
         self.retention_ms.store(retention_ms.unwrap_or(i64::MAX), Relaxed);
         self.interval_ms.store(interval_ms, Relaxed);
     }
-}
-
-/// Damage found while opening.
-struct Suspect {
-    /// Its place in the order of finding.
-    number: u64,
-    /// The shard that lost something, or any may have.
-    shard: Option<model::Shard>,
-    /// The time in which samples may be missing because of it.
-    range: TimeRange,
-    /// What, where and what follows from it.
-    what: String,
 }
 
 /// Monotonic counts, see [`Stats`].
@@ -245,7 +237,7 @@ impl Engine {
             flushes: count(&c.flushes),
             blocks_expired: count(&c.blocks_expired),
             read_only: self.read_only.lock().as_ref().map(|state| state.reason().to_owned()),
-            suspect: self.suspect.lock().iter().map(|suspect| suspect.what.clone()).collect(),
+            suspect: self.damage.lock().open_places().map(|(_, what)| what.to_owned()).collect(),
             ..Stats::default()
         };
         for shard in &self.shards {

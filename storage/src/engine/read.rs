@@ -333,10 +333,7 @@ impl Source for Engine {
         let visible = self.visible(selection.range);
         let series =
             self.gather_all(&selection.matchers, visible, selection.series_max, selection.shards.as_ref())?;
-        let asked = |shard| selection.shards.as_ref().is_none_or(|shards| shards.contains(shard));
-        let suspect = self.suspect.lock();
-        let concerned = suspect.iter().filter(|s| s.range.overlaps(&visible) && s.shard.is_none_or(asked));
-        let warnings = concerned.map(|s| format!("samples may be missing: {}", s.what)).collect();
+        let warnings = self.damage.lock().warnings(visible, selection.shards.as_ref());
         // A reader may ask for more than it selected by; it is still not shown what has expired.
         let visible = TimeRange { min: Timestamp(self.cut_off()), max: Timestamp::MAX };
         Ok(Box::new(Set { series, visible, warnings }))

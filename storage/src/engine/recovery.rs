@@ -1,8 +1,10 @@
 //! Opening: identity, blocks, then the log back into the heads.
 
+use super::damage::{self, Finding, Ledger};
 use super::digests::Digests;
 use super::health::ReadOnly;
-use super::{Counters, Engine, Options, Progress, Suspect, flush};
+use super::scrub::Scrub;
+use super::{Counters, Engine, Options, Progress, flush};
 use crate::head::Head;
 use crate::identity::Identity;
 use crate::shard::{Shard, State};
@@ -13,7 +15,7 @@ use disk::{ReadOnlyVfs, Vfs};
 use model::{Metadata, SeriesKey, TimeRange, Timestamp};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -169,11 +171,13 @@ impl Engine {
         usage: Use,
     ) -> Result<Arc<Engine>> {
         let dir = options.dir.clone();
-        let mut suspect = Vec::new();
+        let mut ledger = Ledger::open(&*vfs, &dir)?;
+        let mut unreadable = Vec::new();
         let mut blocks = Vec::new();
         for shard in 0..options.shards {
             let dir = dir.join("blocks").join("default").join(shard.to_string());
-            blocks.push(open_blocks(&vfs, model::Shard(shard as u16), &dir, &usage, &mut suspect)?);
+            let number = model::Shard(shard as u16);
+            blocks.push(open_blocks(&vfs, number, &dir, &usage, &mut ledger, &mut unreadable)?);
             progress(Progress {
                 phase: "blocks",
                 done_bytes: u64::from(shard) + 1,
@@ -210,31 +214,39 @@ impl Engine {
             Use::Inspect(_) => Log::read(vfs.clone(), &wal, &mut visit)?,
         };
         progress(Progress { phase: "wal", done_bytes: total_bytes, total_bytes });
-        let mut lost: Vec<String> = Vec::new();
+        let mut lost: Vec<(String, String)> = Vec::new();
         lost.extend(recovered.corrupt.iter().map(|range| {
-            format!(
+            let what = format!(
                 "log segment {}, bytes {} to {}: they had been durable and are damaged; samples in them are lost on this disk",
                 range.segment.0, range.from, range.to
-            )
+            );
+            (format!("log/{}/{}", range.segment.0, range.from), what)
         }));
-        lost.extend(
-            replay
-                .malformed
-                .iter()
-                .map(|place| format!("{place}: the record makes no sense and was left out")),
-        );
+        lost.extend(replay.malformed.iter().map(|place| {
+            let source = format!("log/record/{}", place.replace(' ', "-"));
+            (source, format!("{place}: the record makes no sense and was left out"))
+        }));
         let orphans: u64 = replay.orphans.values().sum();
-        if orphans > 0 {
-            lost.push(format!(
+        if let Some((newest, _)) = replay.orphans.last_key_value().filter(|_| orphans > 0) {
+            let what = format!(
                 "{orphans} samples in the log belong to series whose definition is missing, and were left out"
-            ));
+            );
+            lost.push((format!("log/orphans/{newest}"), what));
         }
 
-        // Of what the log has lost, nobody knows the time.
-        suspect.extend(lost.into_iter().map(|what| (None, TimeRange::ALL, what)));
-
-        let number = |(number, (shard, range, what))| Suspect { number, shard, range, what };
-        let suspect = (0..).zip(suspect).map(number).collect();
+        // Of what the log has lost, nobody knows the shard or the time.
+        ledger.forget_gone(&lost.iter().map(|(source, _)| source.clone()).collect::<Vec<_>>());
+        for (source, what) in lost {
+            ledger.add(Finding { shard: None, range: TimeRange::ALL, source, what });
+        }
+        if let Use::Serve(_) = usage {
+            ledger.save(&*vfs, &dir)?;
+            for (shard, path) in unreadable {
+                damage::quarantine_file(&*vfs, &dir, shard, &path)?;
+            }
+            damage::sweep(&*vfs, &dir, &ledger)?;
+        }
+        let scrub = Scrub::open(&*vfs, &dir)?;
 
         let log = Arc::new(log);
         let generation = replay.generation + 1;
@@ -275,18 +287,20 @@ impl Engine {
             identity,
             log: RwLock::new(log),
             shards,
-            suspect: Mutex::new(suspect),
+            damage: Mutex::new(ledger),
+            scrub: Mutex::new(scrub),
         }))
     }
 }
 
-/// Opens the blocks of one shard; removes what an interrupted flush left; sets aside, in place, what is damaged.
+/// Opens the blocks of one shard; removes what an interrupted flush left; writes down what is damaged, for `unreadable` to be set aside.
 fn open_blocks(
     vfs: &Arc<dyn Vfs>,
     shard: model::Shard,
     dir: &Path,
     usage: &Use,
-    suspect: &mut Vec<(Option<model::Shard>, TimeRange, String)>,
+    ledger: &mut Ledger,
+    unreadable: &mut Vec<(model::Shard, PathBuf)>,
 ) -> Result<Vec<Arc<block::Reader>>> {
     let mut blocks = Vec::new();
     let entries = match vfs.list(dir) {
@@ -302,14 +316,23 @@ fn open_blocks(
             }
         } else if entry.name.ends_with(".block") {
             match block::Reader::open(&**vfs, &path) {
-                Ok(reader) => blocks.push(Arc::new(reader)),
+                Ok(reader) => {
+                    let source = damage::block_source(shard, &entry.name);
+                    // Either it was found damaged and is still to be set aside, or somebody has put it back.
+                    if ledger.knows(&source) && reader.verify_bytes(&**vfs).is_ok() {
+                        ledger.withdraw(&source);
+                    }
+                    blocks.push(Arc::new(reader));
+                }
                 Err(e @ Error::Corrupt { .. }) => {
                     // The name is all that is left to tell the time.
                     let range = block::Header::range_of_file_name(&entry.name).unwrap_or(TimeRange::ALL);
                     let what = format!(
-                        "{e}; its samples are missing from answers until the file is put back from a copy and the server restarted (removing it accepts the loss)"
+                        "{e}; its samples are missing from answers until other replicas have brought them, or the file is put back from a copy and the server restarted (removing the file `damage` accepts the loss)"
                     );
-                    suspect.push((Some(shard), range, what));
+                    let source = damage::block_source(shard, &entry.name);
+                    ledger.add(Finding { shard: Some(shard), range, source, what });
+                    unreadable.push((shard, path));
                 }
                 Err(e) => return Err(e),
             }

@@ -83,27 +83,11 @@ impl Replica for Engine {
     }
 
     fn damage(&self) -> Vec<Damage> {
-        let mut damage = Vec::new();
-        for suspect in self.suspect.lock().iter() {
-            for shard in self.shards.iter().filter(|s| suspect.shard.is_none_or(|shard| shard == s.number)) {
-                let (number, range, what) = (suspect.number, suspect.range, suspect.what.clone());
-                damage.push(Damage {
-                    number: number << 16 | u64::from(shard.number.0),
-                    shard: shard.number,
-                    range,
-                    what,
-                });
-            }
-        }
-        damage
+        self.damages()
     }
 
     fn mended(&self, number: u64) -> Result<(), Error> {
-        let (number, shard) = (number >> 16, Shard(number as u16));
-        self.suspect
-            .lock()
-            .retain(|suspect| suspect.number != number || suspect.shard.is_some_and(|s| s != shard));
-        Ok(())
+        Ok(self.mend(number)?)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod append;
 mod crash;
+mod damage;
 mod digests;
 mod faults;
 mod identity;
