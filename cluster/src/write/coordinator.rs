@@ -91,7 +91,7 @@ pub enum Verdict {
 pub struct Missed {
     /// The node.
     pub node: NodeId,
-    /// Sections, all series by id.
+    /// Sections: known series by id, new ones by labels.
     pub sections: Vec<u8>,
 }
 
@@ -520,7 +520,12 @@ impl Coordinator {
                 for (node, _) in failed {
                     for &index in &shard.series {
                         let series = &self.batch.series[index as usize];
-                        encoder.push_batch(Name::Id(series.id), &self.batch, series);
+                        // Whoever missed the birth of a series needs its labels.
+                        let name = match series.checked {
+                            true => Name::Labels(self.batch.labels(series)),
+                            false => Name::Id(series.id),
+                        };
+                        encoder.push_batch(name, &self.batch, series);
                     }
                     encoder.finish(shard.shard, 0, missed.entry(*node).or_default());
                 }

@@ -32,7 +32,7 @@ pub use frame::RECORD_BYTES_MAX;
 pub use ticket::Ticket;
 
 use crate::Error;
-use crate::vfs::Vfs;
+use crate::vfs::{OpenMode, Vfs};
 use frame::{FRAME_BYTES, Frame, HEADER_BYTES, Header, Kind, Place};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use recovery::{Access, Opened};
@@ -348,6 +348,28 @@ impl Log {
             }
             shared.state.lock().segments.retain(|info| info.segment != first);
         }
+    }
+
+    /// Streams the records of a segment that is not written to any more. Takes memory for all of it.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the segment does not even begin as one; damage behind that is told in [`Decoded::corrupt`].
+    pub fn read_segment(
+        &self,
+        segment: SegmentNumber,
+        visit: &mut dyn FnMut(Record<'_>),
+    ) -> Result<Decoded, Error> {
+        let home = &self.shared.home;
+        let path = home.path(Place { log: self.shared.log, segment });
+        let file = home.vfs.open(&path, OpenMode::Read)?;
+        let mut bytes = vec![0; file.len()? as usize];
+        let whole = file.read_exact_at(&mut bytes, 0)?;
+        let decoded = if whole { decode_segment(&bytes, visit) } else { None };
+        decoded.ok_or_else(|| Error::Corrupt {
+            path,
+            offset: 0,
+            what: "no intact header of a segment".to_owned(),
+        })
     }
 
     /// The segments on disk, in order.
