@@ -48,13 +48,19 @@ struct State {
 #[derive(Clone)]
 pub struct Memory {
     shards: u32,
+    key: SeriesKey,
     state: Arc<Mutex<State>>,
 }
 
 impl Memory {
     /// Empty, with [`KEY`].
     pub fn new(shards: u32) -> Memory {
-        Memory { shards, state: Arc::default() }
+        Memory::with_key(shards, KEY)
+    }
+
+    /// Empty, with a key of its own.
+    pub fn with_key(shards: u32, key: SeriesKey) -> Memory {
+        Memory { shards, key, state: Arc::default() }
     }
 
     /// From now on, whatever is asked for fails with this; `None`: all is well.
@@ -138,9 +144,14 @@ impl Memory {
 
 /// A batch of floats whose labels are checked.
 pub fn batch(series: &[(Labels, Vec<(i64, f64)>)]) -> Arc<Batch> {
+    batch_with_key(KEY, series)
+}
+
+/// The same with another key.
+pub fn batch_with_key(key: SeriesKey, series: &[(Labels, Vec<(i64, f64)>)]) -> Arc<Batch> {
     let mut batch = Batch::default();
     for (labels, samples) in series {
-        push_series(&mut batch, KEY.id(labels.as_bytes()), labels.as_bytes(), |batch| {
+        push_series(&mut batch, key.id(labels.as_bytes()), labels.as_bytes(), |batch| {
             for (t, v) in samples {
                 batch.timestamps.push(*t);
                 batch.values.push(v.to_bits());
@@ -262,7 +273,7 @@ impl Future for Committed {
 
 impl Sink for Memory {
     fn key(&self) -> SeriesKey {
-        KEY
+        self.key
     }
 
     fn append(&self, batch: &Arc<Batch>, only: Option<&[u32]>) -> Result<Appended, Error> {
@@ -374,7 +385,7 @@ impl Replica for Memory {
                     });
                     continue;
                 }
-                assert_eq!(series.id, KEY.id(batch.labels(series)), "BUG: a series under a foreign id");
+                assert_eq!(series.id, self.key.id(batch.labels(series)), "BUG: a series under a foreign id");
                 let labels = Labels::from_canonical(batch.labels(series));
                 shard.insert(series.id, (labels, Rows::new()));
             }

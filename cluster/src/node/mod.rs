@@ -2,27 +2,56 @@
 //!
 //! ```text
 //!   boot ──► Boot ── serve(replica) ──► Node ── sink, source, propose, status
-//!                                        │
-//!                                        └─ background: control, hints, repair
+//!     │                                  │
+//!     └─ control task, raft log thread,  └─ repair, hints, what others ask of the replica
+//!        transport
 //! ```
 //!
-//! It performs effects and decides nothing. Stopping goes in order: no new requests from others, background work ends, the control
-//! plane's log is closed last.
+//! It performs effects and decides nothing. The control plane runs from [`boot`] on: a node whose data takes minutes to open votes
+//! meanwhile, and answers that it is busy to everything else. Stopping goes the other way: background work, connections, the control
+//! plane's log.
+//!
+//! Locks: those of [`Shared`] are held for a moment, alone, and never across an `await`; [`Shared::note_data`] has one that is made for it.
 
+mod control;
+mod hints;
 mod options;
+mod race;
+mod repair;
+mod serve;
+mod shared;
+mod sink;
+mod source;
 mod status;
+#[cfg(test)]
+mod tests;
 
+pub use hints::HintStatus;
 pub use options::{Directory, Options, ReadOptions};
 pub use status::{Shards, Status};
 
-use crate::placement::{Node as Member, NodeId, NodeState, Placement, Policy, compute};
+use crate::control::{ControlError, Controller, Flags, How, Make, Me, NodeFile, Start, decide, raft_dir};
+use crate::placement::NodeId;
 use crate::quorum::Consistency;
-use crate::view::{Health, Namespace, Peer, View};
-use model::{Replica, SeriesKey, Sink, Source};
-use std::collections::BTreeMap;
-use std::num::{NonZeroU8, NonZeroU32};
+use crate::raft::{Durable, Store};
+use crate::read::{self, ClusterSource};
+use crate::state::{Command, Outcome};
+use crate::transport::{Listener, Token};
+use crate::view::View;
+use crate::write::{Dictionary, Receiver, Session};
+use control::{Control, INPUTS_MAX, Input};
+use model::{Replica, Sink, Source};
+use parking_lot::Mutex;
+use shared::{Data, Joining, Shared};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::Instant;
+
+/// Reads and repairs of other nodes that are worked on at a time, for each CPU.
+const SERVING_MAX: usize = 4;
 
 /// Why a node cannot start, or cannot do what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -43,21 +72,44 @@ pub enum Error {
     /// A file of the control plane.
     #[error("{0}")]
     Disk(String),
-    /// The control plane did not agree in time, or not at all.
-    #[error("the control plane did not take the change: {0}")]
-    Control(String),
+    /// The change was not made.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopped,
 }
 
-/// A node that knows who it is and whose control plane runs; the engine can be opened with its [`Directory`].
-pub struct Boot {
-    options: Options,
-    directory: Directory,
+/// A task that ends with its owner.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
-/// Finds out who this node is: the first of a new cluster, one that joins another, or one that comes back.
+/// A node that knows who it is and whose control plane runs; the engine can be opened with its [`Directory`].
+pub struct Boot {
+    shared: Arc<Shared>,
+    control: Task,
+    directory: Directory,
+    address: SocketAddr,
+    starts: u64,
+    /// Nobody else uses the control plane's files.
+    lock: Option<Box<dyn Send + Sync>>,
+}
+
+/// What is found on the disk.
+struct Found {
+    start: Start,
+    store: Store,
+    durable: Durable,
+    lock: Box<dyn Send + Sync>,
+}
+
+/// Finds out who this node is: the first of a new cluster, one that joins another, or one that comes back. `existing` is what the data
+/// directory's identity file says. Returns when the cluster is known; joining waits for as long as nobody answers.
 ///
 /// # Errors
 /// When the directory, the settings and the cluster do not fit together; the message names the way out.
@@ -66,12 +118,96 @@ pub async fn boot(
     vfs: Arc<dyn disk::Vfs>,
     existing: Option<Directory>,
 ) -> Result<Boot, Error> {
-    let _ = vfs;
-    let random = &options.random;
-    let shards = options.shards;
+    let began = Instant::now();
+    let token = match &options.token {
+        None => None,
+        Some(text) => Some(Token::new(text).ok_or_else(|| {
+            Error::Refused("the join token must be 1 to 1024 visible ASCII characters without spaces".into())
+        })?),
+    };
+    let listen = &options.listen;
+    let listener = Listener::bind(listen)
+        .await
+        .map_err(|error| Error::Listen { address: listen.clone(), why: error.to_string() })?;
+    let address = listener.address();
+    let advertised = options.advertise.clone().unwrap_or_else(|| address.to_string());
+
+    let flags = Flags {
+        join: options.join.clone(),
+        own: vec![listen.clone(), address.to_string(), advertised.clone()],
+        rejoin: options.rejoin,
+    };
+    let known = existing.map(Into::into);
+    let (disk, dir, random) = (vfs.clone(), options.data_dir.clone(), options.random.clone());
+    let finding = spawn_blocking(move || find(&flags, known, &*disk, disk.clone(), &dir, &*random));
+    let Found { start, store, durable, lock } = finding.await.map_err(|_| Error::Stopped)??;
+
+    let me = Me {
+        address: advertised,
+        http_address: options.http_address.clone(),
+        zone: options.zone.clone(),
+        capacity: options.capacity,
+        boot: (options.random)(),
+    };
+    let make = Make {
+        shards: existing.map_or(options.shards, |directory| directory.shards),
+        replication_factor: options.replication_factor,
+    };
+    let (file, how) = (start.file, start.how);
+    let mut effects = Vec::new();
+    let controller = Controller::new(start, me, make, durable, options.control, 0, &mut effects)
+        .map_err(Error::Refused)?;
+    let (inputs, queue) = mpsc::channel(INPUTS_MAX);
+    let shared = Shared::new(options, vfs, token, inputs, began);
+    let mut joining = Some(Joining { listener });
+    if how == How::Open {
+        // The cluster is known before anything has to be sent.
+        if let Some(joining) = joining.take() {
+            joining.open(&shared, file.cluster, file.node, file.starts);
+        }
+    }
+    let control = Control { shared: shared.clone(), controller, store, file, began, joining };
+    let control = Task(control.start(effects, queue, existing.is_some()));
+
+    let mut views = shared.views();
+    let current = tokio::select! {
+        current = views.wait_for(Option::is_some) => current.ok().and_then(|current| current.clone()),
+        why = shared.failed() => return Err(Error::Refused(why)),
+    };
+    let view = current.ok_or(Error::Stopped)?.view;
     let directory =
-        existing.unwrap_or_else(|| Directory { cluster: random(), node: random(), disk: random(), shards });
-    Ok(Boot { options, directory })
+        Directory { cluster: view.cluster, node: view.me.0, disk: file.disk, shards: view.shards() };
+    Ok(Boot { shared, control, directory, address, starts: file.starts, lock: Some(lock) })
+}
+
+/// Reads what there is, decides what this start is, and counts it.
+fn find(
+    flags: &Flags,
+    existing: Option<crate::control::Directory>,
+    vfs: &dyn disk::Vfs,
+    shared_vfs: Arc<dyn disk::Vfs>,
+    dir: &std::path::Path,
+    random: &dyn Fn() -> u128,
+) -> Result<Found, Error> {
+    let disk = |error: disk::Error| Error::Disk(error.to_string());
+    let folder = dir.join("cluster");
+    vfs.create_dir_all(&folder).map_err(disk)?;
+    let lock = vfs.lock(&folder.join("lock")).map_err(disk)?.ok_or_else(|| {
+        Error::Refused(format!(
+            "another process has the data directory {} open; stop it, or choose another with --data-dir",
+            dir.display()
+        ))
+    })?;
+    let file = NodeFile::read(vfs, dir).map_err(|error| Error::Refused(error.to_string()))?;
+    let raft = raft_dir(dir);
+    vfs.create_dir_all(&raft).map_err(disk)?;
+    let (store, durable) =
+        Store::open(shared_vfs, &raft, None).map_err(|error| Error::Refused(error.to_string()))?;
+    let start = decide(flags, existing.as_ref(), file.as_ref(), &durable, &mut || random())
+        .map_err(Error::Refused)?;
+    // Before anything is said to others.
+    start.file.write(vfs, dir).map_err(|error| Error::Disk(error.to_string()))?;
+    Ok(Found { start, store, durable, lock })
 }
 
 impl Boot {
@@ -80,87 +216,177 @@ impl Boot {
         self.directory
     }
 
-    /// Serves other nodes and this one's clients from `replica`.
-    pub async fn serve(self, replica: Arc<dyn Replica>) -> Result<Arc<Node>, Error> {
-        let view = Arc::new(alone(&self.options, &self.directory)?);
-        let (failed, _) = watch::channel(None);
-        Ok(Arc::new(Node { view, replica, failed }))
+    /// Where this node listens for others.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
-}
 
-/// The view of a cluster of one.
-fn alone(options: &Options, directory: &Directory) -> Result<View, Error> {
-    let refused = |error: crate::placement::Error| Error::Refused(error.to_string());
-    let me = NodeId(directory.node);
-    let capacity = NonZeroU32::new(options.capacity).unwrap_or(NonZeroU32::MIN);
-    let member = Member { id: me, domain: options.zone.clone(), capacity, state: NodeState::Up };
-    let factor = NonZeroU8::new(options.replication_factor).unwrap_or(NonZeroU8::MIN);
-    let empty = Placement::empty(directory.shards).map_err(refused)?;
-    let policy = Policy { replication_factor: factor, shards: directory.shards };
-    let target = compute(&empty, &[member], &policy).map_err(refused)?;
-    let peer = Peer {
-        address: options.advertise.clone().unwrap_or_else(|| options.listen.clone()),
-        http_address: options.http_address.clone(),
-        zone: options.zone.clone(),
-        capacity: capacity.get(),
-        state: NodeState::Up,
-        health: Health::Up,
-        starts: 1,
-    };
-    Ok(View {
-        cluster: directory.cluster,
-        key: SeriesKey::of_cluster(directory.cluster),
-        me,
-        placement: empty.adopt(&target),
-        replication_factor: factor.get(),
-        nodes: BTreeMap::from([(me, peer)]),
-        namespaces: BTreeMap::from([("default".to_owned(), Namespace::default())]),
-        leader: Some(me),
-        has_data: true,
-    })
+    /// Resolves when the node must stop before its data is open, with the reason.
+    pub async fn failed(&self) -> String {
+        self.shared.failed().await
+    }
+
+    /// Serves other nodes and this one's clients from `replica`, whose directory has the identity by now.
+    pub async fn serve(self, replica: Arc<dyn Replica>) -> Result<Arc<Node>, Error> {
+        let Boot { shared, control, directory, address, starts, lock } = self;
+        let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
+        let (suspects, inbox) = mpsc::channel(repair::EVENTS_MAX);
+        let session = Session::new(starts, (shared.options.random)() as u32);
+        let opening = shared.clone();
+        let opened =
+            spawn_blocking(move || hints::Hints::open(&opening)).await.map_err(|_| Error::Stopped)?;
+        let (hints, replaying) = opened.map_err(Error::Disk)?;
+        let opened = shared.open(Data {
+            replica,
+            receiver: Receiver::default(),
+            dictionary: Arc::new(Dictionary::new(directory.shards)),
+            session,
+            described: Mutex::default(),
+            reading: Arc::default(),
+            serving: Arc::new(Semaphore::new(SERVING_MAX * cpus)),
+            hints,
+            suspects: suspects.clone(),
+            repair: Mutex::default(),
+        });
+        assert!(opened, "BUG: a node serves twice");
+        shared.inputs.send(Input::Identified).await.map_err(|_| Error::Stopped)?;
+        let repair = Task(tokio::spawn(repair::run(shared.clone(), suspects, inbox)));
+        let replay = Task(tokio::spawn(hints::replay(shared.clone(), replaying)));
+        let asking = Arc::new(source::Asking { shared: shared.clone(), runtime: Handle::current() });
+        let running = Mutex::new(Some(Running { control, repair, replay, _lock: lock }));
+        Ok(Arc::new(Node { shared, asking, address, running }))
+    }
 }
 
 /// A node at work. Every method may be called from any thread.
 pub struct Node {
-    view: Arc<View>,
-    replica: Arc<dyn Replica>,
-    failed: watch::Sender<Option<String>>,
+    shared: Arc<Shared>,
+    asking: Arc<source::Asking>,
+    address: SocketAddr,
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    control: Task,
+    repair: Task,
+    replay: Task,
+    _lock: Option<Box<dyn Send + Sync>>,
 }
 
 impl Node {
     /// The cluster as this node sees it now.
     pub fn view(&self) -> Arc<View> {
-        self.view.clone()
+        self.current().view
+    }
+
+    fn current(&self) -> shared::Current {
+        self.shared.current().expect("BUG: a node serves without a view")
+    }
+
+    fn data(&self) -> &Data {
+        self.shared.data().expect("BUG: a node serves without data")
+    }
+
+    /// Who this is.
+    pub fn me(&self) -> NodeId {
+        self.view().me
+    }
+
+    /// Where it listens for other nodes.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether nobody is expected to join before the first data: there is some already, or every shard has its copies. Until then, what
+    /// can wait should not be written: with the first sample, the placement can no more be replaced as a whole.
+    pub fn is_settled(&self) -> bool {
+        let view = self.view();
+        view.has_data || view.nodes.len() >= usize::from(view.replication_factor)
     }
 
     /// Where writes go. `None`: as durable as the namespace says.
     pub fn sink(&self, consistency: Option<Consistency>) -> Arc<dyn Sink> {
-        let _ = consistency;
-        self.replica.clone()
+        Arc::new(sink::ClusterSink { shared: self.shared.clone(), consistency })
     }
 
     /// Where reads come from. Blocking, as every source.
     pub fn source(&self, options: ReadOptions) -> Arc<dyn Source> {
-        let _ = options;
-        self.replica.clone()
+        let data = self.data();
+        if self.current().alone {
+            return data.replica.clone();
+        }
+        let own = &self.shared.options;
+        let timeout = options.timeout.unwrap_or(own.read_timeout);
+        let options = read::Options {
+            consistency: options.consistency.unwrap_or_else(|| self.shared.read_consistency()),
+            partial: options.partial,
+            timeout_ms: timeout.as_millis() as u64,
+            fetch_bytes_max: own.fetch_bytes_max,
+            threads: serve::threads(),
+        };
+        let shared = self.shared.clone();
+        let view = Arc::new(move || shared.current().expect("BUG: a node serves without a view").view);
+        let (asking, reading) = (self.asking.clone(), data.reading.clone());
+        Arc::new(ClusterSource::new(view, data.replica.clone(), asking, reading, options))
+    }
+
+    /// Changes what is agreed on, through any node.
+    ///
+    /// # Errors
+    /// When the change makes no sense, or no leader took it in time.
+    pub async fn propose(&self, command: Command) -> Result<Outcome, Error> {
+        self.shared.propose(command).await
+    }
+
+    /// Resolves when everything that was agreed on before now is in [`Node::view`].
+    ///
+    /// # Errors
+    /// When no leader confirmed it in time.
+    pub async fn catch_up(&self) -> Result<(), Error> {
+        self.shared.read().await
     }
 
     /// How the cluster and this node's part in it are.
     pub fn status(&self) -> Status {
-        Status::new(self.view())
-    }
-
-    /// Resolves when the node must stop, with the reason and the way out: another process runs with a copy of the directory,
-    /// the directory is an old copy, the control plane's log failed.
-    pub async fn failed(&self) -> String {
-        let mut failed = self.failed.subscribe();
-        match failed.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(why)) => why.clone(),
-            // The sender lives as long as this node.
-            _ => std::future::pending().await,
+        let current = self.current();
+        let transport = self.shared.transport();
+        let health = self.shared.health();
+        let (under, unavailable) = current.view.under_replicated();
+        Status {
+            shards: Shards {
+                total: current.view.shards(),
+                under_replicated: under as u32,
+                unavailable: unavailable as u32,
+            },
+            health: health.nodes,
+            voters: health.voters,
+            view: current.view,
+            transport: transport.map(|transport| transport.counters().snapshot()).unwrap_or_default(),
+            queues: transport.map(|transport| transport.queues()).unwrap_or_default(),
+            repair: *self.data().repair.lock(),
+            hints: self.data().hints.status(),
+            damage: self.data().replica.damage(),
+            control_refused: self.shared.control_refusals(),
         }
     }
 
-    /// Ends background work and connections, in order. What was acknowledged is durable before.
-    pub async fn stop(&self) {}
+    /// Resolves when the node must stop, with the reason and the way out: another process runs with a copy of the directory,
+    /// the directory is an old copy, the node was removed, the control plane's log failed.
+    pub async fn failed(&self) -> String {
+        self.shared.failed().await
+    }
+
+    /// Ends background work and connections, in order, and closes the control plane's log. What was acknowledged is durable before.
+    pub async fn stop(&self) {
+        let Some(Running { mut control, repair, replay, _lock }) = self.running.lock().take() else { return };
+        drop((repair, replay));
+        if let Some(transport) = self.shared.transport() {
+            transport.stop().await;
+        }
+        let hints = self.data().hints.clone();
+        let _ = spawn_blocking(move || hints.stop()).await;
+        if self.shared.inputs.send(Input::Stop).await.is_ok() {
+            let _ = (&mut control.0).await;
+        }
+    }
 }

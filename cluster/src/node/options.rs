@@ -1,6 +1,7 @@
 //! What a node is told.
 
-use crate::placement::Domain;
+use crate::control::{self, NodeReport};
+use crate::placement::{Domain, NodeId};
 use crate::quorum::Consistency;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,6 +46,16 @@ pub struct Options {
     pub repair_interval: Duration,
     /// Bytes a second that repair may move.
     pub repair_bytes_per_second: u64,
+    /// How long samples are kept where the namespace does not say, in milliseconds; 0 for ever.
+    pub retention_ms: u64,
+    /// How far in the future a sample may be.
+    pub future_max: Duration,
+    /// Whether a node that has lost its Raft log, and nothing else, may join again as a new member.
+    pub rejoin: bool,
+    /// How the control plane behaves.
+    pub control: control::Options,
+    /// What the node knows of itself besides disk and damage, for the leader and for people.
+    pub report: Arc<dyn Fn() -> NodeReport + Send + Sync>,
     /// 128 random bits.
     pub random: Arc<dyn Fn() -> u128 + Send + Sync>,
     /// The wall clock.
@@ -79,6 +90,11 @@ impl Options {
             fetch_bytes_max: 1 << 30,
             repair_interval: Duration::from_secs(600),
             repair_bytes_per_second: 16 << 20,
+            retention_ms: 0,
+            future_max: Duration::from_secs(600),
+            rejoin: false,
+            control: control::Options::default(),
+            report: Arc::new(NodeReport::default),
             random: Arc::new(random),
             clock: Arc::new(clock),
             progress: Arc::new(|_| ()),
@@ -97,6 +113,13 @@ pub struct Directory {
     pub disk: u128,
     /// Number of shards.
     pub shards: u32,
+}
+
+impl From<Directory> for control::Directory {
+    fn from(directory: Directory) -> control::Directory {
+        let Directory { cluster, node, disk, shards } = directory;
+        control::Directory { cluster, node: NodeId(node), disk, shards }
+    }
 }
 
 /// How one query reads.

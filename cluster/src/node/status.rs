@@ -1,6 +1,13 @@
 //! What a node tells of itself and its cluster.
 
+use super::hints::HintStatus;
+use crate::control::Sighting;
+use crate::placement::NodeId;
+use crate::repair;
+use crate::transport::{Queues, Snapshot};
 use crate::view::View;
+use model::Damage;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How the cluster and one node's part in it are.
@@ -10,6 +17,22 @@ pub struct Status {
     pub view: Arc<View>,
     /// Whether every shard has its copies.
     pub shards: Shards,
+    /// How the nodes are: what each last told the leader, and when.
+    pub health: Arc<Vec<(NodeId, Sighting)>>,
+    /// Who votes in the control plane.
+    pub voters: Arc<BTreeSet<NodeId>>,
+    /// What this node sent and received.
+    pub transport: Snapshot,
+    /// What waits on the way to each peer.
+    pub queues: BTreeMap<NodeId, Queues>,
+    /// What this node's repair has found and done.
+    pub repair: repair::Progress,
+    /// What this node keeps for nodes that missed a write.
+    pub hints: HintStatus,
+    /// Where this node's own copies may lack samples.
+    pub damage: Vec<Damage>,
+    /// Messages of the control plane that were refused.
+    pub control_refused: u64,
 }
 
 /// Shards by how safe they are.
@@ -21,13 +44,4 @@ pub struct Shards {
     pub under_replicated: u32,
     /// Without a live majority.
     pub unavailable: u32,
-}
-
-impl Status {
-    pub(super) fn new(view: Arc<View>) -> Status {
-        let (under, unavailable) = view.under_replicated();
-        let shards =
-            Shards { total: view.shards(), under_replicated: under as u32, unavailable: unavailable as u32 };
-        Status { view, shards }
-    }
 }

@@ -91,6 +91,10 @@ impl Link {
         (state.queue.len(), state.queue_bytes, state.waiting.len())
     }
 
+    pub fn is_up(&self) -> bool {
+        matches!(self.state.lock().phase, Phase::Up)
+    }
+
     /// Sends what needs no answer.
     pub fn send(&self, kind: Kind, body: Bytes) -> Result<(), Error> {
         self.enter(kind, 0, body, None).map(drop)

@@ -104,6 +104,13 @@ impl Transport {
         &self.counters
     }
 
+    /// The peers that answer now: pings prove it.
+    pub fn connected(&self) -> Vec<NodeId> {
+        let table = self.table.0.lock();
+        let up = |peer: &Peer| peer.links[Lane::Control as usize].is_up();
+        table.peers.iter().filter(|(_, peer)| up(peer)).map(|(node, _)| *node).collect()
+    }
+
     /// What waits, by peer.
     pub fn queues(&self) -> BTreeMap<NodeId, Queues> {
         let depth = |peer: &Peer| {

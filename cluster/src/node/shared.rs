@@ -1,0 +1,279 @@
+//! What the parts of a node share: the view, the way to others, the data once it is open.
+
+use super::control::{self, Input};
+use super::hints::Hints;
+use super::{Error, Options};
+use crate::control::Sighting;
+use crate::placement::NodeId;
+use crate::quorum::Consistency;
+use crate::state::{Command, Outcome};
+use crate::transport::{Bounds, Emitter, Handler, Identity, Kind, Listener, Reply, Token, Transport};
+use crate::view::{Namespace, View};
+use crate::write::{Described, Dictionary, Receiver, Session};
+use crate::{read, repair};
+use bytes::Bytes;
+use model::{Replica, Timestamp};
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+/// A view and what follows from it.
+#[derive(Clone)]
+pub(super) struct Current {
+    pub view: Arc<View>,
+    /// Whether this node alone holds everything: then nobody else has to be asked.
+    pub alone: bool,
+}
+
+/// How the nodes are, and which of them vote.
+#[derive(Clone, Default)]
+pub(super) struct Health {
+    pub nodes: Arc<Vec<(NodeId, Sighting)>>,
+    pub voters: Arc<BTreeSet<NodeId>>,
+}
+
+/// What the parts of a node share.
+pub(super) struct Shared {
+    pub options: Options,
+    pub vfs: Arc<dyn disk::Vfs>,
+    pub token: Option<Token>,
+    pub bounds: Bounds,
+    pub inputs: mpsc::Sender<Input>,
+    pub began: Instant,
+    current: watch::Sender<Option<Current>>,
+    health: Mutex<Health>,
+    failed: watch::Sender<Option<String>>,
+    transport: OnceLock<Arc<Transport>>,
+    data: OnceLock<Data>,
+    control_refused: AtomicU64,
+    /// Held by who tells the control plane that there is data.
+    noting: tokio::sync::Mutex<()>,
+}
+
+/// The node's replica and what moves its rows.
+pub(super) struct Data {
+    pub replica: Arc<dyn Replica>,
+    pub receiver: Receiver,
+    pub dictionary: Arc<Dictionary>,
+    pub session: Session,
+    pub described: Mutex<Described>,
+    pub reading: Arc<read::Shared>,
+    /// Threads that may serve reads and repair of others.
+    pub serving: Arc<Semaphore>,
+    pub hints: Arc<Hints>,
+    pub suspects: mpsc::Sender<repair::Event>,
+    pub repair: Mutex<repair::Progress>,
+}
+
+/// What is needed to be reached, kept until the cluster is known.
+pub(super) struct Joining {
+    pub listener: Listener,
+}
+
+impl Joining {
+    /// Serves others and is ready to call them.
+    pub fn open(self, shared: &Arc<Shared>, cluster: u128, node: NodeId, starts: u64) {
+        let identity = Identity { cluster, node, starts, token: shared.token.clone() };
+        let seed = (shared.options.random)() as u64;
+        let handler = Arc::new(Serving(Arc::downgrade(shared)));
+        let (transport, noticed) = Transport::start(self.listener, identity, shared.bounds, seed, handler);
+        if shared.transport.set(transport).is_ok() {
+            tokio::spawn(control::notice(noticed, shared.inputs.clone()));
+        }
+    }
+}
+
+impl Shared {
+    pub fn new(
+        options: Options,
+        vfs: Arc<dyn disk::Vfs>,
+        token: Option<Token>,
+        inputs: mpsc::Sender<Input>,
+        began: Instant,
+    ) -> Arc<Shared> {
+        Arc::new(Shared {
+            options,
+            vfs,
+            token,
+            bounds: Bounds::default(),
+            inputs,
+            began,
+            current: watch::channel(None).0,
+            health: Mutex::default(),
+            failed: watch::channel(None).0,
+            transport: OnceLock::new(),
+            data: OnceLock::new(),
+            control_refused: AtomicU64::new(0),
+            noting: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    pub fn now_ms(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
+    pub fn wall(&self) -> Timestamp {
+        (self.options.clock)()
+    }
+
+    /// `None` while the node joins.
+    pub fn current(&self) -> Option<Current> {
+        self.current.borrow().clone()
+    }
+
+    pub fn views(&self) -> watch::Receiver<Option<Current>> {
+        self.current.subscribe()
+    }
+
+    pub fn set_view(&self, view: Arc<View>) {
+        let mine = |replicas: &Vec<crate::placement::Replica>| matches!(&replicas[..], [only] if only.node == view.me);
+        let alone = view.placement.shards().iter().all(mine);
+        self.current.send_replace(Some(Current { view, alone }));
+    }
+
+    pub fn health(&self) -> Health {
+        self.health.lock().clone()
+    }
+
+    pub fn set_health(&self, health: Health) {
+        *self.health.lock() = health;
+    }
+
+    /// The node must stop.
+    pub fn fail(&self, why: String) {
+        tracing::error!(%why, "the node must stop");
+        self.failed.send_if_modified(|failed| failed.replace(why).is_none());
+    }
+
+    /// Resolves when the node must stop, with the reason.
+    pub async fn failed(&self) -> String {
+        let mut failed = self.failed.subscribe();
+        let why = failed.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        // The sender lives as long as this.
+        why.unwrap_or_default()
+    }
+
+    pub fn transport(&self) -> Option<&Arc<Transport>> {
+        self.transport.get()
+    }
+
+    pub fn data(&self) -> Option<&Data> {
+        self.data.get()
+    }
+
+    pub fn replica(&self) -> Option<&Arc<dyn Replica>> {
+        self.data.get().map(|data| &data.replica)
+    }
+
+    /// Whether this was the first time.
+    pub fn open(&self, data: Data) -> bool {
+        self.data.set(data).is_ok()
+    }
+
+    pub fn control_refused(&self) {
+        self.control_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Messages of the control plane that made no sense.
+    pub fn control_refusals(&self) -> u64 {
+        self.control_refused.load(Ordering::Relaxed)
+    }
+
+    /// Where a node is, for people.
+    pub fn address_of(&self, node: NodeId) -> String {
+        let current = self.current.borrow();
+        let peer = current.as_ref().and_then(|current| current.view.nodes.get(&node));
+        peer.map_or_else(|| format!("node {node}"), |peer| peer.address.clone())
+    }
+
+    /// How the one namespace that holds series is kept.
+    pub fn namespace(&self, view: &View) -> Namespace {
+        view.namespaces.get("default").copied().unwrap_or_default()
+    }
+
+    pub fn read_consistency(&self) -> Consistency {
+        self.current().map(|current| self.namespace(&current.view).read).unwrap_or_default()
+    }
+
+    /// Changes what is agreed on.
+    pub async fn propose(&self, command: Command) -> Result<Outcome, Error> {
+        let (done, answer) = oneshot::channel();
+        self.inputs.send(Input::Propose { command, done }).await.map_err(|_| Error::Stopped)?;
+        answer.await.map_err(|_| Error::Stopped)?
+    }
+
+    /// Resolves when everything that was agreed on before now is in the view.
+    pub async fn read(&self) -> Result<(), Error> {
+        let (done, answer) = oneshot::channel();
+        self.inputs.send(Input::Read { done }).await.map_err(|_| Error::Stopped)?;
+        answer.await.map_err(|_| Error::Stopped)?.map(drop)
+    }
+
+    /// Resolves when the cluster knows that there is data. Nothing is acknowledged before: until then a placement may be replaced.
+    pub async fn note_data(&self, deadline: Instant) -> Result<(), model::Error> {
+        let has_data = |current: &Option<Current>| current.as_ref().is_some_and(|c| c.view.has_data);
+        let noting = async {
+            let _alone = self.noting.lock().await;
+            if !has_data(&self.current.borrow()) {
+                self.propose(Command::NoteData).await.map_err(|_| ())?;
+                self.current.subscribe().wait_for(has_data).await.map_err(|_| ())?;
+            }
+            Ok::<_, ()>(())
+        };
+        match timeout_at(deadline, noting).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(model::Error::Busy {
+                reason: "the control plane has no leader that takes note of the first data",
+                retry_after_s: 1,
+            }),
+        }
+    }
+
+    /// The view, when it has come so far.
+    pub async fn view_of(&self, epoch: u64, deadline: Instant) -> Option<Current> {
+        let mut views = self.current.subscribe();
+        let reached = |current: &Option<Current>| current.as_ref().is_some_and(|c| c.view.epoch() >= epoch);
+        timeout_at(deadline, views.wait_for(reached)).await.ok()?.ok()?.clone()
+    }
+}
+
+/// What other nodes ask of this one.
+struct Serving(Weak<Shared>);
+
+impl Handler for Serving {
+    fn frame(&self, from: NodeId, kind: Kind, body: Bytes, _within: Duration, reply: Option<Reply>) {
+        let Some(shared) = self.0.upgrade() else { return };
+        match (kind, reply) {
+            (Kind::Raft | Kind::Control, reply) => shared.control_frame(Some(from), kind, body, reply),
+            (Kind::Write, Some(reply)) => shared.serve_write(from, &body, reply),
+            (Kind::Describe, reply) => {
+                shared.serve_describe(from, &body);
+                if let Some(reply) = reply {
+                    reply.send(Bytes::new());
+                }
+            }
+            // Kinds that go another way.
+            (_, Some(reply)) => reply.fail("it is asked in another way"),
+            (_, None) => {}
+        }
+    }
+
+    fn stream(&self, from: NodeId, kind: Kind, body: Bytes, _within: Duration, emit: Emitter) {
+        match self.0.upgrade() {
+            Some(shared) => shared.serve_stream(from, kind, body, emit),
+            None => emit.busy(),
+        }
+    }
+
+    fn join(&self, _from: IpAddr, body: Bytes, _within: Duration, reply: Reply) {
+        match self.0.upgrade() {
+            Some(shared) => shared.control_frame(None, Kind::Control, body, Some(reply)),
+            None => reply.busy(),
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! Writes of this node's clients: to the own replica, and over the network to the others.
+
+use super::race::Race;
+use super::shared::{Current, Data, Shared};
+use crate::placement::NodeId;
+use crate::quorum::Consistency;
+use crate::transport::{self, Kind};
+use crate::view::View;
+use crate::write::{Bounds, Context, Coordinator, Local, Outgoing, encode_metadata};
+use bytes::Bytes;
+use model::{Appended, Batch, Durable, Error, Metadata, SeriesKey, Sink, Written};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// How often a write that met a newer placement is tried.
+const ATTEMPTS: usize = 3;
+
+/// Writes with one consistency.
+pub(super) struct ClusterSink {
+    pub shared: Arc<Shared>,
+    pub consistency: Option<Consistency>,
+}
+
+/// Something that a request waits for.
+enum Happened {
+    Durable(Result<(), Error>),
+    Reply(NodeId, Result<Bytes, transport::Error>),
+}
+
+fn stopped() -> Error {
+    Error::Busy { reason: "the node is starting or stopping", retry_after_s: 1 }
+}
+
+fn moved() -> Error {
+    Error::Busy { reason: "the cluster is changing its placement", retry_after_s: 1 }
+}
+
+impl ClusterSink {
+    fn bounds(&self, view: &View) -> Bounds {
+        let (now, options) = (self.shared.wall().0, &self.shared.options);
+        let retention_ms = match self.shared.namespace(view).retention_ms {
+            0 => options.retention_ms,
+            own => own,
+        };
+        let oldest = match i64::try_from(retention_ms) {
+            Ok(0) | Err(_) => i64::MIN,
+            Ok(retention) => now.saturating_sub(retention),
+        };
+        let future = i64::try_from(options.future_max.as_millis()).unwrap_or(i64::MAX);
+        Bounds { oldest, newest: now.saturating_add(future) }
+    }
+
+    fn context(&self, data: &Data, view: &Arc<View>, deadline: Instant) -> Context {
+        let left = deadline.saturating_duration_since(Instant::now());
+        Context {
+            view: view.clone(),
+            bounds: self.bounds(view),
+            consistency: self.consistency.unwrap_or(self.shared.namespace(view).write),
+            dictionary: data.dictionary.clone(),
+            session: data.session,
+            timeout_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// The own replica has everything: the engine as it is.
+    fn append_alone(
+        &self,
+        data: &Data,
+        view: &View,
+        batch: &Arc<Batch>,
+        only: Option<&[u32]>,
+        deadline: Instant,
+    ) -> Result<Appended, Error> {
+        let mut appended = data.replica.append(batch, only)?;
+        if !view.has_data {
+            let (shared, epoch) = (self.shared.clone(), view.epoch());
+            let durable = std::mem::replace(&mut appended.durable, Box::pin(async { Ok(()) }));
+            appended.durable = Box::pin(async move {
+                shared.note_data(deadline).await?;
+                match shared.current() {
+                    Some(current) if current.view.epoch() == epoch => durable.await,
+                    // Somebody joined just before.
+                    _ => Err(moved()),
+                }
+            });
+        }
+        Ok(appended)
+    }
+
+    /// Appends to the own replica, and gives the frames for the others.
+    fn begin(
+        &self,
+        data: &Data,
+        view: &Arc<View>,
+        batch: &Arc<Batch>,
+        only: Option<&[u32]>,
+        deadline: Instant,
+    ) -> Begun {
+        let mut coordinator = Coordinator::begin(self.context(data, view, deadline), batch, only);
+        let (own, indices) = coordinator.local();
+        let (local, durable) = match indices.is_empty() {
+            true => (Ok(Local::default()), None),
+            false => match data.replica.append_replicated(own, Some(indices)) {
+                Ok(Appended { durable, unknown, rejected, .. }) => {
+                    (Ok(Local { unknown, rejected }), Some(durable))
+                }
+                Err(error) => (Err(error), None),
+            },
+        };
+        let sends = coordinator.on_local(local.as_ref().map(Clone::clone));
+        Begun { coordinator, durable, sends }
+    }
+}
+
+/// A request whose rows the own replica has.
+struct Begun {
+    coordinator: Coordinator,
+    durable: Option<Durable>,
+    sends: Vec<Outgoing>,
+}
+
+impl Sink for ClusterSink {
+    fn key(&self) -> SeriesKey {
+        match self.shared.data() {
+            Some(data) => data.replica.key(),
+            None => SeriesKey::of_cluster(0),
+        }
+    }
+
+    fn append(&self, batch: &Arc<Batch>, only: Option<&[u32]>) -> Result<Appended, Error> {
+        let (Some(data), Some(Current { view, alone, .. })) = (self.shared.data(), self.shared.current())
+        else {
+            return Err(stopped());
+        };
+        let deadline = Instant::now() + self.shared.options.write_timeout;
+        if alone {
+            return self.append_alone(data, &view, batch, only, deadline);
+        }
+        let begun = self.begin(data, &view, batch, only, deadline);
+        let unknown = begun.coordinator.unknown().to_vec();
+        let rejected = begun.coordinator.rejected().to_vec();
+        let written = written(begun.coordinator.local().0, only, &unknown);
+        let mut request = Request {
+            sink: ClusterSink { shared: self.shared.clone(), consistency: self.consistency },
+            batch: batch.clone(),
+            // Series that come again have no part in this request.
+            only: (!unknown.is_empty()).then(|| known(batch, only, &unknown)).or(only.map(<[u32]>::to_vec)),
+            race: Race::default(),
+            deadline,
+            busy: false,
+        };
+        let Begun { coordinator, durable, sends } = begun;
+        request.wait_for(durable);
+        // In their places before this returns, if they may go out already.
+        let held = if view.has_data {
+            sends.into_iter().for_each(|send| request.send(send));
+            Vec::new()
+        } else {
+            sends
+        };
+        let (tell, told) = oneshot::channel();
+        tokio::spawn(request.run(coordinator, held, view.epoch(), tell));
+        let durable: Durable = Box::pin(async move { told.await.unwrap_or_else(|_| Err(stopped())) });
+        Ok(Appended { durable, written, unknown, rejected })
+    }
+
+    fn describe(&self, metadata: &[Metadata]) -> Result<(), Error> {
+        let (Some(data), Some(current)) = (self.shared.data(), self.shared.current()) else {
+            return Err(stopped());
+        };
+        data.replica.describe(metadata)?;
+        if current.view.nodes.len() > 1 {
+            let changed = data.described.lock().changed(metadata);
+            if let (false, Some(transport)) = (changed.is_empty(), self.shared.transport()) {
+                let body = Bytes::from(encode_metadata(&changed));
+                for node in current.view.nodes.keys().filter(|node| **node != current.view.me) {
+                    // Whoever misses it hears it from somebody else, or does without.
+                    let _ = transport.send(*node, Kind::Describe, body.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The series of a request without those that are unknown.
+fn known(batch: &Batch, only: Option<&[u32]>, unknown: &[u32]) -> Vec<u32> {
+    let unknown: BTreeSet<u32> = unknown.iter().copied().collect();
+    let all = 0..batch.series.len() as u32;
+    let wanted: Vec<u32> = only.map_or_else(|| all.collect(), <[u32]>::to_vec);
+    wanted.into_iter().filter(|index| !unknown.contains(index)).collect()
+}
+
+/// The rows that were let in, of series that are known.
+fn written(batch: &Batch, only: Option<&[u32]>, unknown: &[u32]) -> Written {
+    let mut written = Written::default();
+    let mut add = |index: u32, sign: i64| {
+        if let Some(series) = batch.series.get(index as usize) {
+            written.floats = written.floats.wrapping_add_signed(sign * i64::from(series.floats_len));
+            written.histograms =
+                written.histograms.wrapping_add_signed(sign * i64::from(series.histograms_len));
+        }
+    };
+    match only {
+        Some(only) => only.iter().for_each(|index| add(*index, 1)),
+        None => (0..batch.series.len() as u32).for_each(|index| add(index, 1)),
+    }
+    unknown.iter().for_each(|index| add(*index, -1));
+    written
+}
+
+/// One request, until every replica has answered or the time is up.
+struct Request {
+    sink: ClusterSink,
+    batch: Arc<Batch>,
+    only: Option<Vec<u32>>,
+    race: Race<Happened>,
+    deadline: Instant,
+    /// Whether a replica was not asked because there is too much to do.
+    busy: bool,
+}
+
+impl Request {
+    fn wait_for(&mut self, durable: Option<Durable>) {
+        if let Some(durable) = durable {
+            self.race.push(async move { Happened::Durable(durable.await) });
+        }
+    }
+
+    fn send(&mut self, send: Outgoing) {
+        let Outgoing { to, body, after_ms } = send;
+        let Some(transport) = self.sink.shared.transport().cloned() else { return };
+        let deadline = self.deadline;
+        let left = move || deadline.saturating_duration_since(Instant::now());
+        if after_ms == 0 {
+            let calling = transport.call(to, Kind::Write, body, left());
+            self.race.push(async move { Happened::Reply(to, calling.await) });
+        } else {
+            self.race.push(async move {
+                sleep(Duration::from_millis(u64::from(after_ms))).await;
+                Happened::Reply(to, transport.call(to, Kind::Write, body, left()).await)
+            });
+        }
+    }
+
+    async fn run(
+        mut self,
+        mut coordinator: Coordinator,
+        held: Vec<Outgoing>,
+        epoch: u64,
+        tell: oneshot::Sender<Result<(), Error>>,
+    ) {
+        let shared = self.sink.shared.clone();
+        let mut tell = Some(tell);
+        if !held.is_empty() {
+            if let Err(error) = shared.note_data(self.deadline).await {
+                return tell_once(&mut tell, Err(error));
+            }
+            if shared.current().is_none_or(|current| current.view.epoch() != epoch) {
+                return tell_once(&mut tell, Err(moved()));
+            }
+            held.into_iter().for_each(|send| self.send(send));
+        }
+        for attempt in 1..=ATTEMPTS {
+            self.drive(&mut coordinator, &mut tell, attempt < ATTEMPTS).await;
+            if tell.is_none() {
+                break;
+            }
+            // It failed because a replica knows a newer placement. The rows are the same.
+            let newer = coordinator.newer_epoch().unwrap_or(epoch);
+            let (Some(data), Some(Current { view, .. })) =
+                (shared.data(), shared.view_of(newer, self.deadline).await)
+            else {
+                break;
+            };
+            self.race = Race::default();
+            let begun = self.sink.begin(data, &view, &self.batch, self.only.as_deref(), self.deadline);
+            if !begun.coordinator.unknown().is_empty() {
+                // Only the sender can bring the labels.
+                break;
+            }
+            coordinator = begun.coordinator;
+            self.wait_for(begun.durable);
+            begun.sends.into_iter().for_each(|send| self.send(send));
+        }
+        tell_once(&mut tell, Err(moved()));
+        if let Some(data) = shared.data() {
+            data.hints.add(coordinator.missed());
+        }
+    }
+
+    /// Takes what happens until nobody is waited for. With `again` it returns without telling if a newer placement may help.
+    async fn drive(
+        &mut self,
+        coordinator: &mut Coordinator,
+        tell: &mut Option<oneshot::Sender<Result<(), Error>>>,
+        again: bool,
+    ) {
+        loop {
+            match coordinator.outcome() {
+                Some(Err(_)) if tell.is_some() && again && coordinator.newer_epoch().is_some() => return,
+                Some(Err(Error::Unavailable { .. })) if self.busy => tell_once(
+                    tell,
+                    Err(Error::Busy { reason: "the queue to another replica is full", retry_after_s: 1 }),
+                ),
+                Some(outcome) => tell_once(tell, outcome),
+                None => {}
+            }
+            if coordinator.waiting().is_empty() {
+                return;
+            }
+            match timeout_at(self.deadline, self.race.next()).await {
+                Ok(Some(Happened::Durable(result))) => coordinator.on_durable(result.as_ref().map(|()| ())),
+                Ok(Some(Happened::Reply(from, Ok(reply)))) => {
+                    if let Some(next) = coordinator.on_reply(from, &reply) {
+                        self.send(next);
+                    }
+                }
+                Ok(Some(Happened::Reply(from, Err(error)))) => {
+                    self.busy |= matches!(error, transport::Error::Busy(_) | transport::Error::PeerBusy(_));
+                    coordinator.on_failed(from, &error.to_string());
+                }
+                Ok(None) | Err(_) => coordinator.on_deadline(),
+            }
+        }
+    }
+}
+
+fn tell_once(tell: &mut Option<oneshot::Sender<Result<(), Error>>>, outcome: Result<(), Error>) {
+    if let Some(tell) = tell.take() {
+        // Whoever waited may be gone; the request goes on, for the replicas' sake.
+        let _ = tell.send(outcome);
+    }
+}

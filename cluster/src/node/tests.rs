@@ -1,0 +1,352 @@
+//! Nodes over loopback, with replicas in memory.
+
+use super::*;
+use crate::placement::ReplicaState;
+use crate::state::Command;
+use crate::testing::{Memory, batch_with_key, labels};
+use crate::view::{Health, Namespace};
+use disk::CrashVfs;
+use model::{
+    Error as DataError, Labels, Matcher, Replica as _, Samples, Selection, SeriesKey, TimeRange, Timestamp,
+};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::{interval, timeout};
+
+/// Nothing here takes so long.
+const LONG: Duration = Duration::from_secs(30);
+const NOW: i64 = 1_700_000_000_000;
+const SHARDS: u32 = 8;
+
+/// The disk and the data of one node, across restarts.
+#[derive(Clone)]
+struct Machine {
+    vfs: CrashVfs,
+    memory: Option<Memory>,
+    directory: Option<Directory>,
+    seed: Arc<AtomicU64>,
+}
+
+/// A node at work.
+struct Running {
+    node: Arc<Node>,
+    memory: Memory,
+    commit: Task,
+}
+
+impl Running {
+    /// As a crash: nothing is closed but what the operating system closes.
+    async fn kill(self) {
+        drop(self.commit);
+        drop(self.node.running.lock().take());
+        let hints = self.node.data().hints.clone();
+        spawn_blocking(move || hints.stop()).await.unwrap();
+        if let Some(transport) = self.node.shared.transport() {
+            transport.stop().await;
+        }
+    }
+}
+
+impl Machine {
+    fn new(seed: u64) -> Machine {
+        let seed = Arc::new(AtomicU64::new(seed << 32));
+        Machine { vfs: CrashVfs::new(), memory: None, directory: None, seed }
+    }
+
+    fn options(&self) -> Options {
+        let seed = self.seed.clone();
+        let random = move || {
+            let drawn = seed.fetch_add(1, Ordering::Relaxed);
+            u128::from(drawn.wrapping_mul(0x9e37_79b9_7f4a_7c15)) << 64 | u128::from(drawn)
+        };
+        Options {
+            listen: "127.0.0.1:0".into(),
+            shards: SHARDS,
+            token: Some("secret".into()),
+            write_timeout: Duration::from_secs(5),
+            ..Options::new("/data", random, || Timestamp(NOW))
+        }
+    }
+
+    async fn boot(&self, options: Options) -> Result<Boot, Error> {
+        timeout(LONG, boot(options, Arc::new(self.vfs.clone()), self.directory)).await.expect("no start")
+    }
+
+    async fn start(&mut self, change: impl FnOnce(&mut Options)) -> Running {
+        let mut options = self.options();
+        change(&mut options);
+        let boot = self.boot(options).await.unwrap();
+        let directory = boot.directory();
+        self.directory = Some(directory);
+        let key = SeriesKey::of_cluster(directory.cluster);
+        let memory = self.memory.get_or_insert_with(|| Memory::with_key(directory.shards, key)).clone();
+        let node = boot.serve(Arc::new(memory.clone())).await.unwrap();
+        let committing = memory.clone();
+        let commit = Task(tokio::spawn(async move {
+            let mut often = interval(Duration::from_millis(1));
+            loop {
+                often.tick().await;
+                // It fails when a test says so.
+                let _ = committing.commit();
+            }
+        }));
+        Running { node, memory, commit }
+    }
+}
+
+async fn until(mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    let mut often = interval(Duration::from_millis(5));
+    while !done() {
+        assert!(Instant::now() < deadline, "it did not happen");
+        often.tick().await;
+    }
+}
+
+/// Three nodes with a copy of everything each.
+async fn three() -> (Vec<Machine>, Vec<Running>) {
+    let mut machines: Vec<Machine> = (1..=3).map(Machine::new).collect();
+    let mut running: Vec<Running> = Vec::new();
+    for machine in &mut machines {
+        let join = running.first().map(|one| one.node.view().nodes[&one.node.me()].address.clone());
+        running.push(machine.start(|options| options.join = join.into_iter().collect()).await);
+    }
+    until(|| running.iter().all(|running| is_whole(&running.node, 3))).await;
+    (machines, running)
+}
+
+fn is_whole(node: &Node, copies: usize) -> bool {
+    let view = node.view();
+    let available = |replicas: &Vec<crate::placement::Replica>| {
+        replicas.len() == copies && replicas.iter().all(|replica| replica.state == ReplicaState::Available)
+    };
+    view.placement.shards().iter().all(available)
+}
+
+fn series(count: usize, at: i64) -> Vec<(Labels, Vec<(i64, f64)>)> {
+    let name = |i: usize| labels("metric", &[("i", &i.to_string())]);
+    (0..count).map(|i| (name(i), vec![(at, i as f64 + at as f64)])).collect()
+}
+
+async fn write(
+    node: &Node,
+    consistency: Option<Consistency>,
+    count: usize,
+    at: i64,
+) -> Result<(), DataError> {
+    let batch = batch_with_key(node.view().key, &series(count, at));
+    let appended = node.sink(consistency).append(&batch, None)?;
+    assert!(appended.unknown.is_empty() && appended.rejected.is_empty());
+    assert_eq!(appended.written.floats, count as u64);
+    timeout(LONG, appended.durable).await.expect("neither yes nor no")
+}
+
+/// The rows that a node reads, or why not, and the warnings.
+async fn read(node: &Arc<Node>, options: ReadOptions) -> Result<(usize, Vec<String>), DataError> {
+    let source = node.source(options);
+    spawn_blocking(move || {
+        let selection = Selection {
+            matchers: vec![Matcher::equal("__name__", "metric")],
+            range: TimeRange { min: Timestamp(0), max: Timestamp(NOW + 1_000_000) },
+            series_max: 10_000,
+            shards: None,
+        };
+        let set = source.select(&selection)?;
+        let mut samples = Samples::default();
+        let mut rows = 0;
+        for index in 0..set.len() {
+            set.read(index, selection.range, &mut samples)?;
+            rows += samples.timestamps.len();
+        }
+        Ok((rows, set.warnings().to_vec()))
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_of_one_takes_writes_at_once_and_remembers_itself() {
+    let mut machine = Machine::new(1);
+    let began = Instant::now();
+    let running = machine.start(|_| ()).await;
+    let first = running.node.view();
+    assert_eq!(first.nodes.len(), 1);
+    assert!(!first.has_data && !running.node.is_settled());
+    write(&running.node, None, 20, NOW).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(running.node.view().has_data);
+    assert_eq!(read(&running.node, ReadOptions::default()).await.unwrap(), (20, vec![]));
+    let status = running.node.status();
+    assert_eq!(status.shards, Shards { total: SHARDS, under_replicated: SHARDS, unavailable: 0 });
+    until(|| running.node.view().leader == Some(first.me)).await;
+    running.node.stop().await;
+    drop(running);
+
+    let again = machine.start(|_| ()).await;
+    let view = again.node.view();
+    assert_eq!((view.cluster, view.me), (first.cluster, first.me));
+    assert!(view.has_data);
+    write(&again.node, None, 20, NOW + 1).await.unwrap();
+    again.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_hold_everything_three_times_and_any_answers() {
+    let (_machines, running) = three().await;
+    for (i, one) in running.iter().enumerate() {
+        write(&one.node, None, 50, NOW + i as i64).await.unwrap();
+        // Known series travel by number, others with their labels: the third time all are known.
+        write(&one.node, Some(Consistency::All), 50, NOW + 10 + i as i64).await.unwrap();
+    }
+    for one in &running {
+        assert_eq!(read(&one.node, ReadOptions::default()).await.unwrap(), (300, vec![]));
+    }
+    until(|| running.iter().all(|one| one.memory.content() == running[0].memory.content())).await;
+    assert_eq!(running[0].memory.content().len(), 300);
+    let status = running[1].node.status();
+    assert_eq!(status.shards, Shards { total: SHARDS, under_replicated: 0, unavailable: 0 });
+    until(|| running.iter().all(|one| one.node.status().voters.len() == 3)).await;
+    for one in &running {
+        one.node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_one_of_three_away_all_goes_on_and_it_catches_up_with_two_it_says_so() {
+    let (mut machines, mut running) = three().await;
+    write(&running[0].node, None, 30, NOW).await.unwrap();
+    let third = running.pop().unwrap();
+    let third_address = third.node.address().to_string();
+    third.kill().await;
+    write(&running[0].node, None, 30, NOW + 1).await.unwrap();
+    write(&running[1].node, None, 30, NOW + 2).await.unwrap();
+    for one in &running {
+        assert_eq!(read(&one.node, ReadOptions::default()).await.unwrap().0, 90);
+    }
+    let all = write(&running[0].node, Some(Consistency::All), 30, NOW + 3).await;
+    assert!(matches!(all, Err(DataError::Unavailable { .. })), "{all:?}");
+
+    // Two away: neither writes nor majority reads, and what can be had is had only when asked for.
+    running.pop().unwrap().kill().await;
+    let one = &running[0];
+    let write_failed = write(&one.node, None, 30, NOW + 4).await;
+    assert!(matches!(write_failed, Err(DataError::Unavailable { .. })), "{write_failed:?}");
+    let timeout = Some(Duration::from_secs(3));
+    let read_failed = read(&one.node, ReadOptions { timeout, ..ReadOptions::default() }).await;
+    assert!(matches!(read_failed, Err(DataError::Unavailable { .. })), "{read_failed:?}");
+    let (rows, warnings) =
+        read(&one.node, ReadOptions { timeout, partial: true, consistency: None }).await.unwrap();
+    assert!(rows >= 90 && !warnings.is_empty(), "{rows} {warnings:?}");
+    write(&one.node, Some(Consistency::One), 30, NOW + 5).await.unwrap();
+
+    // They come back, at the same addresses, without anybody's help.
+    running.push(machines[1].start(|_| ()).await);
+    running.push(machines[2].start(|options| options.listen = third_address).await);
+    let mut often = interval(Duration::from_millis(50));
+    let deadline = Instant::now() + LONG;
+    while let Err(error) = write(&running[0].node, Some(Consistency::All), 30, NOW + 6).await {
+        assert!(Instant::now() < deadline, "{error}");
+        often.tick().await;
+    }
+    for one in &running {
+        let rows = read(&one.node, ReadOptions::default()).await.unwrap().0;
+        assert!((150..=210).contains(&rows), "what a majority took, and maybe what fewer did: {rows}");
+    }
+    for one in &running {
+        one.node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_node_takes_changes_and_all_see_them() {
+    let (_machines, running) = three().await;
+    let namespace = Namespace { write: Consistency::All, ..Namespace::default() };
+    let command = Command::ApplyNamespace { name: "default".into(), namespace };
+    running[2].node.propose(command).await.unwrap();
+    running[1].node.catch_up().await.unwrap();
+    assert_eq!(running[1].node.view().namespaces["default"], namespace);
+    let refused = running[1].node.propose(Command::DeleteNamespace { name: "default".into() }).await;
+    assert!(matches!(refused, Err(Error::Control(ControlError::Refused(_)))), "{refused:?}");
+    for one in &running {
+        one.node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_three_killed_at_once_come_back_unattended() {
+    let (mut machines, running) = three().await;
+    write(&running[0].node, None, 30, NOW).await.unwrap();
+    let addresses: Vec<String> = running.iter().map(|one| one.node.address().to_string()).collect();
+    for one in running {
+        one.kill().await;
+    }
+    let mut running = Vec::new();
+    for (machine, address) in machines.iter_mut().zip(&addresses) {
+        running.push(machine.start(|options| options.listen = address.clone()).await);
+    }
+    let mut often = interval(Duration::from_millis(50));
+    let deadline = Instant::now() + LONG;
+    while let Err(error) = write(&running[2].node, None, 30, NOW + 1).await {
+        assert!(Instant::now() < deadline, "{error}");
+        often.tick().await;
+    }
+    assert_eq!(read(&running[1].node, ReadOptions::default()).await.unwrap().0, 60);
+    until(|| running.iter().all(|one| one.node.view().leader.is_some())).await;
+    until(|| running[0].node.view().nodes.values().all(|peer| peer.health == Health::Up)).await;
+    for one in &running {
+        one.node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn starts_that_do_not_fit_are_refused_and_name_the_way_out() {
+    let mut machine = Machine::new(1);
+    let first = machine.start(|_| ()).await;
+    let address = first.node.address().to_string();
+
+    // The same directory a second time.
+    let error = machine.boot(machine.options()).await.err().unwrap();
+    assert!(error.to_string().contains("--data-dir"), "{error}");
+    // An address in use.
+    let other = Machine::new(2);
+    let error = other.boot(Options { listen: address.clone(), ..other.options() }).await.err().unwrap();
+    assert!(error.to_string().contains("--cluster-listen"), "{error}");
+    // A token that is none.
+    let error = other.boot(Options { token: Some("a b".into()), ..other.options() }).await.err().unwrap();
+    assert!(error.to_string().contains("token"), "{error}");
+    // A directory of a cluster of its own.
+    let mut stranger = Machine::new(3);
+    let own = stranger.start(|_| ()).await;
+    own.node.stop().await;
+    let joining = Options { join: vec![address.clone()], ..stranger.options() };
+    let found = match stranger.boot(joining).await {
+        Err(error) => error.to_string(),
+        Ok(boot) => timeout(LONG, boot.failed()).await.expect("it goes on"),
+    };
+    assert!(found.contains("take --join away"), "{found}");
+    first.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_joins_waits_until_somebody_answers_and_says_for_whom() {
+    let mut machine = Machine::new(1);
+    let reserved = Listener::bind("127.0.0.1:0").await.unwrap();
+    let address = reserved.address().to_string();
+    drop(reserved);
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let joiner = Machine::new(2);
+    let telling = said.clone();
+    let options = Options {
+        join: vec![address.clone()],
+        progress: Arc::new(move |text| telling.lock().push(text)),
+        ..joiner.options()
+    };
+    let vfs: Arc<dyn disk::Vfs> = Arc::new(joiner.vfs.clone());
+    let joining = tokio::spawn(boot(options, vfs, None));
+    until(|| said.lock().iter().any(|text| text.contains(&address))).await;
+    let first = machine.start(|options| options.listen = address).await;
+    let boot = timeout(LONG, joining).await.expect("it waits for ever").unwrap().unwrap();
+    assert_eq!(boot.directory().cluster, first.node.view().cluster);
+    until(|| first.node.view().nodes.len() == 2).await;
+    first.node.stop().await;
+}
