@@ -9,6 +9,7 @@ use disk::{Error, Vfs};
 use model::Timestamp;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -131,9 +132,8 @@ impl Store {
         record.extend_from_slice(sections);
         let bytes = record.len() as u64 + FRAME_BYTES;
         let mut queues = self.queues.lock();
-        if !queues.by_node.contains_key(&node) {
-            let queue = self.queue(node)?;
-            queues.by_node.insert(node, queue);
+        if let Entry::Vacant(vacant) = queues.by_node.entry(node) {
+            vacant.insert(self.queue(node)?);
         }
         let room = self.options.node_bytes_max.min(self.options.bytes_max);
         if bytes > room {

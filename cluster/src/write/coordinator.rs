@@ -107,7 +107,7 @@ struct ShardWrite {
     shard: Shard,
     /// Indices into the batch.
     series: Vec<u32>,
-    quorum: WriteQuorum,
+    quorum: Arc<WriteQuorum>,
     copies: Vec<(NodeId, Progress)>,
     /// Where its section lies in what was encoded.
     section: std::ops::Range<usize>,
@@ -150,26 +150,39 @@ impl Coordinator {
         let wanted = || (0..count).map(|i| only.map_or(i as u32, |only| only[i]));
         let Clipped { batch, rejected } = context.bounds.clip(batch, wanted());
         let view = context.view.clone();
-        let mut by_shard: Vec<Vec<u32>> = vec![Vec::new(); view.shards() as usize];
-        for index in wanted() {
+        // Counted first, so that each list is allocated once.
+        let mut counts = vec![0; view.shards() as usize];
+        let shard_of = |index: u32| {
             let series = &batch.series[index as usize];
             // Series of which nothing is left have nothing to be created for.
-            if series.floats_len + series.histograms_len > 0 {
-                by_shard[usize::from(series.id.shard(view.shards()).0)].push(index);
+            let any = series.floats_len + series.histograms_len > 0;
+            any.then(|| usize::from(series.id.shard(view.shards()).0))
+        };
+        wanted().filter_map(shard_of).for_each(|shard| counts[shard] += 1);
+        let mut by_shard: Vec<Vec<u32>> = counts.into_iter().map(Vec::with_capacity).collect();
+        for index in wanted() {
+            if let Some(shard) = shard_of(index) {
+                by_shard[shard].push(index);
             }
         }
         let mut local = Vec::new();
-        let mut shards = Vec::new();
+        let mut shards: Vec<ShardWrite> = Vec::new();
         for (shard, series) in by_shard.into_iter().enumerate().filter(|(_, series)| !series.is_empty()) {
             let shard = Shard(shard as u16);
             let replicas = view.placement.replicas(shard);
             if replicas.iter().any(|replica| replica.node == view.me) {
                 local.extend_from_slice(&series);
             }
+            // Neighbours often have the same replicas.
+            let alike = shards.last().filter(|last| view.placement.replicas(last.shard) == replicas);
+            let quorum = match alike {
+                Some(last) => last.quorum.clone(),
+                None => Arc::new(WriteQuorum::new(replicas, context.consistency)),
+            };
             shards.push(ShardWrite {
                 shard,
                 series,
-                quorum: WriteQuorum::new(replicas, context.consistency),
+                quorum,
                 copies: replicas.iter().map(|replica| (replica.node, Progress::Waiting)).collect(),
                 section: 0..0,
                 refused: BTreeMap::new(),

@@ -106,6 +106,14 @@ pub enum Reply {
 /// Bytes of a reason that travel.
 const WHY_BYTES_MAX: usize = 300;
 
+fn shortened(why: &str) -> &str {
+    let mut end = why.len().min(WHY_BYTES_MAX);
+    while !why.is_char_boundary(end) {
+        end -= 1;
+    }
+    why.get(..end).unwrap_or_default()
+}
+
 fn reason_number(reason: RejectReason) -> u8 {
     match reason {
         RejectReason::TooOld => 0,
@@ -164,11 +172,7 @@ impl Reply {
             }
             Reply::Failed { why } => {
                 out.u8(4);
-                let mut end = why.len().min(WHY_BYTES_MAX);
-                while !why.is_char_boundary(end) {
-                    end -= 1;
-                }
-                out.bytes(why.get(..end).unwrap_or_default().as_bytes());
+                out.bytes(shortened(why).as_bytes());
             }
         }
         out.0
@@ -204,9 +208,8 @@ impl Reply {
                 Reply::NotHeld { shard: Shard(shard) }
             }
             4 => {
-                let why = input.bytes()?;
-                let why = why.get(..why.len().min(WHY_BYTES_MAX)).unwrap_or_default();
-                Reply::Failed { why: String::from_utf8_lossy(why).into_owned() }
+                let why = String::from_utf8_lossy(input.bytes()?);
+                Reply::Failed { why: shortened(&why).to_owned() }
             }
             _ => return Err(input.malformed()),
         };
@@ -254,6 +257,16 @@ mod tests {
         }
 
         #[test]
+        fn a_reason_that_is_no_text_is_shortened_to_text(why in prop::collection::vec(any::<u8>(), 0..900)) {
+            let mut out = Writer::default();
+            out.u8(1);
+            out.u8(4);
+            out.bytes(&why);
+            let (_, reply) = Reply::decode(&out.0).unwrap();
+            prop_assert_eq!(Reply::decode(&reply.encode(1)).unwrap(), (1, reply));
+        }
+
+        #[test]
         fn a_header_comes_back(epoch: u64, timeout_ms: u32, session: u64, round: u8) {
             let header = Header { epoch, timeout_ms, session: Session(session), round };
             let mut bytes = Vec::new();
@@ -263,5 +276,21 @@ mod tests {
             prop_assert_eq!(Header::decode(&bytes).unwrap(), (header, &[9u8][..]));
             prop_assert!(Header::decode(&bytes[..20]).is_err());
         }
+    }
+
+    #[test]
+    fn the_examples_of_the_page_are_what_is_written() {
+        let page = include_str!("../../../docs/format/rows.md");
+        let example = |name: &str| -> Vec<u8> {
+            let block = page.split(&format!("```{name}\n")).nth(1).unwrap().split("```").next().unwrap();
+            let hex = block.lines().flat_map(|line| line.split('|').next().unwrap().split_whitespace());
+            hex.map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+        };
+        let mut frame = Vec::new();
+        Header { epoch: 5, timeout_ms: 10_000, session: Session::new(2, 7), round: 1 }.encode(&mut frame);
+        assert_eq!(frame, example("frame"));
+        let refused = [Refused { position: 6, reason: RejectReason::SeriesLimit, timestamp: 1000, rows: 1 }];
+        let reply = Reply::Appended { missing: vec![3, 4], unknown: vec![5], refused: refused.into() };
+        assert_eq!(reply.encode(1), example("reply"));
     }
 }

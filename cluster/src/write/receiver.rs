@@ -44,8 +44,19 @@ impl Received {
     }
 }
 
-/// Rows for which a batch that is used again keeps its memory.
+/// Rows and series for which a batch that is used again keeps its memory.
 const KEEP_ROWS: usize = 1 << 16;
+
+/// The same for bytes of labels and for histograms: both are rare.
+const KEEP_BYTES: usize = 1 << 20;
+const KEEP_HISTOGRAMS: usize = 1 << 12;
+
+fn is_worth_keeping(batch: &Batch) -> bool {
+    let rows = batch.timestamps.capacity().max(batch.series.capacity());
+    rows <= KEEP_ROWS
+        && batch.bytes.capacity() <= KEEP_BYTES
+        && batch.histograms.capacity() <= KEEP_HISTOGRAMS
+}
 
 thread_local! {
     /// The batch of the last frame.
@@ -89,7 +100,7 @@ impl Receiver {
             },
             None => reply(Reply::Failed { why: "BUG: a batch is in use".to_owned() }),
         };
-        if batch.timestamps.capacity() <= KEEP_ROWS && batch.series.capacity() <= KEEP_ROWS {
+        if is_worth_keeping(&batch) {
             BATCH.set(batch);
         }
         received
@@ -139,10 +150,9 @@ fn fresh(batch: &mut Arc<Batch>) -> Option<&mut Batch> {
     if Arc::get_mut(batch).is_none() {
         *batch = Arc::default();
     }
-    Arc::get_mut(batch).map(|batch| {
-        batch.clear();
-        batch
-    })
+    let batch = Arc::get_mut(batch)?;
+    batch.clear();
+    Some(batch)
 }
 
 fn append(round: u8, replica: &dyn Replica, batch: &Arc<Batch>, missing: Vec<u32>) -> Received {

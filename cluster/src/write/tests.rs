@@ -398,6 +398,25 @@ fn a_reply_that_makes_no_sense_is_a_failure_of_its_sender() {
     assert!(!request.coordinator.waiting().contains(&NodeId(2)));
 }
 
+#[test]
+fn a_reply_that_comes_twice_counts_once() {
+    let mut cluster = Cluster::new(3, 3);
+    let all = series(20, 0);
+    cluster.write(&unchecked(&all, 1), Consistency::All);
+    cluster.nodes.get_mut(&NodeId(2)).expect("there").replica = Memory::new(SHARDS);
+    let rows = unchecked(&all, 2);
+    let mut request = cluster.begin(cluster.context(Consistency::All), &rows, None);
+    for (to, frame) in std::mem::take(&mut request.frames) {
+        cluster.deliver(to, &frame);
+    }
+    cluster.nodes.values().for_each(|node| node.replica.commit().unwrap());
+    cluster.collect(&mut request);
+    let (from, asks) = request.replies.iter().find(|(from, _)| *from == NodeId(2)).expect("it asks").clone();
+    assert!(request.coordinator.on_reply(from, &asks).is_some());
+    assert_eq!(request.coordinator.on_reply(from, &asks), None);
+    assert!(request.coordinator.waiting().contains(&from), "the rows are still on their way");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Deliver(prop::sample::Index),
@@ -435,6 +454,7 @@ proptest! {
         steps in prop::collection::vec(step(), 0..60),
         consistency in prop::sample::select(vec![Consistency::One, Consistency::Majority, Consistency::All]),
         nodes in 3u128..5, known in 0usize..6, forgets in any::<bool>(), checked in any::<bool>(),
+        empty in 2u128..9,
     ) {
         let mut cluster = Cluster::new(nodes, 3);
         let all = series(6, 0);
@@ -443,6 +463,10 @@ proptest! {
         }
         if forgets {
             cluster.dictionary = Arc::new(Dictionary::new(SHARDS));
+        }
+        if let Some(node) = cluster.nodes.get_mut(&NodeId(empty)) {
+            // It has the numbers, and no series.
+            node.replica = Memory::new(SHARDS);
         }
         let mut rows = Arc::unwrap_or_clone(unchecked(&all, 2));
         rows.series.iter_mut().for_each(|one| one.checked = checked);
