@@ -219,6 +219,11 @@ impl Coordinator {
         Coordinator { plan, names, shards, asks: Vec::new() }
     }
 
+    /// Whoever has not answered until then has failed.
+    pub(super) fn wait_until(&mut self, deadline_ms: u64) {
+        self.plan.deadline_ms = deadline_ms;
+    }
+
     /// Takes what happened and gives the requests to send; the first time with [`Event::Tick`].
     pub fn step(&mut self, now_ms: u64, event: Event) -> Vec<Ask> {
         match event {
@@ -323,7 +328,6 @@ impl Coordinator {
     /// Asks for what is still missing, one request for all shards that want the same of the same node.
     fn ask(&mut self, now_ms: u64) -> Vec<Ask> {
         if now_ms >= self.plan.deadline_ms {
-            self.shards.values_mut().for_each(|reading| reading.give_up());
             return Vec::new();
         }
         let mut wanted: BTreeMap<(NodeId, bool, bool), Vec<Shard>> = BTreeMap::new();
@@ -435,10 +439,6 @@ impl Reading {
     /// [`Reading::wanted`] has found nobody else to ask.
     fn is_lost(&self) -> bool {
         !self.is_met() && !self.is_pending()
-    }
-
-    fn give_up(&mut self) {
-        self.candidates.clear();
     }
 
     fn begin(&mut self, node: NodeId, mode: Mode, damaged: bool, number: u32) {

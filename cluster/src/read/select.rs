@@ -100,6 +100,9 @@ const FETCHES: u32 = 1 << 31;
 /// How much more silence than a first answer a fetch is allowed.
 const FETCH_PATIENCE: u64 = 4;
 
+/// This part of a read's time is kept for fetches.
+const FETCH_SHARE: u64 = 4;
+
 /// A select under way.
 pub struct Select {
     view: Arc<View>,
@@ -115,6 +118,7 @@ pub struct Select {
     union: Option<Union>,
     fetches: BTreeMap<u32, Fetch>,
     fetch_number: u32,
+    begun: bool,
     end: Option<Result<(), Error>>,
 }
 
@@ -153,6 +157,7 @@ impl Select {
             union: None,
             fetches: BTreeMap::new(),
             fetch_number: FETCHES,
+            begun: false,
             end: None,
         }
     }
@@ -161,6 +166,11 @@ impl Select {
     pub fn step(&mut self, now_ms: u64, event: Event) -> Vec<Effect> {
         if self.end.is_some() {
             return Vec::new();
+        }
+        if !std::mem::replace(&mut self.begun, true) {
+            // A part of the time is kept for fetching what differs.
+            let time = self.plan.deadline_ms.saturating_sub(now_ms);
+            self.coordinator.wait_until(now_ms + (time - time / FETCH_SHARE));
         }
         let asks = match event {
             Event::Own { number, result } => self.own(now_ms, number, result),
@@ -332,12 +342,13 @@ impl Select {
             }
             Taken::Content(_) => Err(Why::Malformed("it gives what was not asked for".into())),
             Taken::Complete { shards, refused, .. } => {
-                incoming.open = false;
                 let mut ids: Vec<SeriesId> = got.digests.iter().map(|(id, _)| *id).collect();
                 ids.sort_unstable();
-                match ids.is_sorted_by(|a, b| a < b) {
-                    true => Ok(coordinator::Event::Answered { number, shards, refused }),
-                    false => Err(Why::Malformed("it gives a series twice".into())),
+                if ids.is_sorted_by(|a, b| a < b) {
+                    incoming.open = false;
+                    Ok(coordinator::Event::Answered { number, shards, refused })
+                } else {
+                    Err(Why::Malformed("it gives a series twice".into()))
                 }
             }
             Taken::Limit { max, got } => {
@@ -370,6 +381,7 @@ impl Select {
                 // What was compared was compared with that node, too.
                 self.fetches.clear();
                 self.union = None;
+                self.coordinator.wait_until(self.plan.deadline_ms);
                 self.coordinator.step(now_ms, coordinator::Event::Withdrawn { node, why })
             }
             _ => Vec::new(),

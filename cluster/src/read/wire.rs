@@ -482,3 +482,51 @@ fn why(r: &mut Reader<'_>) -> Result<Why, Malformed> {
         _ => return Err(r.malformed()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = include_str!("../../../docs/format/read.md");
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn the_page_and_the_code_agree() {
+        let page = PAGE.replace(' ', "");
+        let group = Group { shard: Shard(2), labels: true, series: vec![SeriesId(1)] };
+        let body = Body::Fetch { range: TimeRange::new(0, 60_000), groups: vec![group] };
+        let fetch = hex(&Request { epoch: 5, timeout_ms: 1000, body }.encode());
+        assert!(page.contains(&fetch), "{fetch}");
+        let end = hex(&Chunk::End { truncated: false, warnings: vec![], count: 1 }.encode());
+        assert!(page.contains(&format!("`{end}`")), "{end}");
+        let shards = [Shard(0), Shard(3)].into_iter().collect();
+        let header = hex(&Chunk::Header { shards, refused: vec![(Shard(2), Why::NotHeld)] }.encode());
+        assert!(page.contains(&format!("`{header}`")), "{header}");
+        assert!(PAGE.contains(&format!("This page describes version {VERSION}.")));
+        for kind in ["S", "F", "L", "M", "H", "D", "I", "E", "R"] {
+            assert!(PAGE.contains(&format!("| `{kind}` ")), "{kind}");
+        }
+        let whys = [
+            Why::Damaged(String::new()),
+            Why::NotHeld,
+            Why::Stale(0),
+            Why::Behind(0),
+            Why::TimedOut,
+            Why::Failed(String::new()),
+            Why::Malformed(String::new()),
+        ];
+        for (code, why) in whys.iter().enumerate() {
+            let mut out = Writer::default();
+            put_why(&mut out, why);
+            assert_eq!(usize::from(out.0[0]), code);
+            assert!(PAGE.contains(&format!("\n| {code} | ")), "{code}");
+        }
+        assert!(PAGE.contains("1,024 matchers") && MATCHERS_MAX == 1024);
+        assert!(PAGE.contains("1 MiB of text") && MATCHER_BYTES_MAX == 1 << 20);
+        assert!(PAGE.contains("at most 4 MiB") && CHUNK_BYTES_MAX == 4 << 20);
+        assert!(PAGE.contains("about 256 KiB") && CHUNK_BYTES == 256 << 10);
+    }
+}
