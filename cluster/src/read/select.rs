@@ -168,9 +168,7 @@ impl Select {
             return Vec::new();
         }
         if !std::mem::replace(&mut self.begun, true) {
-            // A part of the time is kept for fetching what differs.
-            let time = self.plan.deadline_ms.saturating_sub(now_ms);
-            self.coordinator.wait_until(now_ms + (time - time / FETCH_SHARE));
+            self.share_time(now_ms);
         }
         let asks = match event {
             Event::Own { number, result } => self.own(now_ms, number, result),
@@ -252,6 +250,12 @@ impl Select {
             warnings: union.warnings,
             differing: union.differing,
         })
+    }
+
+    /// Keeps a part of the time that is left for fetching what differs.
+    fn share_time(&mut self, now_ms: u64) {
+        let left = self.plan.deadline_ms.saturating_sub(now_ms);
+        self.coordinator.wait_until(self.plan.deadline_ms - left / FETCH_SHARE);
     }
 
     fn begin(&mut self, now_ms: u64, asks: Vec<Ask>, effects: &mut Vec<Effect>) {
@@ -381,7 +385,7 @@ impl Select {
                 // What was compared was compared with that node, too.
                 self.fetches.clear();
                 self.union = None;
-                self.coordinator.wait_until(self.plan.deadline_ms);
+                self.share_time(now_ms);
                 self.coordinator.step(now_ms, coordinator::Event::Withdrawn { node, why })
             }
             _ => Vec::new(),
