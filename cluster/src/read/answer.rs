@@ -116,7 +116,8 @@ impl Received {
             let labels = unpacked.labels.map(Labels::from_canonical);
             let id = unpacked.id;
             let follows = self.sections.last().is_some_and(|before| before.id == id);
-            if !(rules.expected)(id, labels.is_some()) && !(follows && labels.is_none()) {
+            let is_expected = (rules.expected)(id, labels.is_some()) || follows && labels.is_none();
+            if !is_expected {
                 return Err("it gives a series that it was not asked for".into());
             }
             if let Some(labels) = &labels {

@@ -456,7 +456,7 @@ impl Reading {
         };
         let awaited: Vec<&Tried> = self.tried.iter().filter(awaited).collect();
         let whole = |tried: &&Tried| matches!(tried.state, State::Pending { mode: Mode::Whole, .. });
-        let mut has_whole = self.has_whole() || awaited.iter().any(|tried| whole(tried));
+        let mut has_whole = self.has_whole() || awaited.iter().any(whole);
         let mut have = self.have() + awaited.len();
         let mut wanted = Vec::new();
         for &node in self.candidates.iter().rev() {
