@@ -266,7 +266,12 @@ impl Repair {
         let due = |pair: &&Pair| pair.recent_due_ms <= now.ms || pair.old_due_ms <= now.ms;
         let waiting = self.pairs.values().filter(due).count() as u64;
         let each_ms = self.finished_ms.checked_div(self.finished).unwrap_or(0);
+        let running = || self.running.values().map(|running| running.pull.tally);
         Progress {
+            compared: self.progress.compared + running().map(|tally| tally.compared).sum::<u64>(),
+            divergent: self.progress.divergent + running().map(|tally| tally.divergent).sum::<u64>(),
+            rows: self.progress.rows + running().map(|tally| tally.rows).sum::<u64>(),
+            bytes: self.progress.bytes + running().map(|tally| tally.bytes).sum::<u64>(),
             divergent_now: self.pairs.values().map(|pair| pair.divergent).sum(),
             damages: self.wounds.len() as u64,
             running: self.running.len() as u64,

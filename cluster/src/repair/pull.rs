@@ -19,6 +19,10 @@ use std::collections::{BTreeMap, VecDeque};
 const COMPARE_MAX: usize = 64;
 /// Pages of one window: more series than this no shard has.
 const PAGES_MAX: u32 = 1 << 10;
+/// Ranges in a row that differ and lead to no window that is what it is said to be. Down to a window there are ten levels of 32 parts.
+const BARREN_MAX: u32 = 2048;
+/// Windows that are not what they are said to be, after which no more are tried.
+const UNLIKE_MAX: u32 = 64;
 /// Windows whose digests are remembered.
 const PULLED_MAX: usize = 1 << 17;
 
@@ -97,7 +101,9 @@ impl Pulled {
 struct Leaf {
     range: TimeRange,
     theirs: Digest,
+    /// Pages so far, and what their series sum up to.
     pages: u32,
+    sum: Digest,
     unlike: bool,
 }
 
@@ -123,6 +129,8 @@ pub(super) struct Pull {
     pub damaged: Vec<TimeRange>,
     /// Windows whose rows were not what the peer's digests say.
     pub unlike: u32,
+    /// Ranges that differed since the last window that was what it was said to be.
+    barren: u32,
     /// Rows behind this may be under way to anybody.
     settled: i64,
     ranges: VecDeque<TimeRange>,
@@ -147,6 +155,7 @@ impl Pull {
             tally: Tally::default(),
             damaged: Vec::new(),
             unlike: 0,
+            barren: 0,
             settled,
             ranges: ranges.into_iter().collect(),
             leaves: VecDeque::new(),
@@ -156,6 +165,10 @@ impl Pull {
 
     /// Between two steps.
     pub fn onward(&mut self) -> Next {
+        if self.barren > BARREN_MAX || self.unlike > UNLIKE_MAX {
+            self.unlike = self.unlike.max(1);
+            return Next::Finished;
+        }
         if let Some(leaf) = self.leaves.pop_front() {
             return self.page(leaf, SeriesId(0));
         }
@@ -194,7 +207,8 @@ impl Pull {
                 self.state = State::Ours(ranges, seen);
                 Next::Work(local)
             }
-            (State::Page(leaf), Reply::Series { series, next }) => {
+            (State::Page(mut leaf), Reply::Series { series, next }) => {
+                leaf.sum += series.iter().map(|series| series.1).sum();
                 let local = Local::Differ { shard: self.shard, range: leaf.range, theirs: series };
                 self.state = State::Differ(leaf, next);
                 Next::Work(local)
@@ -238,7 +252,6 @@ impl Pull {
             (State::Differ(leaf, page), Done::Differ(wanted)) => self.rows(leaf, wanted, page),
             (State::Apply { mut leaf, mut wanted, done, page }, Done::Applied { rows, unlike }) => {
                 self.tally.rows += rows;
-                // A series that was claimed and of which nothing came is no better than one that differs.
                 leaf.unlike |= unlike > 0;
                 wanted.drain(..done);
                 if wanted.is_empty() {
@@ -255,9 +268,11 @@ impl Pull {
 
     fn compared(&mut self, range: TimeRange, theirs: Digest, ours: Digest, pulled: &mut Pulled) {
         self.tally.compared += 1;
-        if theirs == ours {
+        // Where the peer has nothing, there is nothing to pull.
+        if theirs == ours || theirs == Digest::default() {
             return;
         }
+        self.barren += 1;
         if !is_leaf(range) {
             split(range).into_iter().rev().for_each(|part| self.ranges.push_front(part));
             return;
@@ -265,9 +280,13 @@ impl Pull {
         self.tally.divergent += 1;
         // What was there when it was pulled may be lost now.
         let lost = matches!(self.cause, Cause::Damage(_));
-        if lost || !pulled.has(self.shard, self.peer, range, theirs) {
-            self.leaves.push_front(Leaf { range, theirs, pages: 0, unlike: false });
+        if pulled.has(self.shard, self.peer, range, theirs) {
+            self.barren = 0;
+            if !lost {
+                return;
+            }
         }
+        self.leaves.push_front(Leaf { range, theirs, pages: 0, sum: Digest::default(), unlike: false });
     }
 
     fn rows(&mut self, leaf: Leaf, wanted: Vec<(SeriesId, Digest)>, page: Option<SeriesId>) -> Next {
@@ -278,11 +297,13 @@ impl Pull {
         Next::Ask(ask)
     }
 
-    fn next_page(&mut self, leaf: Leaf, page: Option<SeriesId>, pulled: &mut Pulled) -> Next {
+    fn next_page(&mut self, mut leaf: Leaf, page: Option<SeriesId>, pulled: &mut Pulled) -> Next {
         if let Some(from) = page {
             return self.page(leaf, from);
         }
+        leaf.unlike |= leaf.sum != leaf.theirs;
         if !leaf.unlike {
+            self.barren = 0;
             pulled.insert(self.shard, self.peer, leaf.range, leaf.theirs);
         } else if leaf.range.max.0 <= self.settled {
             self.unlike += 1;

@@ -61,7 +61,7 @@ pub enum Done {
     Applied {
         /// Rows appended.
         rows: u64,
-        /// Series whose rows do not have the digest that the peer told.
+        /// Series whose rows do not have the digest that the peer told, or did not come.
         unlike: u32,
     },
     /// To [`Local::Apply`]: the peer sent what was not asked for, or what makes no sense. Nothing was appended.
@@ -113,7 +113,7 @@ fn apply(
         Ok(batch) => batch,
         Err(e) => return Ok(Done::Refused(e.to_string())),
     };
-    let mut unlike = 0;
+    let mut alike = 0;
     let mut last = None;
     for series in &batch.series {
         let told =
@@ -127,13 +127,14 @@ fn apply(
         let Some(samples) = samples(&batch, series).filter(|samples| is_inside(samples, range)) else {
             return Ok(Done::Refused(format!("series {:?} has rows that were not asked for", series.id)));
         };
-        unlike += u32::from(Digest::of(series.id, &samples) != *told);
+        alike += usize::from(Digest::of(series.id, &samples) == *told);
     }
     let count = (batch.timestamps.len() + batch.histograms.len()) as u64;
     if count > 0 {
         append(replica, batch)?;
     }
-    Ok(Done::Applied { rows: count, unlike })
+    // A series of which nothing came is no better than one that differs.
+    Ok(Done::Applied { rows: count, unlike: wanted.len().saturating_sub(alike) as u32 })
 }
 
 /// What one chunk may hold. A window of one series may be longer than a chunk, and comes in one piece.

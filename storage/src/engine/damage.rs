@@ -22,7 +22,7 @@ use crate::shard::Shard;
 use crate::{Result, block};
 use disk::{Mapped, OpenMode, Vfs};
 use model::{Damage, Labels, Samples, ShardSet, TimeRange};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 const FILE: &str = "damage";
@@ -458,7 +458,7 @@ impl Engine {
 }
 
 /// All bytes of a file, with zeros for what cannot be read.
-fn read_what_can_be_read(vfs: &dyn Vfs, path: &PathBuf) -> Result<Vec<u8>> {
+fn read_what_can_be_read(vfs: &dyn Vfs, path: &Path) -> Result<Vec<u8>> {
     let file = vfs.open(path, OpenMode::Read)?;
     let mut bytes = vec![0; file.len()? as usize];
     for (number, piece) in bytes.chunks_mut(READ).enumerate() {
