@@ -579,10 +579,11 @@ impl Repair {
             _ => None,
         };
         effects.extend(told.map(|text| Effect::Log { level: Level::Warn, text }));
-        if let Cause::Suspect(range, tries) = pull.cause {
-            if tries + 1 < SUSPECT_TRIES && self.suspects.len() < SUSPECTS_MAX {
-                self.suspects.push_back((pull.shard, pull.peer, range, tries + 1));
-            }
+        if let Cause::Suspect(range, tries) = pull.cause
+            && tries + 1 < SUSPECT_TRIES
+            && self.suspects.len() < SUSPECTS_MAX
+        {
+            self.suspects.push_back((pull.shard, pull.peer, range, tries + 1));
         }
     }
 

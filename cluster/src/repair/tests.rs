@@ -34,6 +34,9 @@ impl Dice {
     }
 }
 
+/// What a node says instead of what is so.
+type Lie = fn(&mut Dice, Request, Reply) -> Reply;
+
 enum Message {
     Question { from: usize, to: usize, token: u64, request: Vec<u8> },
     Answer { to: usize, token: u64, reply: Vec<u8> },
@@ -61,7 +64,7 @@ struct Net {
     twice: u64,
     delay_ms: u64,
     /// Changes what a node answers.
-    lie: Option<(usize, fn(&mut Dice, Request, Reply) -> Reply)>,
+    lie: Option<(usize, Lie)>,
     logs: Vec<(usize, Level, String)>,
     questions: BTreeMap<(usize, usize), u64>,
 }
@@ -460,7 +463,7 @@ fn a_lonely_node_keeps_its_damage() {
 }
 
 /// Node 2 answers so; what becomes of the others' data and of node 1's opinion.
-fn lied_to(lie: fn(&mut Dice, Request, Reply) -> Reply) -> (Net, Memory) {
+fn lied_to(lie: Lie) -> (Net, Memory) {
     let mut net = Net::new(3, 3, 7);
     let all = Memory::new(SHARDS);
     for i in 0..12 {
@@ -534,7 +537,7 @@ fn a_peer_whose_digests_are_invented_is_asked_less_and_less_often_and_reported()
 
 #[test]
 fn answers_that_make_no_sense_change_nothing_and_do_not_loop() {
-    let lies: [fn(&mut Dice, Request, Reply) -> Reply; 4] = [
+    let lies: [Lie; 4] = [
         |_, _, _| Reply::Digests(Vec::new()),
         |_, request, reply| match request.ask {
             Ask::Export { series, .. } => Reply::Rows { rows: Vec::new(), next: series.first().copied() },
