@@ -1,9 +1,9 @@
 //! What several fuzz targets need.
 
-use std::sync::Arc;
 use ingest::{Limits, remote_write};
 use model::{Appended, Batch, Error, Metadata, SeriesKey, Sink, Written};
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::Mutex;
 
 /// A sink that checks what it is given and keeps the ids.
@@ -53,11 +53,12 @@ impl Sink for Checked {
 /// Decodes a message and stores it twice: a request sent again is one that changes nothing.
 pub fn remote_write(protocol: remote_write::Protocol, message: &[u8]) {
     let (sink, limits) = (Checked::default(), Limits { batch_bytes_max: 1 << 20, ..Limits::default() });
-    let mut batch = Batch::default();
+    let mut batch = Arc::new(Batch::default());
     let mut round = || {
-        batch.clear();
-        batch.bytes.extend_from_slice(message);
-        let decoded = remote_write::decode(protocol, &mut batch, sink.key(), &limits).ok()?;
+        let rows = Arc::make_mut(&mut batch);
+        rows.clear();
+        rows.bytes.extend_from_slice(message);
+        let decoded = remote_write::decode(protocol, rows, sink.key(), &limits).ok()?;
         Some(ingest::store(&sink, &mut batch, decoded, &limits).expect("this sink does not fail").written)
     };
     assert_eq!(round(), round());
