@@ -52,7 +52,8 @@ impl Controller {
 
     /// Whether a node is there, in the run that is registered, and knows what is agreed on.
     fn follows(&self, id: NodeId, node: &Node) -> bool {
-        let here = self.watch.last_beat(id).is_some_and(|beat| beat.boot == node.profile.boot);
+        let own = id == self.file.node;
+        let here = own || self.watch.last_beat(id).is_some_and(|beat| beat.boot == node.profile.boot);
         here && self.is_well(id, node)
     }
 

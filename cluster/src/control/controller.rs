@@ -67,6 +67,8 @@ pub struct Controller {
     next_probe_ms: u64,
     view: Option<Arc<View>>,
     stale: bool,
+    /// The place in the order that the view shows.
+    shown: u64,
     said: String,
     pub(super) out: Vec<Effect>,
     stopped: bool,
@@ -113,6 +115,7 @@ impl Controller {
             next_probe_ms: now_ms,
             view: None,
             stale: true,
+            shown: 0,
             said: String::new(),
             out: Vec::new(),
             stopped: false,
@@ -554,7 +557,8 @@ impl Controller {
 
     /// Makes a new view if anything in it has changed.
     fn publish(&mut self) {
-        let Some(state) = &self.state else { return };
+        // What a node was shown when it joined may be newer than the first snapshot it gets.
+        let Some(state) = self.state.as_ref().filter(|state| state.applied() >= self.shown) else { return };
         if self.stale {
             self.watch.retain(|node| state.nodes().contains_key(&node));
         }
@@ -588,7 +592,7 @@ impl Controller {
             leader: self.leader().1,
             has_data: state.has_data(),
         };
-        self.stale = false;
+        (self.stale, self.shown) = (false, state.applied());
         if self.view.as_deref() != Some(&view) {
             let view = Arc::new(view);
             self.view = Some(view.clone());

@@ -131,18 +131,23 @@ impl Controller {
             let Some(proposal) = self.proposals.get(&key) else { continue };
             let applied = self.state.as_ref().map_or(0, |state| state.applied());
             let late = proposal.deadline_ms.is_some_and(|deadline| self.now_ms >= deadline);
-            if proposal.answer.as_ref().is_some_and(|(index, _)| applied >= *index || late) || late {
-                self.end(key);
+            // A refusal changed nothing that could be waited for.
+            let seen = proposal.answer.as_ref().is_some_and(|(at, result)| applied >= *at || result.is_err());
+            if seen || late {
+                self.end(key, seen);
             } else if proposal.idle() && self.now_ms >= proposal.next_ms {
                 self.send_proposal(key);
             }
         }
     }
 
-    fn end(&mut self, key: u64) {
+    fn end(&mut self, key: u64, seen: bool) {
         let Some(proposal) = self.proposals.remove(&key) else { return };
         let result = match proposal.answer {
-            Some((_, answer)) => answer.map_err(ControlError::Refused),
+            Some((_, answer)) if seen => answer.map_err(ControlError::Refused),
+            Some(_) => Err(ControlError::NoLeader(
+                "the leader took it, and this node has not heard of it since".into(),
+            )),
             None => Err(ControlError::NoLeader(proposal.why)),
         };
         match (proposal.owner, result) {

@@ -599,10 +599,12 @@ impl Member {
         let mut sync = ready.must_sync();
         let mut records: Vec<Vec<u8>> = ready.entries().iter().map(record::entry).collect();
         let history = self.node.mut_store();
-        let mut voted = false;
+        let (mut voted, mut committed_more) = (false, false);
         if let Some(state) = ready.hs() {
             let known = &history.durable.hard_state;
             voted = state.term != known.term || state.vote != known.vote;
+            // Nobody waits for it, but a member that restarts alone shall know what it knew.
+            committed_more = state.commit > known.commit;
             history.durable.hard_state = state.clone();
             // Behind the entries that it may call committed.
             records.push(record::hard_state(state));
@@ -630,7 +632,7 @@ impl Member {
         self.node.advance_append_async(ready);
         self.send(messages);
         if !records.is_empty() {
-            self.persist(records, sync, restore.is_some());
+            self.persist(records, sync || committed_more, restore.is_some());
         }
         if sync {
             self.waiting = Some(Waiting { sequence: self.sequence, number, messages: held, restore });

@@ -34,7 +34,7 @@ pub struct Batch {
     pub sequence: u64,
     /// In order.
     pub records: Vec<Vec<u8>>,
-    /// Whether anyone waits for it. If not, it may reach the disk with the next one that does.
+    /// Whether it has to reach the disk now. If not, it may do so with the next one that has to.
     pub sync: bool,
     /// Whether it says everything that must be known, so that it begins a new segment and older ones can go.
     pub whole: bool,

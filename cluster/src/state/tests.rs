@@ -1,1 +1,332 @@
+use super::*;
+use crate::placement::{Replica, ReplicaState};
+use proptest::prelude::*;
 
+fn profile(n: u16, starts: u64, boot: u128) -> Profile {
+    Profile {
+        address: format!("n{n}:7421"),
+        http_address: format!("n{n}:7420"),
+        zone: format!("eu/z{n}").parse().unwrap(),
+        capacity: 10,
+        starts,
+        boot,
+    }
+}
+
+fn add(n: u16) -> Command {
+    let (id, disk) = (NodeId(u128::from(n)), u128::from(n) + 100);
+    Command::AddNode { id, disk, incarnation: u64::from(n) + 1000, cluster: 0, profile: profile(n, 1, 1) }
+}
+
+fn up(n: u16) -> Command {
+    Command::SetNodeState { id: NodeId(u128::from(n)), state: NodeState::Up }
+}
+
+fn first(has_data: bool) -> State {
+    let cluster = Cluster { id: 0xc1, shards: 4 };
+    State::create(cluster, 3, NodeId(1), (101, 1001), profile(1, 1, 1), has_data).unwrap()
+}
+
+/// Applies it at the next place, with a token of its own.
+fn apply(state: &mut State, command: Command) -> Result<Outcome, Refusal> {
+    let index = state.applied() + 1;
+    state.apply(index, &Request { token: u128::from(index), command })
+}
+
+fn refused(state: &mut State, command: Command, fault: Fault, words: &str) {
+    let before = State { applied: 0, answers: VecDeque::new(), ..state.clone() };
+    let refusal = apply(state, command).unwrap_err();
+    assert_eq!(refusal.fault, fault, "{refusal}");
+    assert!(refusal.text.contains(words), "{refusal}");
+    let after = State { applied: 0, answers: VecDeque::new(), ..state.clone() };
+    assert_eq!(before, after, "a refusal changed something");
+}
+
+#[test]
+fn empty_nodes_get_their_shares_until_there_is_data() {
+    let mut state = first(false);
+    assert_eq!((state.placement().epoch(), state.adoption()), (1, None));
+    assert_eq!(apply(&mut state, add(2)), Ok(Outcome::Member(2)));
+    assert_eq!(state.adoption(), None, "a node that joins has no share yet");
+    apply(&mut state, up(2)).unwrap();
+    let adopt = state.adoption().unwrap();
+    assert_eq!(apply(&mut state, adopt.clone()), Ok(Outcome::Epoch(2)));
+    assert!(state.placement().shards().iter().all(|replicas| replicas.len() == 2));
+    refused(&mut state, adopt, Fault::Conflict, "compute it again");
+    apply(&mut state, add(3)).unwrap();
+    apply(&mut state, up(3)).unwrap();
+    let adopt = state.adoption().unwrap();
+    apply(&mut state, Command::NoteData).unwrap();
+    assert_eq!(state.adoption(), None);
+    refused(&mut state, adopt, Fault::Conflict, "there is data");
+}
+
+#[test]
+fn a_placement_with_strangers_or_without_copies_is_refused() {
+    let mut state = first(false);
+    let own = Replica { node: NodeId(1), state: ReplicaState::Available };
+    let with = |change: &dyn Fn(&mut Vec<Vec<Replica>>)| {
+        let mut shards = vec![vec![own]; 4];
+        change(&mut shards);
+        shards
+    };
+    let place = |shards: Vec<Vec<Replica>>| {
+        let target = crate::placement::Target {
+            policy: Policy { replication_factor: NonZeroU8::MIN, shards: 4 },
+            nodes: Vec::new(),
+            shards: shards.into_iter().map(|replicas| replicas.iter().map(|r| r.node).collect()).collect(),
+            loads: Vec::new(),
+            copies: 1,
+        };
+        let placement = Placement::empty(4).unwrap().adopt(&target).adopt(&target);
+        Command::AdoptPlacement { from_epoch: 1, placement }
+    };
+    let stranger = Replica { node: NodeId(9), ..own };
+    refused(&mut state, place(with(&|shards| shards[2] = vec![stranger])), Fault::Conflict, "node 9");
+    refused(&mut state, place(with(&|shards| shards[3].clear())), Fault::Invalid, "every shard");
+    apply(&mut state, place(with(&|_| {}))).unwrap();
+}
+
+#[test]
+fn a_token_that_was_taken_is_answered_as_then() {
+    let mut state = first(false);
+    let request = Request { token: 7, command: add(2) };
+    assert_eq!(state.apply(5, &request), Ok(Outcome::Member(2)));
+    apply(&mut state, Command::SetNodeState { id: NodeId(2), state: NodeState::Gone }).unwrap();
+    assert_eq!(state.apply(9, &request), Ok(Outcome::Member(2)));
+    assert_eq!((state.nodes()[&NodeId(2)].state, state.applied()), (NodeState::Gone, 9));
+    // Tokens are forgotten in the end, so that memory is bounded.
+    for _ in 0..TOKENS_MAX {
+        apply(&mut state, Command::NoteData).unwrap();
+    }
+    assert_eq!(state.answers.len(), TOKENS_MAX);
+    assert!(state.apply(state.applied() + 1, &request).is_err());
+}
+
+#[test]
+fn a_start_is_registered_once_and_only_with_the_newest_own_directory() {
+    let mut state = first(false);
+    let start = |disk, starts, boot| Command::RegisterStart {
+        node: NodeId(1),
+        disk,
+        profile: profile(1, starts, boot),
+    };
+    apply(&mut state, start(101, 4, 9)).unwrap();
+    apply(&mut state, start(101, 4, 9)).unwrap();
+    refused(&mut state, start(101, 4, 8), Fault::Directory, "two use copies");
+    refused(&mut state, start(101, 3, 9), Fault::Directory, "old copy");
+    refused(&mut state, start(102, 5, 9), Fault::Directory, "another data directory");
+    refused(&mut state, start(101, 5, 0), Fault::Invalid, "boot id");
+    apply(&mut state, start(101, 6, 8)).unwrap();
+    let unknown = Command::RegisterStart { node: NodeId(5), disk: 1, profile: profile(5, 1, 1) };
+    refused(&mut state, unknown, Fault::Directory, "no member");
+}
+
+#[test]
+fn a_node_that_lost_its_raft_log_gets_a_new_number_and_a_wiped_one_is_refused() {
+    let mut state = first(false);
+    apply(&mut state, add(2)).unwrap();
+    apply(&mut state, up(2)).unwrap();
+    let again = |id, disk, incarnation, cluster, starts| Command::AddNode {
+        id: NodeId(id),
+        disk,
+        incarnation,
+        cluster,
+        profile: profile(2, starts, 5),
+    };
+    assert_eq!(apply(&mut state, again(2, 102, 1002, 0, 2)), Ok(Outcome::Member(2)));
+    assert_eq!(apply(&mut state, again(2, 102, 77, 0xc1, 3)), Ok(Outcome::Member(3)));
+    assert_eq!(state.nodes()[&NodeId(2)].state, NodeState::Up);
+    refused(&mut state, again(2, 999, 78, 0, 4), Fault::Directory, "another data directory");
+    refused(&mut state, again(7, 107, 1, 0, 1), Fault::Directory, "address of node 2");
+    refused(&mut state, again(2, 102, 79, 0xc2, 4), Fault::Directory, "take --join away");
+    apply(&mut state, Command::SetNodeState { id: NodeId(2), state: NodeState::Gone }).unwrap();
+    refused(&mut state, again(2, 102, 77, 0, 5), Fault::Directory, "removed for ever");
+    assert_eq!(apply(&mut state, again(7, 107, 1, 0, 1)), Ok(Outcome::Member(4)), "the address is free");
+    refused(&mut state, up(2), Fault::Invalid, "for ever");
+}
+
+#[test]
+fn a_node_with_copies_of_data_cannot_be_removed() {
+    let mut state = first(true);
+    let gone = Command::SetNodeState { id: NodeId(1), state: NodeState::Gone };
+    refused(&mut state, gone, Fault::Conflict, "moved away first");
+}
+
+#[test]
+fn namespaces_have_plain_names_and_default_stays() {
+    let mut state = first(false);
+    let make = |name: &str| Command::ApplyNamespace { name: name.into(), namespace: Namespace::default() };
+    apply(&mut state, make("long-1_y")).unwrap();
+    for name in ["", "A", "a b", "../x", &"a".repeat(64)] {
+        refused(&mut state, make(name), Fault::Invalid, "no name");
+    }
+    let delete = |name: &str| Command::DeleteNamespace { name: name.into() };
+    refused(&mut state, delete("default"), Fault::Invalid, "always there");
+    refused(&mut state, delete("other"), Fault::NotFound, "no namespace");
+    apply(&mut state, delete("long-1_y")).unwrap();
+    for n in 1..NAMESPACES_MAX {
+        apply(&mut state, make(&format!("n{n}"))).unwrap();
+    }
+    refused(&mut state, make("more"), Fault::Limit, "at most");
+}
+
+#[test]
+fn records_are_changed_only_by_who_saw_the_last_revision() {
+    let mut state = first(false);
+    let put =
+        |id, revision, bytes: &[u8]| Command::Put { table: Table::Jobs, id, revision, bytes: bytes.into() };
+    assert_eq!(apply(&mut state, put(0, 0, b"a")), Ok(Outcome::Record { id: 1, revision: 1 }));
+    assert_eq!(apply(&mut state, put(1, 1, b"b")), Ok(Outcome::Record { id: 1, revision: 2 }));
+    refused(&mut state, put(1, 1, b"c"), Fault::Conflict, "revision 2");
+    refused(&mut state, put(2, 1, b"c"), Fault::NotFound, "no record 2");
+    refused(&mut state, put(0, 0, &vec![0; RECORD_BYTES_MAX + 1]), Fault::Limit, "at most");
+    let delete = |revision| Command::Delete { table: Table::Jobs, id: 1, revision };
+    refused(&mut state, delete(1), Fault::Conflict, "revision 2");
+    apply(&mut state, delete(2)).unwrap();
+    assert_eq!(apply(&mut state, put(0, 0, b"a")), Ok(Outcome::Record { id: 2, revision: 1 }));
+    assert!(state.records(Table::Tombstones).is_empty());
+}
+
+#[test]
+fn features_and_copies_only_make_sense_within_bounds() {
+    let mut state = first(false);
+    refused(&mut state, Command::SetReplicationFactor { factor: 0 }, Fault::Invalid, "at least 1");
+    apply(&mut state, Command::SetReplicationFactor { factor: 2 }).unwrap();
+    assert_eq!(state.replication_factor(), 2);
+    refused(&mut state, Command::RaiseFeatures { version: FEATURES + 1 }, Fault::Invalid, "never go back");
+    apply(&mut state, Command::RaiseFeatures { version: FEATURES }).unwrap();
+}
+
+/// One of everything.
+fn example() -> State {
+    let mut state = first(true);
+    apply(&mut state, add(2)).unwrap();
+    let put = |table| Command::Put { table, id: 0, revision: 0, bytes: vec![0xab; 3] };
+    apply(&mut state, put(Table::Jobs)).unwrap();
+    apply(&mut state, put(Table::Tombstones)).unwrap();
+    apply(&mut state, Command::DeleteNamespace { name: "x".into() }).unwrap_err();
+    state
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let line = |line: &[u8]| line.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    bytes.chunks(32).map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_format_page_shows_the_bytes_that_are_written() {
+    let page = include_str!("../../../docs/format/control-state.md");
+    let request = Request { token: 3, command: add(2) };
+    for bytes in [example().encode(), request.encode()] {
+        assert!(page.contains(&hex(&bytes)), "docs/format/control-state.md does not show:\n{}", hex(&bytes));
+    }
+}
+
+#[test]
+fn whatever_is_cut_or_changed_is_refused_or_means_what_it_says() {
+    let bytes = example().encode();
+    assert_eq!(State::decode(&bytes), Ok(example()));
+    for at in 0..bytes.len() {
+        assert!(State::decode(&bytes[..at]).is_err(), "cut at {at}");
+        for bit in [1, 0x80] {
+            let mut other = bytes.clone();
+            other[at] ^= bit;
+            if let Ok(state) = State::decode(&other) {
+                assert_eq!(state.encode(), other, "byte {at}");
+            }
+        }
+    }
+}
+
+fn any_command() -> impl Strategy<Value = Command> {
+    let node = 1u16..6;
+    let state = prop_oneof![
+        Just(NodeState::Joining),
+        Just(NodeState::Up),
+        Just(NodeState::Down),
+        Just(NodeState::Draining),
+        Just(NodeState::Gone)
+    ];
+    let table = prop_oneof![Just(Table::Jobs), Just(Table::Tombstones)];
+    let profiled = (node.clone(), 1u64..5, 1u128..3);
+    prop_oneof![
+        (profiled.clone(), 0u128..3, 0u64..4).prop_map(|((n, starts, boot), disk, incarnation)| {
+            Command::AddNode {
+                id: NodeId(u128::from(n)),
+                disk,
+                incarnation,
+                cluster: 0,
+                profile: profile(n, starts, boot),
+            }
+        }),
+        (profiled, 0u128..3).prop_map(|((n, starts, boot), disk)| Command::RegisterStart {
+            node: NodeId(u128::from(n)),
+            disk,
+            profile: profile(n, starts, boot)
+        }),
+        (node, state).prop_map(|(n, state)| Command::SetNodeState { id: NodeId(u128::from(n)), state }),
+        "[a-c]{0,2}".prop_map(|name| Command::ApplyNamespace { name, namespace: Namespace::default() }),
+        "[a-c]{1,2}".prop_map(|name| Command::DeleteNamespace { name }),
+        (0u64..3).prop_map(|from_epoch| Command::AdoptPlacement {
+            from_epoch,
+            placement: Placement::empty(4).unwrap()
+        }),
+        Just(Command::NoteData),
+        (0u8..4).prop_map(|factor| Command::SetReplicationFactor { factor }),
+        (0u32..3).prop_map(|version| Command::RaiseFeatures { version }),
+        (table.clone(), 0u64..3, 0u64..3, prop::collection::vec(any::<u8>(), 0..4))
+            .prop_map(|(table, id, revision, bytes)| Command::Put { table, id, revision, bytes }),
+        (table, 0u64..3, 0u64..3).prop_map(|(table, id, revision)| Command::Delete { table, id, revision }),
+    ]
+}
+
+proptest! {
+    /// Whatever is agreed on: bytes go round, equal commands give equal states, and what never goes back does not.
+    #[test]
+    fn any_commands_keep_the_invariants(commands in prop::collection::vec((any_command(), 0u8..4), 0..60)) {
+        let (mut state, mut other) = (first(false), first(false));
+        for (at, (command, token)) in commands.into_iter().enumerate() {
+            let before = state.clone();
+            // The leader's choice now and then instead.
+            let command = if token == 0 { state.adoption().unwrap_or(command) } else { command };
+            let token = if token == 1 { 1 } else { at as u128 + 2 };
+            let request = Request { token, command };
+            let bytes = request.encode();
+            prop_assert_eq!(Request::decode(&bytes), Ok(request.clone()));
+            let answer = state.apply(at as u64 + 1, &request);
+            let copy = State::decode(&other.encode()).unwrap();
+            other = copy;
+            prop_assert_eq!(&answer, &other.apply(at as u64 + 1, &request));
+            prop_assert_eq!(&state, &other);
+            prop_assert_eq!(state.encode(), other.encode());
+            prop_assert!(state.has_data || !before.has_data);
+            prop_assert!(state.members_given >= before.members_given);
+            prop_assert!(state.placement.epoch() >= before.placement.epoch());
+            prop_assert!(state.placement == before.placement || state.placement.epoch() > before.placement.epoch());
+            for (id, node) in &before.nodes {
+                let now = &state.nodes[id];
+                prop_assert!(now.profile.starts >= node.profile.starts);
+                prop_assert!(node.state != NodeState::Gone || now.state == NodeState::Gone);
+                prop_assert!(now.incarnation == node.incarnation || now.member > node.member);
+            }
+            let members: std::collections::BTreeSet<u64> = state.nodes.values().map(|node| node.member).collect();
+            prop_assert_eq!(members.len(), state.nodes.len(), "a number was given twice");
+            prop_assert!(state.namespaces.contains_key("default"));
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_no_danger(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let mut versioned = vec![1];
+        versioned.extend(&bytes);
+        for bytes in [&bytes, &versioned] {
+            if let Ok(state) = State::decode(bytes) {
+                prop_assert_eq!(&state.encode(), bytes);
+            }
+            if let Ok(request) = Request::decode(bytes) {
+                prop_assert_eq!(&request.encode(), bytes);
+            }
+        }
+    }
+}

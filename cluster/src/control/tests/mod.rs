@@ -1,8 +1,14 @@
 //! Controllers by themselves and against each other.
 
+mod network;
+
 use super::*;
 use crate::placement::Domain;
+use crate::placement::NodeState;
 use crate::raft::Durable;
+use crate::state::{Command, Outcome};
+use crate::view::Health;
+use network::{Network, copy, read_identity, wipe_raft};
 
 pub fn me(n: u16, boot: u128) -> Me {
     Me {
@@ -28,7 +34,7 @@ fn a_cluster_of_one_leads_and_takes_commands_without_a_tick() {
     let mut out = Vec::new();
     let mut controller =
         Controller::new(start, me(1, 99), MAKE, Durable::default(), Options::default(), 0, &mut out).unwrap();
-    controller.step(0, Event::Local { token: 5, command: crate::state::Command::NoteData }, &mut out);
+    controller.step(0, Event::Local { token: 5, command: Command::NoteData }, &mut out);
     let (mut at, mut done, mut phase) = (0, None, None);
     while at < out.len() {
         let effect = out[at].clone();
@@ -41,9 +47,346 @@ fn a_cluster_of_one_leads_and_takes_commands_without_a_tick() {
             _ => {}
         }
     }
-    assert_eq!(done, Some((5, Ok(crate::state::Outcome::Done))));
+    assert_eq!(done, Some((5, Ok(Outcome::Done))));
     assert_eq!(phase, Some(Phase::Member));
     let view = controller.view().unwrap();
     assert!(view.has_data && view.leader == Some(controller.me()) && view.epoch() == 1);
     assert_eq!(view.held_by(controller.me()).len(), 8);
+}
+
+fn seeds(count: u64) -> impl Iterator<Item = u64> {
+    let first = std::env::var("CONTROL_SEED").ok().and_then(|seed| seed.parse().ok());
+    let count = if first.is_some() { 1 } else { count };
+    first.unwrap_or(0)..first.unwrap_or(0) + count
+}
+
+#[test]
+fn storms_end_in_agreement() {
+    for seed in seeds(300) {
+        eprintln!("CONTROL_SEED={seed}");
+        Network::storm(seed);
+    }
+}
+
+/// Three nodes that know each other.
+fn three(seed: u64) -> Network {
+    let mut network = Network::new(seed);
+    network.add(1, &[]);
+    network.add(2, &[1, 2, 3]);
+    network.add(3, &[1, 2, 3]);
+    network.until("three agree, vote and have their shares", |network| {
+        let shares = |view: &crate::view::View| view.placement.shards().iter().all(|r| r.len() == 3);
+        network.agree(3)
+            && network.at(1).membership().voters.len() == 3
+            && network.view(1).is_some_and(|view| shares(&view))
+    });
+    network
+}
+
+#[test]
+fn empty_nodes_that_join_get_their_shares_and_votes() {
+    let network = three(1);
+    let view = network.view(2).unwrap();
+    assert_eq!(view.under_replicated(), (0, 0));
+    assert!(!view.has_data);
+}
+
+#[test]
+fn nodes_that_join_when_there_is_data_get_no_copies() {
+    let mut network = Network::new(2);
+    network.add(1, &[]);
+    network.run(1_000);
+    network.propose(1, Command::NoteData);
+    network.run(1_000);
+    network.add(2, &[1]);
+    network.until("both agree", |network| network.agree(2));
+    network.run(5_000);
+    let view = network.view(2).unwrap();
+    assert_eq!((view.epoch(), view.held_by(network.at(2).me()).len()), (1, 0));
+    assert_eq!(view.held_by(network.at(1).me()).len(), 8);
+}
+
+#[test]
+fn who_only_has_data_says_so() {
+    let mut network = three(3);
+    network.step(2, Event::Report(NodeReport { has_data: true, ..NodeReport::default() }));
+    network.until("all know", |network| (1..=3).all(|n| network.view(n).unwrap().has_data));
+}
+
+#[test]
+fn all_restart_at_once_and_each_alone_knows_what_it_knew() {
+    let mut network = three(4);
+    for round in 0..5 {
+        network.run(100);
+        let before = network.view(3).unwrap();
+        (1..=3).for_each(|n| network.crash(n));
+        network.start(3);
+        let alone = network.view(3).expect("a view without anybody");
+        assert_eq!(alone.placement, before.placement, "round {round}");
+        assert_eq!(alone.leader, None);
+        network.run(5_000);
+        assert_eq!(network.view(3).unwrap().placement, before.placement);
+        network.start(1);
+        network.start(2);
+        network.until("three agree", |network| network.agree(3));
+        network.until("all starts are registered", |network| {
+            network.view(1).unwrap().nodes.values().all(|peer| peer.starts == round + 2)
+        });
+    }
+}
+
+#[test]
+fn a_lost_leader_is_replaced_and_seen_to_be_down() {
+    let mut network = three(5);
+    let old = network.leader().unwrap();
+    let id = network.at(old).me();
+    network.crash(old);
+    let others: Vec<u16> = (1..=3).filter(|n| *n != old).collect();
+    network.until("another leads and knows", |network| {
+        others.iter().all(|n| {
+            let view = network.view(*n).unwrap();
+            view.nodes[&id].health == Health::Down && view.leader.is_some_and(|leader| leader != id)
+        })
+    });
+    let token = network.name(others[0]);
+    network.until("a change is made", |network| network.machines[&others[0]].done.contains_key(&token));
+    assert_eq!(network.machines[&others[0]].done[&token], Ok(Outcome::Done));
+    network.heal_and_check();
+}
+
+#[test]
+fn without_a_majority_changes_fail_in_time_and_the_view_stays() {
+    let mut network = three(6);
+    let placement = network.view(1).unwrap().placement.clone();
+    network.crash(2);
+    network.crash(3);
+    let token = network.name(1);
+    network.run(30_000);
+    assert!(matches!(network.machines[&1].done[&token], Err(ControlError::NoLeader(_))));
+    let token = network.tokens + 1;
+    network.step(1, Event::Read { token });
+    network.run(30_000);
+    assert!(matches!(network.machines[&1].done[&token], Err(ControlError::NoLeader(_))));
+    let view = network.view(1).unwrap();
+    assert_eq!((view.leader, &view.placement), (None, &placement));
+    network.heal_and_check();
+    // And now a read comes through, at a node that does not lead.
+    let follower = (1..=3).find(|n| !network.at(*n).leads()).unwrap();
+    let token = network.tokens + 1;
+    network.step(follower, Event::Read { token });
+    network.until("a read", |network| network.machines[&follower].done.contains_key(&token));
+    assert_eq!(network.machines[&follower].done[&token], Ok(Outcome::Done));
+}
+
+#[test]
+fn who_joins_waits_until_somebody_answers() {
+    let mut network = Network::new(7);
+    network.add(2, &[1]);
+    network.run(20_000);
+    assert!(network.view(2).is_none() && read_identity(&network.machines[&2].vfs).is_none());
+    let said = &network.machines[&2].progress;
+    assert!(
+        said.len() == 2 && said[1].contains("10.0.0.1:7421") && said[1].contains("nobody answered"),
+        "{said:?}"
+    );
+    network.add(1, &[]);
+    network.until("both agree", |network| network.agree(2));
+}
+
+/// The reason why machine `n` stops, in the end.
+fn fatal(network: &mut Network, n: u16) -> String {
+    network.until("it stops", |network| network.machines[&n].fatal.is_some());
+    network.machines[&n].fatal.clone().unwrap()
+}
+
+#[test]
+fn a_wiped_directory_is_recognised_by_its_address() {
+    let mut network = three(8);
+    network.crash(3);
+    network.add(3, &[1, 2]);
+    let why = fatal(&mut network, 3);
+    assert!(why.contains("another data directory") && why.contains("put the directory back"), "{why}");
+    assert_eq!(network.view(1).unwrap().nodes.len(), 3);
+}
+
+#[test]
+fn a_wiped_node_joins_as_a_new_one_when_the_old_one_is_removed() {
+    let mut network = three(9);
+    let id = network.at(3).me();
+    network.crash(3);
+    let token = network.propose(1, Command::SetNodeState { id, state: NodeState::Gone });
+    network.until("it is gone", |network| network.machines[&1].done.contains_key(&token));
+    network.add(3, &[1, 2]);
+    network.until("three agree", |network| network.agree(3));
+    assert!(network.view(1).unwrap().placement.shards().iter().flatten().all(|replica| replica.node != id));
+}
+
+#[test]
+fn a_removed_node_stops() {
+    let mut network = three(10);
+    let id = network.at(3).me();
+    network.propose(1, Command::SetNodeState { id, state: NodeState::Gone });
+    let why = fatal(&mut network, 3);
+    assert!(why.contains("removed"), "{why}");
+}
+
+#[test]
+fn an_old_copy_of_a_directory_is_refused() {
+    let mut network = three(11);
+    let backup = copy(&network.machines[&3].vfs);
+    let id = network.at(3).me();
+    for starts in 2..4 {
+        network.crash(3);
+        network.start(3);
+        network.until("it is registered", |network| network.view(1).unwrap().nodes[&id].starts == starts);
+    }
+    network.crash(3);
+    network.put(3, backup, &[]);
+    let why = fatal(&mut network, 3);
+    assert!(why.contains("old copy"), "{why}");
+}
+
+#[test]
+fn of_two_copies_of_a_directory_only_one_goes_on() {
+    let mut network = three(12);
+    let other = copy(&network.machines[&3].vfs);
+    network.crash(3);
+    // The same start of the same node, at another address and at its own.
+    network.put(4, other, &[]);
+    network.start(3);
+    network.until("one stops", |network| [3, 4].iter().any(|n| network.machines[n].fatal.is_some()));
+    let stopped = if network.machines[&3].fatal.is_some() { 3 } else { 4 };
+    let why = network.machines[&stopped].fatal.clone().unwrap();
+    assert!(why.contains("two use copies"), "{why}");
+    network.until("the other goes on", |network| network.agree(3));
+}
+
+#[test]
+fn a_directory_of_another_cluster_is_refused() {
+    let mut network = three(13);
+    // A cluster of its own, started without --join, and then with.
+    network.add(4, &[]);
+    network.run(1_000);
+    let vfs = copy(&network.machines[&4].vfs);
+    network.crash(4);
+    network.put(4, vfs, &[1]);
+    let why = fatal(&mut network, 4);
+    assert!(why.contains("take --join away"), "{why}");
+    assert_eq!(network.view(1).unwrap().nodes.len(), 3);
+}
+
+#[test]
+fn a_lost_raft_log_is_refused_and_the_node_joins_again_as_a_new_member() {
+    let mut network = three(14);
+    let id = network.at(3).me();
+    network.crash(3);
+    wipe_raft(&network.machines[&3].vfs);
+    network.start(3);
+    let why = network.machines[&3].fatal.clone().expect("it starts without its log");
+    assert!(why.contains("--rejoin"), "{why}");
+    let machine = network.machines.get_mut(&3).unwrap();
+    (machine.fatal, machine.flags.rejoin) = (None, true);
+    network.start(3);
+    network.until("three agree", |network| network.agree(3));
+    assert_eq!(network.at(3).me(), id);
+    network.until("it votes with another number", |network| {
+        let members = network.at(1).membership();
+        members.voters.len() == 3 && members.voters.contains(&4) && members.learners.is_empty()
+    });
+}
+
+#[test]
+fn what_peers_send_in_error_is_refused_and_changes_nothing() {
+    let mut network = three(15);
+    let (from, before) = (network.at(2).me(), network.at(1).state().cloned());
+    let speaks_for_another = Call::Propose(crate::state::Request {
+        token: 1,
+        command: Command::RegisterStart {
+            node: network.at(3).me(),
+            disk: 1,
+            profile: network.at(3).profile.clone(),
+        },
+    });
+    let bodies = [Vec::new(), vec![1; 40], speaks_for_another.encode(0)];
+    for body in bodies {
+        let mut out = Vec::new();
+        let (_, controller) = network.machines.get_mut(&1).unwrap().running.as_mut().unwrap();
+        controller.step(network.now, Event::Request { from: Some(from), id: 1 << 40, body }, &mut out);
+        assert!(matches!(&out[0], Effect::Refused { from: Some(by), .. } if *by == from), "{out:?}");
+        controller.step(network.now, Event::Message { from, bytes: vec![7; 9] }, &mut out);
+        assert!(matches!(out.last(), Some(Effect::Refused { .. })), "{out:?}");
+    }
+    assert_eq!(network.at(1).state(), before.as_ref());
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let end = |seed| {
+        let network = Network::storm(seed);
+        (network.now, network.leaders.clone(), network.at(1).state().map(crate::state::State::encode))
+    };
+    assert_eq!(end(77), end(77));
+}
+
+#[test]
+fn a_start_without_an_identity_or_with_two_halves_is_refused() {
+    let mut dice = || 5;
+    let log = Durable::default();
+    let file = NodeFile {
+        phase: Phase::Member,
+        cluster: 1,
+        node: crate::placement::NodeId(2),
+        disk: 3,
+        member: 4,
+        incarnation: 5,
+        starts: 6,
+    };
+    let own = Directory { cluster: 1, node: file.node, disk: 3, shards: 8 };
+    let joins = Flags { join: vec!["a:1".into(), "b:1".into()], own: vec!["a:1".into()], rejoin: false };
+    let alone = Flags { join: vec!["a:1".into()], ..joins.clone() };
+    let mut ask = |flags: &Flags, directory: Option<&Directory>, file: Option<&NodeFile>| {
+        decide(flags, directory, file, &log, &mut dice)
+            .map(|start| (start.how, start.file.phase, start.file.starts))
+    };
+    let has = |result: Result<_, String>, words: &str| {
+        let why: String = result.map(|_: (How, Phase, u64)| ()).unwrap_err();
+        assert!(why.contains(words), "{why}");
+    };
+    // Only addresses of others join; a node never makes a cluster when it was told to join one.
+    assert_eq!(ask(&alone, None, None), Ok((How::Create, Phase::Creating, 1)));
+    assert_eq!(ask(&joins, None, None), Ok((How::Join, Phase::Joining, 1)));
+    assert_eq!(ask(&alone, Some(&own), None), Ok((How::Create, Phase::Adopting, 1)));
+    has(ask(&joins, Some(&own), None), "a cluster of its own");
+    has(ask(&alone, None, Some(&file)), "the identity file is not");
+    has(ask(&alone, Some(&own), Some(&file)), "its Raft log (cluster/raft) is gone");
+    let other = Directory { disk: 9, ..own };
+    has(ask(&alone, Some(&other), Some(&file)), "put together from two");
+    let joining = NodeFile { phase: Phase::Joining, cluster: 0, member: 0, ..file };
+    assert_eq!(ask(&joins, None, Some(&joining)), Ok((How::Join, Phase::Joining, 7)));
+    has(ask(&alone, None, Some(&joining)), "has not finished");
+    let creating = NodeFile { phase: Phase::Creating, member: 0, ..file };
+    assert_eq!(ask(&joins, None, Some(&creating)), Ok((How::Create, Phase::Creating, 7)));
+}
+
+#[test]
+fn the_node_file_round_trips_and_every_damaged_byte_is_noticed() {
+    let file = NodeFile {
+        phase: Phase::Member,
+        cluster: 1,
+        node: crate::placement::NodeId(2),
+        disk: 3,
+        member: 4,
+        incarnation: 5,
+        starts: 6,
+    };
+    let text = file.render();
+    assert_eq!(NodeFile::parse(&text), Ok(file));
+    for i in 0..text.len() {
+        let mut bytes = text.clone().into_bytes();
+        bytes[i] ^= 1;
+        assert!(NodeFile::parse(&String::from_utf8_lossy(&bytes)).is_err(), "byte {i}");
+        assert!(NodeFile::parse(&text[..i]).is_err(), "cut at {i}");
+    }
+    let page = include_str!("../../../../docs/format/control-state.md");
+    assert!(page.contains(&text), "docs/format/control-state.md does not show:\n{text}");
 }
