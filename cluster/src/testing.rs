@@ -11,6 +11,7 @@ use model::{
 };
 use parking_lot::Mutex;
 use std::cmp::Ordering;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -369,12 +370,13 @@ impl Replica for Memory {
             let count: usize = state.live.shards.values().map(BTreeMap::len).sum();
             let room = state.series_max.is_none_or(|max| count < max);
             let shard = state.live.shards.entry(series.id.shard(self.shards)).or_default();
-            if !shard.contains_key(&series.id) {
-                if !series.checked {
+            let (_, rows) = match shard.entry(series.id) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(_) if !series.checked => {
                     unknown.push(index);
                     continue;
                 }
-                if !room {
+                Entry::Vacant(_) if !room => {
                     let times = batch.timestamps[series.floats()].iter().copied();
                     let more = batch.histograms[series.histograms()].iter().map(|h| h.timestamp);
                     rejected.push(Rejection {
@@ -385,11 +387,15 @@ impl Replica for Memory {
                     });
                     continue;
                 }
-                assert_eq!(series.id, self.key.id(batch.labels(series)), "BUG: a series under a foreign id");
-                let labels = Labels::from_canonical(batch.labels(series));
-                shard.insert(series.id, (labels, Rows::new()));
-            }
-            let rows = &mut shard.get_mut(&series.id).expect("just made").1;
+                Entry::Vacant(new) => {
+                    assert_eq!(
+                        series.id,
+                        self.key.id(batch.labels(series)),
+                        "BUG: a series under a foreign id"
+                    );
+                    new.insert((Labels::from_canonical(batch.labels(series)), Rows::new()))
+                }
+            };
             for row in series.floats() {
                 let value = Value::Float(f64::from_bits(batch.values[row]));
                 put(rows, batch.timestamps[row], value, batch.start(row));

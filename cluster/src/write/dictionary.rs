@@ -171,7 +171,7 @@ impl rows::Dictionary for Reflection<'_> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
     use crate::rows::Dictionary as _;

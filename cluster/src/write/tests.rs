@@ -109,7 +109,7 @@ impl Cluster {
         if let Some(durable) = &mut request.local
             && let Poll::Ready(result) = poll(durable)
         {
-            request.coordinator.on_durable(result.as_ref().map(|()| ()));
+            request.coordinator.on_durable(result.as_ref().copied());
             request.local = None;
         }
     }
