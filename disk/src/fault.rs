@@ -320,6 +320,10 @@ impl<V: Vfs> Vfs for FaultVfs<V> {
     fn lock_shared(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>> {
         self.inner.lock_shared(path)
     }
+
+    fn unique(&self) -> u64 {
+        self.inner.unique()
+    }
 }
 
 struct FaultFile {

@@ -67,4 +67,8 @@ impl Vfs for ReadOnlyVfs {
     fn lock_shared(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>> {
         self.0.lock_shared(path)
     }
+
+    fn unique(&self) -> u64 {
+        self.0.unique()
+    }
 }

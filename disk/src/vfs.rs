@@ -66,6 +66,12 @@ pub trait Vfs: Send + Sync + 'static {
     /// Keeps others from [`Vfs::lock`] of `path` until the guard is dropped, not from this; `None` when it is locked. Writes
     /// nothing: the file must exist.
     fn lock_shared(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>>;
+    /// A number that it has not given before, to tell files apart by. It protects nothing, so the randomness of the standard library's
+    /// maps is enough; simulated disks give the same numbers in every run.
+    fn unique(&self) -> u64 {
+        use std::hash::{BuildHasher, Hasher};
+        std::hash::RandomState::new().build_hasher().finish()
+    }
 }
 
 /// An open file. Writes are durable only after `sync_data`.

@@ -37,6 +37,7 @@ mod journal;
 pub use journal::{Crash, Exploration, Journal, Survivors};
 
 use crate::Error;
+use crate::lots::Lots;
 use crate::vfs::{Entry, File, Mapped, OpenMode, Result, Space, Vfs};
 use image::{Image, Link, Node, NodeId};
 use journal::Op;
@@ -59,6 +60,8 @@ struct World {
     live: Image,
     ops: Vec<Op>,
     next_node: NodeId,
+    /// By [`Vfs::unique`].
+    drawn: u64,
     /// By how many guards; whoever has a path alone counts as [`ALONE`].
     locked: BTreeMap<PathBuf, u32>,
 }
@@ -80,8 +83,14 @@ impl CrashVfs {
 
     fn from_image(image: Image) -> CrashVfs {
         let next_node = image.node_count();
-        let world =
-            World { base: image.clone(), live: image, ops: Vec::new(), next_node, locked: BTreeMap::new() };
+        let world = World {
+            base: image.clone(),
+            live: image,
+            ops: Vec::new(),
+            next_node,
+            drawn: 0,
+            locked: BTreeMap::new(),
+        };
         CrashVfs { world: Arc::new(Mutex::new(world)) }
     }
 
@@ -304,6 +313,13 @@ impl Vfs for CrashVfs {
         }
         *guards += 1;
         Ok(Some(Box::new(Lock { world: self.world.clone(), path: path.to_owned() })))
+    }
+
+    fn unique(&self) -> u64 {
+        let mut world = self.world.lock();
+        world.drawn += 1;
+        // Every file that was ever made has raised the first, so that a disk after a crash goes on with other numbers.
+        Lots(world.next_node << 32 ^ world.drawn).next()
     }
 }
 

@@ -138,17 +138,11 @@ fn places(home: &Home, recovered: &mut Recovered) -> Result<(u64, Vec<Place>), E
     places.sort_by_key(|place| place.segment);
     let votes = |log| places.iter().filter(|place| place.log == log).count();
     let Some(log) = places.iter().max_by_key(|p| (votes(p.log), p.segment)).map(|place| place.log) else {
-        return Ok((random(), Vec::new()));
+        return Ok((home.vfs.unique(), Vec::new()));
     };
     let (own, foreign) = places.into_iter().partition(|place| place.log == log);
     recovered.foreign = Vec::<Place>::into_iter(foreign).map(|place| home.path(place)).collect();
     Ok((log, own))
-}
-
-/// A number that no other log has. It identifies and protects nothing, so the randomness of the standard library's maps is enough.
-fn random() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    std::hash::RandomState::new().build_hasher().finish()
 }
 
 fn find(home: &Home, place: Place) -> Result<Found, Error> {
