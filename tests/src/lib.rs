@@ -7,5 +7,6 @@ pub mod peers;
 pub mod process;
 pub mod promqltest;
 pub mod random;
+pub mod sim;
 pub mod until;
 pub mod wire;

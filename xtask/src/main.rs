@@ -6,6 +6,7 @@ mod fuzz;
 mod peers;
 mod process;
 mod promqltest;
+mod sim;
 mod tally;
 mod test;
 mod tidy;
@@ -28,6 +29,8 @@ enum Command {
     Test(test::Options),
     /// Runs PromQL test scripts against the engine and prints, per file, passed of total
     Promqltest(promqltest::Options),
+    /// Runs seeds of the simulator: a cluster in simulated time, with everything that can go wrong
+    Sim(sim::Options),
     /// Fuzzes the decoders of outside bytes (all targets, or those named)
     Fuzz(fuzz::Options),
     /// Measures ingest against Debian's VictoriaMetrics and Prometheus, in pairs
@@ -52,6 +55,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Test(options) => test::run(&options),
         Command::Promqltest(options) => promqltest::run(&options),
+        Command::Sim(options) => sim::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Tidy => tidy::run(),

@@ -6,4 +6,5 @@ mod crash;
 mod prometheus;
 mod promqltest;
 mod remote_write;
+mod sim;
 mod start;

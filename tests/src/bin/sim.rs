@@ -1,0 +1,65 @@
+//! `cargo xtask sim`: runs seeds of the simulator.
+
+use anyhow::{Result, bail};
+use std::io::Write;
+use std::process::ExitCode;
+use tests::sim::suite::{describe, run_all};
+
+fn main() -> Result<ExitCode> {
+    let mut seed = None;
+    let (mut first, mut seeds, mut threads, mut trace) = (0, 1_000, 2, false);
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut number = || -> Result<u64> {
+            match args.next().map(|text| text.parse()) {
+                Some(Ok(number)) => Ok(number),
+                _ => bail!("{arg} takes a number"),
+            }
+        };
+        match arg.as_str() {
+            "--seed" => seed = Some(number()?),
+            "--first" => first = number()?,
+            "--seeds" => seeds = number()?,
+            "--threads" => threads = number()? as usize,
+            "--trace" => trace = true,
+            _ => bail!("{arg} is unknown; there are --seed N, --trace, --first N, --seeds N and --threads N"),
+        }
+    }
+    if let Some(seed) = seed {
+        return one(seed, trace);
+    }
+    let tally = run_all(first..first + seeds, threads, false, || ());
+    for report in &tally.failures {
+        println!("{}", describe(report));
+    }
+    println!(
+        "{} seeds, {} failed: {} events, {} faults, {} rows acknowledged, {} requests answered, {} tries failed, {:.1} simulated hours",
+        tally.seeds,
+        tally.failures.len(),
+        tally.events,
+        tally.faults,
+        tally.acknowledged,
+        tally.answered.0,
+        tally.answered.1,
+        tally.simulated_ms as f64 / 3_600_000.0
+    );
+    Ok(if tally.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn one(seed: u64, trace: bool) -> Result<ExitCode> {
+    let report = tests::sim::run(seed, trace);
+    if let Some(text) = &report.trace {
+        std::io::stdout().write_all(text.as_bytes())?;
+    }
+    println!(
+        "seed {seed}: {} events, {} faults, {} rows acknowledged, {:?} requests answered and failed, {} ms, trace {:016x}",
+        report.events, report.faults, report.acknowledged, report.answered, report.simulated_ms, report.hash
+    );
+    match report.violation {
+        None => Ok(ExitCode::SUCCESS),
+        Some(_) => {
+            println!("{}", describe(&report));
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}

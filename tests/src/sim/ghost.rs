@@ -1,0 +1,174 @@
+//! What no node can know: which rows were made durable where. It is watched from outside of the engines, beside what they say.
+
+use super::values::Values;
+use model::value::cmp_floats;
+use model::{
+    Appended, Batch, Damage, Digest, Error, LabelQuery, Labels, Limited, Metadata, Replica, Samples,
+    Selection, SeriesId, SeriesKey, SeriesSet, Shard, Sink, Source, TimeRange,
+};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use storage::Engine;
+
+/// The rows that one machine has on its disk: by series and timestamp the value.
+#[derive(Clone, Default)]
+pub struct Ghost(Arc<Mutex<BTreeMap<(SeriesId, i64), f64>>>);
+
+impl Ghost {
+    /// Whether the row is durable there, or one that wins over it.
+    pub fn has(&self, id: SeriesId, t: i64, value: f64) -> bool {
+        self.0.lock().get(&(id, t)).is_some_and(|there| cmp_floats(*there, value).is_ge())
+    }
+}
+
+/// An engine, watched.
+pub struct Ghosted {
+    engine: Arc<Engine>,
+    ghost: Ghost,
+    pending: Mutex<Vec<(SeriesId, i64, f64)>>,
+}
+
+impl Ghosted {
+    /// With what is known to be durable already.
+    pub fn new(engine: Arc<Engine>, ghost: Ghost) -> Ghosted {
+        Ghosted { engine, ghost, pending: Mutex::default() }
+    }
+
+    fn watch(&self, batch: &Batch, only: Option<&[u32]>, appended: &Appended) {
+        let mut pending = self.pending.lock();
+        let all = 0..batch.series.len() as u32;
+        let wanted: Vec<u32> = only.map_or_else(|| all.collect(), <[u32]>::to_vec);
+        for index in wanted {
+            let refused = appended.rejected.iter().any(|rejection| rejection.series == index);
+            if refused || appended.unknown.contains(&index) {
+                continue;
+            }
+            let series = &batch.series[index as usize];
+            let rows = series
+                .floats()
+                .map(|row| (series.id, batch.timestamps[row], f64::from_bits(batch.values[row])));
+            pending.extend(rows);
+        }
+    }
+
+    /// Whether everything that was durable is there after a restart. What was damaged may be missing: it is known to be. Whatever a start finds is
+    /// durable from then on: rows that are there already are acknowledged without being written again.
+    ///
+    /// # Errors
+    /// The first row that is missing.
+    pub fn check(&self, values: &Values) -> Result<(), String> {
+        let mut known = self.ghost.0.lock();
+        let selection = Selection {
+            matchers: values.matchers(0),
+            range: TimeRange::ALL,
+            series_max: usize::MAX,
+            shards: None,
+        };
+        let Ok(set) = self.engine.select(&selection) else { return Ok(()) };
+        let mut there: BTreeMap<(SeriesId, i64), f64> = BTreeMap::new();
+        let mut samples = Samples::default();
+        for index in 0..set.len() {
+            if set.read(index, TimeRange::ALL, &mut samples).is_err() {
+                // It will be known as damage from now on.
+                return Ok(());
+            }
+            let rows = samples.timestamps.iter().zip(&samples.values);
+            there.extend(rows.map(|(t, value)| ((set.id(index), *t), *value)));
+        }
+        let damage = Replica::damage(&*self.engine);
+        for (&(id, t), &value) in known.iter() {
+            let found = there.get(&(id, t)).copied();
+            let shard = id.shard(self.engine.shards());
+            let damaged = damage.iter().any(|d| d.shard == shard && d.range.contains(t));
+            if !found.is_some_and(|found| cmp_floats(found, value).is_ge()) && !damaged {
+                return Err(format!(
+                    "lacks {id:?} at {t} of {shard:?}, which was durable as {value:?}: found {found:?}"
+                ));
+            }
+        }
+        known.extend(there);
+        Ok(())
+    }
+}
+
+impl Sink for Ghosted {
+    fn key(&self) -> SeriesKey {
+        self.engine.key()
+    }
+    fn append(&self, batch: &Arc<Batch>, only: Option<&[u32]>) -> Result<Appended, Error> {
+        let appended = self.engine.append(batch, only)?;
+        self.watch(batch, only, &appended);
+        Ok(appended)
+    }
+    fn describe(&self, metadata: &[Metadata]) -> Result<(), Error> {
+        self.engine.describe(metadata)
+    }
+}
+
+impl Source for Ghosted {
+    fn select(&self, selection: &Selection) -> Result<Box<dyn SeriesSet>, Error> {
+        self.engine.select(selection)
+    }
+    fn series(&self, query: &LabelQuery) -> Result<Limited<Labels>, Error> {
+        self.engine.series(query)
+    }
+    fn label_names(&self, query: &LabelQuery) -> Result<Limited<String>, Error> {
+        self.engine.label_names(query)
+    }
+    fn label_values(&self, name: &str, query: &LabelQuery) -> Result<Limited<String>, Error> {
+        self.engine.label_values(name, query)
+    }
+    fn metadata(&self, family: Option<&str>) -> Result<Vec<Metadata>, Error> {
+        self.engine.metadata(family)
+    }
+}
+
+impl Replica for Ghosted {
+    fn shards(&self) -> u32 {
+        self.engine.shards()
+    }
+    fn append_replicated(&self, batch: &Arc<Batch>, only: Option<&[u32]>) -> Result<Appended, Error> {
+        let appended = self.engine.append_replicated(batch, only)?;
+        self.watch(batch, only, &appended);
+        Ok(appended)
+    }
+    fn commit(&self) -> Result<(), Error> {
+        // Rows of a commit that failed stay pending: a log that ran into a full disk is replaced, and what it lacks is flushed before.
+        Replica::commit(&*self.engine)?;
+        let pending = std::mem::take(&mut *self.pending.lock());
+        let mut known = self.ghost.0.lock();
+        for (id, t, value) in pending {
+            let there = known.entry((id, t)).or_insert(value);
+            if cmp_floats(value, *there).is_gt() {
+                *there = value;
+            }
+        }
+        Ok(())
+    }
+    fn digest(&self, shard: Shard, range: TimeRange) -> Result<Digest, Error> {
+        self.engine.digest(shard, range)
+    }
+    fn series_digests(&self, shard: Shard, range: TimeRange) -> Result<Vec<(SeriesId, Digest)>, Error> {
+        self.engine.series_digests(shard, range)
+    }
+    fn export(
+        &self,
+        shard: Shard,
+        range: TimeRange,
+        series: &[SeriesId],
+        bytes_max: usize,
+        into: &mut Batch,
+    ) -> Result<Option<SeriesId>, Error> {
+        self.engine.export(shard, range, series, bytes_max, into)
+    }
+    fn labels_of(&self, id: SeriesId, into: &mut Vec<u8>) -> bool {
+        self.engine.labels_of(id, into)
+    }
+    fn damage(&self) -> Vec<Damage> {
+        Replica::damage(&*self.engine)
+    }
+    fn mended(&self, number: u64) -> Result<(), Error> {
+        self.engine.mended(number)
+    }
+}

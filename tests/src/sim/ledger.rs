@@ -1,0 +1,164 @@
+//! What was sent, what was acknowledged, and when: the truth that every answer is held against (Jepsen's *set-full*).
+
+use super::values::{Row, VERSIONS, Values};
+use model::value::cmp_floats;
+use std::collections::BTreeMap;
+
+/// Not acknowledged.
+const NEVER: u64 = u64::MAX;
+
+#[derive(Clone, Copy)]
+struct Cell {
+    /// By bit.
+    sent: u8,
+    acknowledged_ms: [u64; VERSIONS],
+}
+
+/// Every row by series and timestamp.
+#[derive(Default)]
+pub struct Ledger {
+    cells: BTreeMap<(u16, i64), Cell>,
+    acknowledged: u64,
+    rejected: u64,
+}
+
+impl Ledger {
+    /// A client sends a row, now or again.
+    pub fn sent(&mut self, row: Row) {
+        let cell = self
+            .cells
+            .entry((row.series, row.t))
+            .or_insert(Cell { sent: 0, acknowledged_ms: [NEVER; VERSIONS] });
+        cell.sent |= 1 << row.version;
+    }
+
+    /// The cluster said that it has the row.
+    pub fn acknowledged(&mut self, row: Row, now_ms: u64) {
+        let cell = self.cells.get_mut(&(row.series, row.t)).expect("BUG: acknowledged and never sent");
+        let at = &mut cell.acknowledged_ms[usize::from(row.version)];
+        self.acknowledged += u64::from(*at == NEVER);
+        *at = (*at).min(now_ms);
+    }
+
+    /// The cluster said that it will never take the row.
+    pub fn rejected(&mut self) {
+        self.rejected += 1;
+    }
+
+    /// Rows acknowledged.
+    pub fn acknowledged_count(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// Rows rejected.
+    pub fn rejected_count(&self) -> u64 {
+        self.rejected
+    }
+
+    /// The newest timestamp sent of a series and some that are older, for clients that send rows again.
+    pub fn some_of(&self, series: u16) -> Option<i64> {
+        let (&(_, t), _) = self.cells.range((series, i64::MIN)..=(series, i64::MAX)).next_back()?;
+        Some(t)
+    }
+
+    /// Holds what was read of a series between two timestamps, both included, against the truth. Everything that was acknowledged before `since_ms`
+    /// must be there, with a value that wins over it; nothing else may be there but what was sent.
+    ///
+    /// # Errors
+    /// What is missing, wrong or invented.
+    pub fn check(
+        &self,
+        values: &Values,
+        series: u16,
+        (min, max): (i64, i64),
+        since_ms: u64,
+        read: impl Iterator<Item = (i64, f64)>,
+    ) -> Result<(), String> {
+        let mut known = self.cells.range((series, min)..=(series, max)).peekable();
+        let due = |cell: &Cell| {
+            let at = cell.acknowledged_ms;
+            (0..VERSIONS as u8).filter(move |version| at[usize::from(*version)] < since_ms)
+        };
+        let missing = |t: i64, cell: &Cell| match due(cell).next() {
+            None => Ok(()),
+            Some(version) => Err(format!(
+                "lost: series {series} at {t}, version {version}, acknowledged at {} ms and not there for a read that began at {since_ms} ms",
+                cell.acknowledged_ms[usize::from(version)]
+            )),
+        };
+        let mut last = i64::MIN;
+        for (t, value) in read {
+            if t < min || t > max || t <= last && last != i64::MIN {
+                return Err(format!(
+                    "out of order or range: series {series} at {t}, asked for {min} to {max}"
+                ));
+            }
+            last = t;
+            while let Some((&(_, at), cell)) = known.next_if(|((_, at), _)| *at < t) {
+                missing(at, cell)?;
+            }
+            let Some((_, cell)) = known.next_if(|((_, at), _)| *at == t) else {
+                return Err(format!("invented: series {series} has a row at {t} that nobody sent"));
+            };
+            let of = |version: u8| values.value(Row { series, t, version });
+            let sent = (0..VERSIONS as u8).filter(|v| cell.sent >> v & 1 == 1);
+            if !sent.into_iter().any(|version| of(version).to_bits() == value.to_bits()) {
+                return Err(format!(
+                    "wrong: series {series} at {t} is {value:?} ({:#x}), which nobody sent",
+                    value.to_bits()
+                ));
+            }
+            if let Some(least) = values.winner(series, t, due(cell))
+                && cmp_floats(value, least).is_lt()
+            {
+                return Err(format!(
+                    "stale: series {series} at {t} is {value:?} although {least:?} was acknowledged"
+                ));
+            }
+        }
+        known.try_for_each(|(&(_, at), cell)| missing(at, cell))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: (i64, i64) = (i64::MIN, i64::MAX);
+
+    fn row(t: i64, version: u8) -> Row {
+        Row { series: 1, t, version }
+    }
+
+    #[test]
+    fn what_is_lost_wrong_stale_or_invented_is_told() {
+        let values = Values::new(7, 3);
+        let mut ledger = Ledger::default();
+        for r in [row(10, 0), row(20, 0), row(30, 0), row(30, 1)] {
+            ledger.sent(r);
+        }
+        ledger.acknowledged(row(10, 0), 5);
+        ledger.acknowledged(row(30, 0), 6);
+        ledger.acknowledged(row(30, 1), 9);
+        let value = |t, version| (t, values.value(row(t, version)));
+        let best = values.winner(1, 30, 0..2).unwrap();
+        let worst =
+            [0, 1].map(|v| value(30, v)).into_iter().find(|(_, v)| v.to_bits() != best.to_bits()).unwrap();
+        let check =
+            |range, since, read: &[(i64, f64)]| ledger.check(&values, 1, range, since, read.iter().copied());
+        assert_eq!(check(ALL, 100, &[value(10, 0), (30, best)]), Ok(()));
+        assert_eq!(
+            check(ALL, 100, &[value(10, 0), value(20, 0), (30, best)]),
+            Ok(()),
+            "not acknowledged, and there"
+        );
+        assert_eq!(check(ALL, 5, &[]), Ok(()), "acknowledged while the read was under way");
+        assert_eq!(check((11, 29), 100, &[]), Ok(()));
+        assert!(check(ALL, 100, &[(30, best)]).unwrap_err().starts_with("lost"));
+        assert!(check(ALL, 100, &[value(10, 0)]).unwrap_err().starts_with("lost"));
+        assert!(check(ALL, 100, &[value(10, 0), worst]).unwrap_err().starts_with("stale"));
+        assert!(check(ALL, 1, &[value(10, 1)]).unwrap_err().starts_with("wrong"));
+        assert!(check(ALL, 1, &[(15, 1.0)]).unwrap_err().starts_with("invented"));
+        assert!(check(ALL, 1, &[value(20, 0), value(10, 0)]).unwrap_err().starts_with("out of order"));
+    }
+}

@@ -1,0 +1,277 @@
+//! The control plane's shell.
+
+use super::super::clients::{Answer, Operation};
+use super::super::network::Machine;
+use super::super::world::Out;
+use super::calls::{For, Kind, Packet};
+use super::{Process, Timer, address, dice, machine_of};
+use cluster::control::{
+    Controller, Directory, Effect, Event, Flags, Make, Me, NodeFile, NodeReport, Options, Target, decide,
+    raft_dir,
+};
+use cluster::placement::NodeId;
+use cluster::raft::{Batch, Store};
+use cluster::state::Command;
+use cluster::view::Namespace;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Where everything is.
+pub const DATA: &str = "/data";
+
+/// What waits for a proposal.
+pub enum Waiting {
+    /// A client.
+    Client(Operation),
+    /// Writes that may begin when it is agreed on that there is data.
+    FirstWrite,
+}
+
+/// The controller and what it writes to.
+pub struct Control {
+    pub controller: Controller,
+    store: Store,
+    /// Not yet written.
+    batches: VecDeque<Batch>,
+    syncing: bool,
+    tokens: u64,
+    pub waiting: BTreeMap<u64, Waiting>,
+    /// Who asked what this node has not answered yet.
+    requests: BTreeMap<u64, (Machine, u64)>,
+    request: u64,
+    /// The last epoch seen, and who led in which term.
+    epoch: u64,
+}
+
+/// Whose the data directory is.
+pub fn directory(out: &Out<'_>) -> Result<Option<Directory>, String> {
+    let identity = storage::identity::peek(&*out.disk.vfs(), Path::new(DATA)).map_err(|e| e.to_string())?;
+    Ok(identity.map(|own| Directory {
+        cluster: own.cluster,
+        node: NodeId(own.node),
+        disk: own.disk,
+        shards: own.shards,
+    }))
+}
+
+impl Control {
+    /// What the real start does: looks at the directory, decides, and remembers this start before anything else.
+    pub fn start(out: &mut Out<'_>, effects: &mut Vec<Effect>) -> Result<Control, String> {
+        let vfs = out.disk.vfs();
+        let dir = Path::new(DATA);
+        vfs.create_dir_all(dir).map_err(|e| e.to_string())?;
+        let own = directory(out)?;
+        let file = NodeFile::read(&*vfs, dir).map_err(|e| e.to_string())?;
+        let (store, durable) = Store::open(vfs.clone(), &raft_dir(dir), None).map_err(|e| e.to_string())?;
+        let nodes = out.env.swarm.nodes;
+        // The first machine makes the cluster; the others name all of them.
+        let join = if out.me == 0 { Vec::new() } else { (0..nodes).map(address).collect() };
+        let flags = Flags { join, own: vec![address(out.me)], rejoin: false };
+        let mut lots = dice(out, 1);
+        let mut draw = || u128::from(lots.number()) << 64 | u128::from(lots.number());
+        let start = decide(&flags, own.as_ref(), file.as_ref(), &durable, &mut draw)?;
+        start.file.write(&*vfs, dir).map_err(|e| e.to_string())?;
+        out.disk.settle(out.disk.position());
+        let swarm = &out.env.swarm;
+        let me = Me {
+            address: address(out.me),
+            http_address: String::new(),
+            zone: format!("z{}", out.me % swarm.zones)
+                .parse()
+                .map_err(|_| "BUG: a zone's name".to_owned())?,
+            capacity: 1,
+            boot: draw(),
+        };
+        let make = Make { shards: swarm.shards, replication_factor: swarm.replication_factor };
+        let options = Options::default();
+        let controller = Controller::new(start, me, make, durable, options, out.now_ms(), effects)?;
+        Ok(Control {
+            controller,
+            store,
+            batches: VecDeque::new(),
+            syncing: false,
+            tokens: 0,
+            waiting: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            request: 0,
+            epoch: 0,
+        })
+    }
+
+    /// A batch on its way gets there, or does not; a crash decides how much of it.
+    pub fn interrupted(&mut self) {
+        if self.syncing {
+            self.batches.iter().for_each(|batch| drop(self.store.persist(batch)));
+        }
+    }
+}
+
+impl Process {
+    pub(super) fn step_control(&mut self, out: &mut Out<'_>, event: Event) {
+        let mut effects = Vec::new();
+        self.control.controller.step(out.now_ms(), event, &mut effects);
+        self.perform_control(out, effects);
+    }
+
+    pub(super) fn perform_control(&mut self, out: &mut Out<'_>, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Persist(batch) => {
+                    self.control.batches.push_back(batch);
+                    self.sync_raft(out);
+                }
+                Effect::Send { to, bytes } => {
+                    if let Some(machine) = self.machine_of(to) {
+                        out.send(machine, Packet::Raft { from: self.me, bytes: bytes.into() });
+                    }
+                }
+                Effect::Call { to, id, body, timeout_ms } => {
+                    let (machine, node) = match to {
+                        Target::Node(node) => (self.machine_of(node), Some(node)),
+                        Target::Address(address) => (machine_of(&address), None),
+                    };
+                    match machine {
+                        Some(machine) => {
+                            self.call(
+                                out,
+                                machine,
+                                node,
+                                Kind::Control,
+                                body,
+                                timeout_ms,
+                                For::Control { id },
+                            );
+                        }
+                        None => {
+                            self.step_control(out, Event::Failed { id, why: "no address".into() });
+                        }
+                    }
+                }
+                Effect::Respond { id, body } => {
+                    if let Some((machine, call)) = self.control.requests.remove(&id) {
+                        self.reply(out, machine, call, vec![body]);
+                    }
+                }
+                Effect::Joined(directory) => self.open(out, directory),
+                Effect::Remember(file) => match file.write(&*out.disk.vfs(), Path::new(DATA)) {
+                    Ok(()) => out.disk.settle(out.disk.position()),
+                    Err(e) => self.stop_because(e.to_string()),
+                },
+                Effect::View(view) => {
+                    out.note(format_args!("sees epoch {}, leader {:?}", view.epoch(), view.leader));
+                    if view.epoch() < self.control.epoch {
+                        let before = self.control.epoch;
+                        out.env.violated(format!(
+                            "the epoch of {} goes back from {before} to {}",
+                            out.me,
+                            view.epoch()
+                        ));
+                    }
+                    self.control.epoch = view.epoch();
+                    self.view = Some(view.clone());
+                    self.step_repair(out, cluster::repair::Event::View(view));
+                    self.hints_view(out);
+                }
+                Effect::Done { token, result } => {
+                    out.note(format_args!("proposal {token}: {result:?}"));
+                    match self.control.waiting.remove(&token) {
+                        None => {}
+                        Some(Waiting::Client(operation)) => out.answer(
+                            &operation,
+                            match result {
+                                Ok(_) => Answer::Administered,
+                                Err(e) => Answer::Failed(e.to_string()),
+                            },
+                        ),
+                        Some(Waiting::FirstWrite) => {
+                            self.first_write(out, result.map(drop).map_err(|e| e.to_string()))
+                        }
+                    }
+                }
+                Effect::Refused { from, why } => out.note(format_args!("refuses {from:?}: {why}")),
+                Effect::Progress(what) => out.note(format_args!("progress: {what}")),
+                Effect::Health(_) => {}
+                Effect::Fatal(why) => self.stop_because(why),
+            }
+        }
+        let (term, leader) = self.control.controller.leader();
+        if self.control.controller.leads() && leader == Some(self.me) {
+            out.env.leads(term, self.me);
+        }
+    }
+
+    fn sync_raft(&mut self, out: &mut Out<'_>) {
+        if !self.control.syncing && !self.control.batches.is_empty() {
+            self.control.syncing = true;
+            let after = out.disk.sync_ms();
+            out.timer(after, Timer::Persisted);
+        }
+    }
+
+    /// What waited when the sync was over is on disk.
+    pub(super) fn persisted(&mut self, out: &mut Out<'_>) {
+        self.control.syncing = false;
+        let mut last = None;
+        for batch in std::mem::take(&mut self.control.batches) {
+            if let Err(e) = self.control.store.persist(&batch) {
+                return self.stop_because(format!("the Raft log: {e}"));
+            }
+            last = Some(batch.sequence);
+        }
+        out.disk.settle(out.disk.position());
+        if let Some(sequence) = last {
+            self.step_control(out, Event::Persisted(sequence));
+        }
+        self.sync_raft(out);
+    }
+
+    pub(super) fn called(
+        &mut self,
+        out: &mut Out<'_>,
+        machine: Machine,
+        from: Option<NodeId>,
+        call: u64,
+        body: &Arc<[u8]>,
+    ) {
+        self.control.request += 1;
+        let id = self.control.request;
+        self.control.requests.insert(id, (machine, call));
+        self.step_control(out, Event::Request { from, id, body: body.to_vec() });
+    }
+
+    pub(super) fn control_ended(&mut self, out: &mut Out<'_>, id: u64, end: Result<Arc<[Vec<u8>]>, String>) {
+        let event = match end {
+            Ok(chunks) => Event::Reply { id, body: chunks.concat() },
+            Err(why) => Event::Failed { id, why },
+        };
+        self.step_control(out, event);
+    }
+
+    /// Asks for a change.
+    pub(super) fn propose(&mut self, out: &mut Out<'_>, command: Command, waiting: Waiting) {
+        self.control.tokens += 1;
+        let token = self.control.tokens;
+        self.control.waiting.insert(token, waiting);
+        self.step_control(out, Event::Local { token, command });
+    }
+
+    pub(super) fn administer(&mut self, out: &mut Out<'_>, operation: Operation, retention_ms: u64) {
+        let namespace = Namespace { retention_ms, ..Namespace::default() };
+        let command = Command::ApplyNamespace { name: "other".into(), namespace };
+        self.propose(out, command, Waiting::Client(operation));
+    }
+
+    /// Tells the controller how this node is.
+    pub(super) fn report(&mut self, out: &mut Out<'_>) {
+        let Some(engine) = &self.engine else { return };
+        let stats = engine.replica.stats();
+        let report = NodeReport {
+            series: stats.series,
+            has_data: stats.head_samples + stats.block_samples > 0,
+            damage: model::Replica::damage(&*engine.replica).len() as u32,
+            ..NodeReport::default()
+        };
+        self.step_control(out, Event::Report(report));
+    }
+}

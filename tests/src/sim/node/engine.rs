@@ -1,0 +1,165 @@
+//! The engine's shell: syncs that take time, maintenance, and a record of what was made durable where.
+
+use super::super::ghost::Ghosted;
+use super::super::world::Out;
+use super::control::DATA;
+use super::{Process, Timer, dice};
+use cluster::control::Directory;
+use model::{Durable, Error};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use storage::{Engine as Storage, Options, identity::Identity};
+
+/// Between two looks of the engine at what there is to flush.
+const MAINTAIN_MS: u64 = 2_000;
+
+/// What waits until rows are durable.
+pub enum Then {
+    /// A write of this node.
+    Own {
+        /// Its number.
+        write: u64,
+        /// Which part of it.
+        part: usize,
+    },
+    /// The answer to a frame.
+    Answer {
+        /// Whose.
+        machine: usize,
+        /// To which call.
+        call: u64,
+        /// Which frame.
+        round: u8,
+        /// What to answer if it went well.
+        reply: cluster::write::Reply,
+    },
+}
+
+/// The engine of a process.
+pub struct Engine {
+    /// As it is.
+    pub replica: Arc<Storage>,
+    /// The same, watched.
+    pub ghosted: Arc<Ghosted>,
+    waiting: Vec<(Durable, Then)>,
+    syncing: bool,
+}
+
+impl Engine {
+    /// A sync on its way gets there, or does not; a crash decides how much of it.
+    pub fn interrupted(&self) {
+        if self.syncing {
+            // If it fails, it fails.
+            let _ = self.replica.commit();
+        }
+    }
+}
+
+impl Process {
+    /// Opens the engine of this directory.
+    pub(super) fn open(&mut self, out: &mut Out<'_>, directory: Directory) {
+        if self.engine.is_some() {
+            return;
+        }
+        let lots = Mutex::new(dice(out, 2));
+        let random = move || {
+            let mut lots = lots.lock();
+            u128::from(lots.number()) << 64 | u128::from(lots.number())
+        };
+        let Directory { cluster, node, disk, shards } = directory;
+        let mut options = Options::new(DATA, random);
+        options.identity = Some(Identity { cluster, node: node.0, disk, shards });
+        options.disk_reserve_bytes = 0;
+        // Small, so that segments turn over and blocks are written all the time.
+        options.wal_bytes_max = 24 << 10;
+        options.wal = disk::log::Options { segment_bytes: 8 << 10, preallocate: true, ..Default::default() };
+        match Storage::open(out.disk.vfs(), options, out.clock.reader(), &|_| ()) {
+            Err(e) => self.stop_because(e.to_string()),
+            Ok(replica) => {
+                out.disk.settle(out.disk.position());
+                let ghosted = Arc::new(Ghosted::new(replica.clone(), out.env.ghosts[out.me].clone()));
+                if let Err(what) = ghosted.check(&out.env.values) {
+                    out.env.violated(format!("{} has started again and {what}", out.me));
+                }
+                let stats = replica.stats();
+                out.note(format_args!(
+                    "opens {} samples in memory, {} in {} blocks",
+                    stats.head_samples, stats.block_samples, stats.blocks
+                ));
+                self.engine = Some(Engine { replica, ghosted, waiting: Vec::new(), syncing: false });
+                out.timer(MAINTAIN_MS, Timer::Maintain);
+                out.timer(250, Timer::Repair);
+                out.timer(500, Timer::Hints);
+            }
+        }
+    }
+
+    /// Something waits until rows are durable, or goes on at once.
+    pub(super) fn when_durable(&mut self, out: &mut Out<'_>, durable: Durable, then: Then) {
+        let Some(engine) = &mut self.engine else { return };
+        engine.waiting.push((durable, then));
+        self.settle_waiting(out);
+        let Some(engine) = &mut self.engine else { return };
+        if !engine.syncing && !engine.waiting.is_empty() {
+            engine.syncing = true;
+            let after = out.disk.sync_ms();
+            out.timer(after, Timer::Synced);
+        }
+    }
+
+    /// The commit loop's turn is over.
+    pub(super) fn synced(&mut self, out: &mut Out<'_>) {
+        let Some(engine) = &mut self.engine else { return };
+        engine.syncing = false;
+        if let Err(e) = model::Replica::commit(&*engine.ghosted) {
+            out.note(format_args!("commit: {e}"));
+        }
+        self.settle_waiting(out);
+        let Some(engine) = &mut self.engine else { return };
+        if !engine.waiting.is_empty() {
+            engine.syncing = true;
+            let after = out.disk.sync_ms();
+            out.timer(after, Timer::Synced);
+        }
+    }
+
+    fn settle_waiting(&mut self, out: &mut Out<'_>) {
+        let Some(engine) = &mut self.engine else { return };
+        let mut done: Vec<(Then, Result<(), Error>)> = Vec::new();
+        for (mut durable, then) in std::mem::take(&mut engine.waiting) {
+            match durable.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Pending => engine.waiting.push((durable, then)),
+                Poll::Ready(result) => done.push((then, result)),
+            }
+        }
+        if !done.is_empty() {
+            out.disk.settle(out.disk.position());
+        }
+        for (then, result) in done {
+            match then {
+                Then::Own { write, part } => self.own_durable(out, write, part, result),
+                Then::Answer { machine, call, round, reply } => {
+                    let reply = match result {
+                        Ok(()) => reply,
+                        Err(e) => cluster::write::Received::failed(&e),
+                    };
+                    self.reply(out, machine, call, vec![reply.encode(round)]);
+                }
+            }
+        }
+    }
+
+    /// What the maintenance thread does.
+    pub(super) fn maintain(&mut self, out: &mut Out<'_>) {
+        let Some(engine) = &self.engine else { return };
+        match engine.replica.maintain() {
+            Ok(done) => out.note(format_args!("maintain: {done:?}")),
+            Err(e) => out.note(format_args!("maintain: {e}")),
+        }
+        // A log that was replaced has been committed on the way.
+        let _ = model::Replica::commit(&*engine.ghosted);
+        self.settle_waiting(out);
+        out.timer(MAINTAIN_MS, Timer::Maintain);
+    }
+}

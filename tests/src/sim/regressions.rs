@@ -1,0 +1,15 @@
+//! Seeds that once failed, by the name of what they found. They run with every test, for ever.
+//!
+//! A seed means the same only as long as the simulator draws the same lots: after a change of the simulator it is one seed more among many, and what it
+//! found is kept by the test that was written with the repair.
+
+/// A name and a seed.
+pub type Regression = (&'static str, u64);
+
+/// All of them.
+pub const ALL: &[Regression] = &[
+    // A node that joins was told the newest state, and then took an older snapshot for news.
+    ("the epoch of a node that joins does not go back", 25),
+    // A log that ran into a full disk is replaced by maintenance, and rows that wait become durable by that.
+    ("what waits is durable when a log was replaced", 17),
+];

@@ -1,0 +1,498 @@
+//! The event loop: machines, network, clients and faults in one thread, in simulated time.
+
+use super::clients::{Answer, Clients, Operation, PATIENCE_MS, Request};
+use super::faults::{Action, Faults};
+use super::ghost::Ghost;
+use super::ledger::Ledger;
+use super::machine::{Disk, WallClock};
+use super::network::{Machine, Network};
+use super::node::{Packet, Process, Timer};
+use super::schedule::Schedule;
+use super::swarm::{Streams, Swarm};
+use super::trace::Trace;
+use super::values::Values;
+use crate::random::Random;
+use cluster::placement::NodeId;
+use std::collections::BTreeMap;
+use std::fmt::Arguments;
+
+/// Something that happens.
+pub enum Event {
+    /// A message arrives at a machine.
+    Arrive { from: Machine, to: Machine, packet: Packet },
+    /// What a process asked to be told after a while.
+    Timer { machine: Machine, run: u64, timer: Timer },
+    /// A client's request arrives at a machine.
+    Ask { machine: Machine, operation: Operation },
+    /// An answer reaches a client, or it gives up waiting for one.
+    Answered { client: usize, number: u64, answer: Answer },
+    /// It is a client's turn.
+    Turn(usize),
+    /// One fault of the swarm's list is due.
+    Fault(usize),
+    /// Something is done to the world.
+    Act(Action),
+}
+
+/// What everybody shares.
+pub struct Env {
+    /// Time.
+    pub schedule: Schedule<Event>,
+    /// What happened.
+    pub trace: Trace,
+    /// Between machines.
+    pub network: Network,
+    /// What rows are.
+    pub values: Values,
+    /// What was sent and acknowledged.
+    pub ledger: Ledger,
+    /// What is durable where, by machine.
+    pub ghosts: Vec<Ghost>,
+    /// Who led in which term.
+    pub leaders: BTreeMap<u64, NodeId>,
+    /// What the run is.
+    pub swarm: Swarm,
+    /// The first thing that must not be.
+    pub violation: Option<String>,
+}
+
+impl Env {
+    /// Adds a line to the trace.
+    pub fn note(&mut self, what: Arguments<'_>) {
+        self.trace.add(self.schedule.now_ms(), what);
+    }
+
+    /// Something happened that must not. The first one ends the run.
+    pub fn violated(&mut self, what: String) {
+        self.note(format_args!("VIOLATION {what}"));
+        self.violation.get_or_insert(what);
+    }
+
+    /// A node leads in a term. There is one in each.
+    pub fn leads(&mut self, term: u64, node: NodeId) {
+        let known = *self.leaders.entry(term).or_insert(node);
+        if known != node {
+            self.violated(format!("term {term} has two leaders, {known} and {node}"));
+        }
+    }
+}
+
+/// What a process is given whenever it runs.
+pub struct Out<'a> {
+    /// Where it runs.
+    pub me: Machine,
+    /// Which start of it this is.
+    pub run: u64,
+    /// Everything outside.
+    pub env: &'a mut Env,
+    /// Its disk.
+    pub disk: &'a mut Disk,
+    /// Its wall clock.
+    pub clock: &'a WallClock,
+}
+
+impl Out<'_> {
+    /// A clock that only goes forward.
+    pub fn now_ms(&self) -> u64 {
+        self.env.schedule.now_ms()
+    }
+
+    /// To be told after a while.
+    pub fn timer(&mut self, after_ms: u64, timer: Timer) {
+        let (machine, run) = (self.me, self.run);
+        self.env.schedule.after(after_ms, Event::Timer { machine, run, timer });
+    }
+
+    /// Sends something to another process, or to itself.
+    pub fn send(&mut self, to: Machine, packet: Packet) {
+        let env = &mut *self.env;
+        let arrivals = env.network.send(env.schedule.now_ms(), self.me, to);
+        let me = self.me;
+        env.note(format_args!("{me} > {to} {packet} {arrivals:?}"));
+        for delay in arrivals {
+            env.schedule.after(delay, Event::Arrive { from: me, to, packet: packet.clone() });
+        }
+    }
+
+    /// Answers a client.
+    pub fn answer(&mut self, operation: &Operation, answer: Answer) {
+        let Operation { client, number, .. } = *operation;
+        let me = self.me;
+        self.env.note(format_args!("{me} answers {client}/{number}: {answer:?}"));
+        self.env.schedule.after(1, Event::Answered { client, number, answer });
+    }
+
+    /// Adds a line to the trace.
+    pub fn note(&mut self, what: Arguments<'_>) {
+        let me = self.me;
+        self.env.note(format_args!("{me} {what}"));
+    }
+}
+
+/// A machine and what runs on it.
+struct Slot {
+    disk: Disk,
+    clock: WallClock,
+    process: Option<Process>,
+    /// How often something was started here.
+    run: u64,
+    /// Whether it has no power.
+    is_off: bool,
+    /// What waits for a process that stands still.
+    paused: Option<Vec<Event>>,
+}
+
+/// A whole run.
+pub struct World {
+    env: Env,
+    slots: Vec<Slot>,
+    clients: Clients,
+    faults: Faults,
+    lots: Random,
+    healed: bool,
+    /// How often something went wrong.
+    fault_count: u64,
+    /// Good answers to the auditor.
+    audited: usize,
+}
+
+/// The client who asks everybody for everything at the end.
+const AUDITOR: usize = usize::MAX;
+
+/// What [`World::audit`] has asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Audit {
+    /// Questions.
+    pub questions: usize,
+    /// When they have to be answered.
+    pub deadline_ms: u64,
+}
+
+impl World {
+    /// Before anything has happened.
+    pub fn new(swarm: Swarm, with_text: bool) -> World {
+        let Streams { network, mut disk, work, mut faults } = Streams::new(swarm.seed);
+        let mut slots = Vec::new();
+        for _ in 0..swarm.nodes {
+            let skew = faults.below(2 * swarm.skew_ms + 1) as i64 - swarm.skew_ms as i64;
+            slots.push(Slot {
+                disk: Disk::new(swarm.disk, Random::new(disk.number())),
+                clock: WallClock::new(skew),
+                process: None,
+                run: 0,
+                is_off: false,
+                paused: None,
+            });
+        }
+        let lots = Random::new(faults.number());
+        let env = Env {
+            schedule: Schedule::default(),
+            trace: Trace::new(with_text),
+            network: Network::new(swarm.network, network),
+            values: Values::new(swarm.seed, swarm.work.series),
+            ledger: Ledger::default(),
+            ghosts: (0..swarm.nodes).map(|_| Ghost::default()).collect(),
+            leaders: BTreeMap::new(),
+            violation: None,
+            swarm,
+        };
+        let clients = Clients::new(env.swarm.work, env.swarm.nodes, work);
+        let faults = Faults::new(&env.swarm, faults);
+        World { env, slots, clients, faults, lots, healed: false, fault_count: 0, audited: 0 }
+    }
+
+    /// Starts everything, and plans the first turn of everybody.
+    pub fn begin(&mut self) {
+        let swarm = self.env.swarm.clone();
+        self.env.note(format_args!("{swarm:?}"));
+        for machine in 0..swarm.nodes {
+            let delay = self.lots.between(0, 300) + 400 * machine as u64;
+            self.env.schedule.after(delay, Event::Act(Action::Start(machine)));
+        }
+        for client in 0..self.clients.len() {
+            let delay = 3_000 + self.clients.pause_ms();
+            self.env.schedule.after(delay, Event::Turn(client));
+        }
+        for (n, (_, every_ms)) in swarm.faults.iter().enumerate() {
+            let delay = 1_000 + self.faults.pause_ms(*every_ms);
+            self.env.schedule.after(delay, Event::Fault(n));
+        }
+    }
+
+    /// Lets time go by until then, or until something is wrong.
+    pub fn run_until(&mut self, end_ms: u64) {
+        while self.env.violation.is_none()
+            && let Some(event) = self.env.schedule.next_before(end_ms)
+        {
+            self.happen(event);
+        }
+    }
+
+    /// Lets time go by until something is so, or until then; whether it is.
+    pub fn run_until_it(&mut self, end_ms: u64, mut is: impl FnMut(&World) -> bool) -> bool {
+        loop {
+            if self.env.violation.is_some() {
+                return false;
+            }
+            if is(self) {
+                return true;
+            }
+            let now = self.env.schedule.now_ms();
+            if now >= end_ms {
+                return false;
+            }
+            self.run_until((now + 500).min(end_ms));
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Arrive { from, to, packet } => {
+                self.env.note(format_args!("{from} - {to} {packet}"));
+                let slot = &mut self.slots[to];
+                if let Some(waiting) = &mut slot.paused {
+                    // A socket's buffer is not endless.
+                    if waiting.len() < 10_000 {
+                        waiting.push(Event::Arrive { from, to, packet });
+                    }
+                } else if slot.process.is_some() {
+                    self.with(to, |process, out| process.arrived(out, from, packet));
+                } else if let (Packet::Request { call, .. }, false) = (packet, slot.is_off) {
+                    // Its kernel says that nobody listens.
+                    let packet = Packet::Refused { call };
+                    for delay in self.env.network.send(self.env.schedule.now_ms(), to, from) {
+                        let packet = packet.clone();
+                        self.env.schedule.after(delay, Event::Arrive { from: to, to: from, packet });
+                    }
+                }
+            }
+            Event::Timer { machine, run, timer } => {
+                let slot = &mut self.slots[machine];
+                if run != slot.run {
+                    return;
+                }
+                match &mut slot.paused {
+                    Some(waiting) => waiting.push(Event::Timer { machine, run, timer }),
+                    None => self.with(machine, |process, out| process.rang(out, timer)),
+                }
+            }
+            Event::Ask { machine, operation } => {
+                let Operation { client, number, .. } = operation;
+                self.env.note(format_args!("{client}/{number} asks {machine}: {:?}", operation.request));
+                let slot = &mut self.slots[machine];
+                if let Some(waiting) = &mut slot.paused {
+                    waiting.push(Event::Ask { machine, operation });
+                } else if slot.process.is_some() {
+                    self.with(machine, |process, out| process.asked(out, operation));
+                } else if !slot.is_off {
+                    let answer = Answer::Failed("connection refused".into());
+                    self.env.schedule.after(1, Event::Answered { client, number, answer });
+                }
+            }
+            Event::Answered { client: AUDITOR, answer, .. } => {
+                self.audited += usize::from(matches!(answer, Answer::Read { .. }));
+            }
+            Event::Answered { client, number, answer } => {
+                if let Some(pause) = self.clients.answered(client, number, &answer) {
+                    self.env.note(format_args!("{client}/{number} is told {answer:?}"));
+                    self.env.schedule.after(pause, Event::Turn(client));
+                }
+            }
+            Event::Turn(client) => {
+                let now = self.env.schedule.now_ms();
+                let Some((machine, operation)) =
+                    self.clients.next(client, now, &self.env.ledger, &self.env.values)
+                else {
+                    return;
+                };
+                if let Request::Write { rows, .. } = &operation.request {
+                    rows.iter().for_each(|row| self.env.ledger.sent(*row));
+                }
+                let number = operation.number;
+                self.env.schedule.after(1, Event::Ask { machine, operation });
+                let answer = Answer::Failed("no answer".into());
+                self.env.schedule.after(PATIENCE_MS, Event::Answered { client, number, answer });
+            }
+            Event::Fault(n) => {
+                if self.healed {
+                    return;
+                }
+                let (kind, every_ms) = self.env.swarm.faults[n];
+                self.fault_count += 1;
+                for (delay, action) in self.faults.draw(kind) {
+                    self.env.schedule.after(delay, Event::Act(action));
+                }
+                let pause = self.faults.pause_ms(every_ms);
+                self.env.schedule.after(pause, Event::Fault(n));
+            }
+            Event::Act(action) => {
+                // After the healing, what was planned before does no harm any more.
+                if !self.healed || matches!(action, Action::Start(_)) {
+                    self.act(action);
+                }
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        self.env.note(format_args!("-- {action:?}"));
+        match action {
+            Action::Kill(machine) => self.stop(machine),
+            Action::PowerOff(machine) => {
+                self.stop(machine);
+                let slot = &mut self.slots[machine];
+                if !slot.is_off {
+                    let left = slot.disk.lose_power();
+                    self.env.note(format_args!("{machine} has {left}"));
+                }
+                self.slots[machine].is_off = true;
+            }
+            Action::Start(machine) => self.start(machine),
+            Action::Pause(machine) => {
+                self.slots[machine].paused.get_or_insert_default();
+            }
+            Action::Resume(machine) => self.resume(machine),
+            Action::Cut(_, ways) => ways.iter().for_each(|&(a, b)| self.env.network.cut(a, b)),
+            Action::Join(ways) => ways.iter().for_each(|&(a, b)| self.env.network.join(a, b)),
+            Action::Slow(a, b, by_ms) => self.env.network.slow(a, b, by_ms),
+            Action::SpeedUp(a, b) => self.env.network.speed_up(a, b),
+            Action::Jump(machine, by_ms) => self.slots[machine].clock.jump(by_ms),
+            Action::FailDisk(machine) => {
+                let what = self.slots[machine].disk.fail_one("data");
+                self.env.note(format_args!("{machine} {what}"));
+            }
+            Action::Flip(machine) => {
+                let what = self.slots[machine].disk.flip_bit(std::path::Path::new("/data"), ".block");
+                self.env.note(format_args!("{machine} flips {what:?}"));
+            }
+            Action::SlowDisk(machine, slow) => self.slots[machine].disk.set_slow(slow),
+        }
+    }
+
+    fn resume(&mut self, machine: Machine) {
+        for event in self.slots[machine].paused.take().unwrap_or_default() {
+            self.env.schedule.after(0, event);
+        }
+    }
+
+    fn stop(&mut self, machine: Machine) {
+        let slot = &mut self.slots[machine];
+        slot.run += 1;
+        slot.paused = None;
+        if let Some(mut process) = slot.process.take() {
+            // What was on its way to the disk may or may not get there.
+            process.interrupted();
+        }
+        slot.disk.replug();
+    }
+
+    fn start(&mut self, machine: Machine) {
+        let slot = &mut self.slots[machine];
+        if slot.process.is_some() {
+            return;
+        }
+        slot.is_off = false;
+        slot.run += 1;
+        slot.clock.set(self.env.schedule.now_ms());
+        let mut out =
+            Out { me: machine, run: slot.run, env: &mut self.env, disk: &mut slot.disk, clock: &slot.clock };
+        match Process::start(&mut out) {
+            Ok(process) => slot.process = Some(process),
+            Err(why) => {
+                out.note(format_args!("does not start: {why}"));
+                // Whoever looks after the machine tries again.
+                slot.disk.replug();
+                self.env.schedule.after(2_000, Event::Act(Action::Start(machine)));
+            }
+        }
+    }
+
+    /// Lets the process of a machine do something.
+    fn with(&mut self, machine: Machine, act: impl FnOnce(&mut Process, &mut Out<'_>)) {
+        let slot = &mut self.slots[machine];
+        let Some(process) = &mut slot.process else { return };
+        slot.clock.set(self.env.schedule.now_ms());
+        let mut out =
+            Out { me: machine, run: slot.run, env: &mut self.env, disk: &mut slot.disk, clock: &slot.clock };
+        act(process, &mut out);
+        if let Some(why) = process.stopped().map(str::to_owned) {
+            self.env.note(format_args!("{machine} stops: {why}"));
+            self.stop(machine);
+            self.env.schedule.after(2_000, Event::Act(Action::Start(machine)));
+        }
+    }
+
+    /// Nothing goes wrong any more, and everything runs.
+    pub fn heal(&mut self) {
+        self.env.note(format_args!("-- heal"));
+        self.healed = true;
+        self.env.network.heal();
+        for machine in 0..self.slots.len() {
+            self.resume(machine);
+            let slot = &mut self.slots[machine];
+            slot.disk.heal();
+            slot.clock.heal();
+            // A process whose disk has failed has to be started again.
+            if slot.process.as_ref().is_some_and(Process::is_read_only) {
+                self.stop(machine);
+            }
+            self.start(machine);
+        }
+    }
+
+    /// What everybody shares.
+    pub fn env(&mut self) -> &mut Env {
+        &mut self.env
+    }
+
+    /// What everybody shares, to look at.
+    pub fn env_ref(&self) -> &Env {
+        &self.env
+    }
+
+    /// Clients want nothing new any more.
+    pub fn stop_clients(&mut self) {
+        self.clients.stop();
+    }
+
+    /// Clients that still want something, and since when.
+    pub fn waiting(&self) -> Vec<(usize, u64)> {
+        self.clients.waiting().collect()
+    }
+
+    /// Requests that were answered well, and tries that were not.
+    pub fn answered(&self) -> (u64, u64) {
+        (self.clients.done, self.clients.failed)
+    }
+
+    /// Asks every machine for everything.
+    pub fn audit(&mut self) -> Audit {
+        let now = self.env.schedule.now_ms();
+        for machine in 0..self.slots.len() {
+            let request = Request::Read { which: 0, range: (i64::MIN, i64::MAX), consistency: None };
+            let operation = Operation { client: AUDITOR, number: machine as u64, request, since_ms: now };
+            self.env.schedule.after(1, Event::Ask { machine, operation });
+        }
+        Audit { questions: self.slots.len(), deadline_ms: now + PATIENCE_MS }
+    }
+
+    /// Answers to the audit so far.
+    pub fn audited(&self) -> usize {
+        self.audited
+    }
+
+    /// The running processes by machine.
+    pub fn processes(&self) -> impl Iterator<Item = (Machine, &Process)> {
+        self.slots.iter().enumerate().filter_map(|(n, slot)| Some((n, slot.process.as_ref()?)))
+    }
+
+    /// How often something went wrong.
+    pub fn fault_count(&self) -> u64 {
+        self.fault_count
+    }
+
+    /// The end.
+    pub fn into_env(self) -> Env {
+        self.env
+    }
+}
