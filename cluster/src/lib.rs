@@ -3,6 +3,7 @@
 //! What decides here knows no runtime, no sockets and no clock: time, messages and results of I/O come in, effects go out.
 
 pub mod control;
+pub mod faults;
 pub mod hints;
 pub mod node;
 pub mod placement;

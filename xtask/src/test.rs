@@ -25,7 +25,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     must(workspace::cargo().args(["build", "--release", "--package", "server"]))?;
 
     let mut command = workspace::cargo();
-    command.args(["test", "--workspace", "--no-fail-fast"]);
+    command.args(["test", "--workspace", "--no-fail-fast", "--features", "tests/planted-bugs"]);
     command.env("SARSEN_BIN", workspace::sarsen()?).stdout(Stdio::piped());
     command.args(&options.filter).arg("--");
     if let Some(path) = path {

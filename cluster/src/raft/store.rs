@@ -1,6 +1,7 @@
 //! A member's log on disk: does what [`super::Effect::Persist`] says, one after the other, and waits for it.
 
 use super::record::{Batch, Durable, Identity};
+use crate::faults::{Mistake, planted};
 use crate::wire::Malformed;
 use disk::Vfs;
 use disk::log::{Log, Options};
@@ -92,7 +93,7 @@ impl Store {
         for record in &batch.records {
             self.log.append(record)?;
         }
-        if batch.sync || batch.whole {
+        if (batch.sync || batch.whole) && !planted(Mistake::SkipRaftSync) {
             self.log.commit(self.log.appended())?;
         }
         if let Some(first) = first {

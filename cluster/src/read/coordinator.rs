@@ -12,6 +12,7 @@
 //! Invariants: a node is asked for a shard once in each mode; only readers of the placement are asked, and only their answers count; what
 //! was damaged counts only where there is no other copy.
 
+use crate::faults::{Mistake, planted};
 use crate::placement::NodeId;
 use crate::quorum::{Consistency, readers};
 use crate::view::{Health, View};
@@ -201,6 +202,7 @@ impl Coordinator {
         let zone = view.nodes.get(&view.me).map(|peer| &peer.zone);
         let reading = |shard: Shard| {
             let (may, need) = readers(view.placement.replicas(shard), plan.consistency);
+            let need = if planted(Mistake::ReadOne) { 1 } else { need };
             let rank = |node: &NodeId| {
                 let peer = view.nodes.get(node);
                 let health = peer.map_or(Health::Down, |peer| peer.health);

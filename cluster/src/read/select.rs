@@ -15,6 +15,7 @@ use super::packed::Unpacker;
 use super::serve::Own;
 use super::set::{Part, Set};
 use super::wire::{Body, Chunk, Group, Request};
+use crate::faults::{Mistake, planted};
 use crate::placement::NodeId;
 use crate::view::View;
 use model::{Digest, Error, Selection, SeriesId, Shard, ShardSet};
@@ -459,7 +460,9 @@ impl Select {
                     if got > max {
                         return self.over_series(max as u64, got as u64);
                     }
-                    self.fetch(now_ms, groups, effects);
+                    if !planted(Mistake::SkipFetch) {
+                        self.fetch(now_ms, groups, effects);
+                    }
                 }
             }
         }

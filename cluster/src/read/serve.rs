@@ -4,6 +4,7 @@ use super::coordinator::{Mode, Why};
 use super::digests::{Failed, digests};
 use super::packed::{self, Named};
 use super::wire::{Body, CHUNK_BYTES, Chunk, Group, Request, What, push_digest};
+use crate::faults::{Mistake, planted};
 use crate::rows::Encoder;
 use crate::view::View;
 use model::{Batch, Error, Replica, Samples, Selection, SeriesSet, Shard, ShardSet, TimeRange};
@@ -59,7 +60,7 @@ pub(super) fn readable(
 ) -> (ShardSet, Vec<(Shard, Why)>) {
     let held = view.readable_at(view.me);
     let mut bad: BTreeMap<Shard, String> = BTreeMap::new();
-    if !damaged {
+    if !damaged && !planted(Mistake::ReadDamaged) {
         let damage = replica.damage().into_iter().filter(|damage| damage.range.overlaps(&range));
         bad.extend(damage.map(|damage| (damage.shard, damage.what)));
     }

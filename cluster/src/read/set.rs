@@ -2,6 +2,7 @@
 
 use super::answer::Packed;
 use super::packed::Unpacker;
+use crate::faults::{Mistake, first_wins, planted};
 use crate::rows;
 use model::{Error, Labels, Samples, SeriesId, SeriesKey, SeriesSet, ShardSet, TimeRange, merge};
 use std::cell::RefCell;
@@ -113,6 +114,9 @@ impl SeriesSet for Set {
                 }
                 if let Some((own, index)) = own {
                     own.read(index, range, &mut all[parts.len()])?;
+                }
+                if planted(Mistake::MergeByArrival) {
+                    first_wins(&mut all[..count]);
                 }
                 merge::merge(&all[..count].iter().collect::<Vec<_>>(), into);
                 Ok(())

@@ -5,6 +5,7 @@ use super::pair::{Pair, back_off};
 use super::pull::{Cause, Fault, Next, Pull, Pulled};
 use super::windows;
 use super::work::{Done, Local};
+use crate::faults::{Mistake, planted};
 use crate::placement::NodeId;
 use crate::quorum::{Consistency, readers};
 use crate::view::{Health, View};
@@ -668,7 +669,11 @@ impl Repair {
                 .map(|(key, _)| *key)
         };
         if let Some((shard, peer)) = due(|pair| pair.recent_due_ms) {
-            return pull(shard, peer, Cause::Recent, windows::recent(settled, self.options.recent_ms, floor));
+            let mut recent = windows::recent(settled, self.options.recent_ms, floor);
+            if planted(Mistake::SkipRecentWindows) {
+                recent.clear();
+            }
+            return pull(shard, peer, Cause::Recent, recent);
         }
         let (shard, peer) = due(|pair| pair.old_due_ms)?;
         let before = windows::recent_start(settled, self.options.recent_ms).saturating_sub(1);
@@ -709,6 +714,7 @@ fn healing(view: &View, wound: &Wound) -> Option<Healing> {
     match () {
         // The only copy: nobody has anything to bring.
         () if others.is_empty() => None,
+        () if planted(Mistake::MendAtOnce) => Some(Healing::Whole),
         () if complete >= Consistency::Majority.need(others.len()) => Some(Healing::Whole),
         () if pulled.len() < others.len() => None,
         () if complete > 0 => Some(Healing::Partly),

@@ -1,6 +1,7 @@
 //! What each command does.
 
 use super::*;
+use crate::faults::{Mistake, planted};
 
 impl State {
     pub(super) fn change(&mut self, command: &Command) -> Result<Outcome, Refusal> {
@@ -212,7 +213,7 @@ impl State {
                 placement.epoch()
             ));
         }
-        if self.has_data && self.nodes.len() > 1 {
+        if self.has_data && self.nodes.len() > 1 && !planted(Mistake::AdoptOverData) {
             return conflict(
                 "there is data: copies have to be moved, the placement cannot be replaced".into(),
             );

@@ -12,6 +12,7 @@
 use super::bounds::{Bounds, Clipped};
 use super::dictionary::{Dictionary, Numbers, Session};
 use super::{Header, Refused, Reply};
+use crate::faults::{Mistake, planted};
 use crate::placement::NodeId;
 use crate::quorum::{Consistency, WriteQuorum};
 use crate::rows::{Encoder, Name};
@@ -562,8 +563,15 @@ impl ShardWrite {
     }
 
     fn standing(&self) -> Standing {
-        let acknowledged = |node: NodeId| self.copy(node) == Some(Progress::Acknowledged);
-        let failed = |node: NodeId| self.copy(node) == Some(Progress::Failed);
+        let hints = planted(Mistake::CountHint);
+        let acknowledged = |node: NodeId| match self.copy(node) {
+            Some(Progress::Failed) => hints,
+            copy => copy == Some(Progress::Acknowledged),
+        };
+        let failed = |node: NodeId| self.copy(node) == Some(Progress::Failed) && !hints;
+        if planted(Mistake::AcknowledgeAtOne) && self.copies.iter().any(|(node, _)| acknowledged(*node)) {
+            return Standing::Met(Vec::new());
+        }
         if !self.quorum.is_possible(failed) {
             return Standing::Impossible;
         }

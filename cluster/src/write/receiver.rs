@@ -5,6 +5,7 @@
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::{Header, Mirror, Refused, Reply, Session};
+use crate::faults::{Mistake, planted};
 use crate::placement::NodeId;
 use crate::rows::{self, Decoder, Limits};
 use crate::view::View;
@@ -77,10 +78,11 @@ impl Receiver {
         };
         let reply = |reply| Received::now(header.round, reply);
         let epoch = view.epoch();
-        if header.epoch < epoch {
+        if planted(Mistake::SkipEpochCheck) {
+            // Whatever the placement is.
+        } else if header.epoch < epoch {
             return reply(Reply::StaleEpoch { epoch });
-        }
-        if header.epoch > epoch {
+        } else if header.epoch > epoch {
             return reply(Reply::BehindEpoch { epoch });
         }
         for section in rows::sections(sections) {
@@ -130,7 +132,7 @@ impl Receiver {
     fn mirror(&self, view: &View, from: NodeId, session: Session) -> Arc<Mirror> {
         let mut mirrors = self.mirrors.lock();
         match mirrors.get(&from) {
-            Some(mirror) if mirror.session() >= session => mirror.clone(),
+            Some(mirror) if mirror.session() >= session || planted(Mistake::KeepOldNumbers) => mirror.clone(),
             _ => {
                 mirrors.retain(|node, _| view.nodes.contains_key(node));
                 let mirror = Arc::new(Mirror::new(session, view.shards()));
@@ -166,6 +168,7 @@ fn append(round: u8, replica: &dyn Replica, batch: &Arc<Batch>, missing: Vec<u32
         Ok(appended) => {
             let mut unknown = appended.unknown;
             unknown.sort_unstable();
+            unknown.retain(|_| !planted(Mistake::SkipLabelRequest));
             let refused = appended.rejected.iter().map(|one| Refused {
                 position: one.series,
                 reason: one.reason,
@@ -173,7 +176,8 @@ fn append(round: u8, replica: &dyn Replica, batch: &Arc<Batch>, missing: Vec<u32
                 rows: one.rows,
             });
             let reply = Reply::Appended { missing, unknown, refused: refused.collect() };
-            Received { round, reply, durable: Some(appended.durable) }
+            let durable = Some(appended.durable).filter(|_| !planted(Mistake::AcknowledgeBeforeSync));
+            Received { round, reply, durable }
         }
     }
 }

@@ -22,6 +22,14 @@ fn main() -> Result<ExitCode> {
             "--seeds" => seeds = number()?,
             "--threads" => threads = number()? as usize,
             "--trace" => trace = true,
+            #[cfg(feature = "planted-bugs")]
+            "--planted" => return Ok(planted(args.next().as_deref(), seeds)),
+            #[cfg(feature = "planted-bugs")]
+            "--plant" => {
+                let name = args.next().unwrap_or_default();
+                let mut all = cluster::faults::Mistake::ALL.into_iter();
+                cluster::faults::plant(all.find(|mistake| format!("{mistake:?}") == name));
+            }
             _ => bail!("{arg} is unknown; there are --seed N, --trace, --first N, --seeds N and --threads N"),
         }
     }
@@ -44,6 +52,28 @@ fn main() -> Result<ExitCode> {
         tally.simulated_ms as f64 / 3_600_000.0
     );
     Ok(if tally.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Every mistake, and how many seeds it takes until it is caught.
+#[cfg(feature = "planted-bugs")]
+fn planted(only: Option<&str>, seeds_max: u64) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for mistake in cluster::faults::Mistake::ALL {
+        let name = format!("{mistake:?}");
+        if only.is_some_and(|only| only != name) {
+            continue;
+        }
+        match tests::sim::suite::seeds_until_caught(mistake, seeds_max) {
+            Some((seeds, report)) => {
+                println!("{name}: {seeds} seeds: {}", report.violation.unwrap_or_default())
+            }
+            None => {
+                println!("{name}: NOT CAUGHT in {seeds_max} seeds");
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    code
 }
 
 fn one(seed: u64, trace: bool) -> Result<ExitCode> {

@@ -66,6 +66,20 @@ pub fn run_all(seeds: Range<u64>, threads: usize, stop_early: bool, prepare: imp
     tally
 }
 
+/// Runs seeds that make a mistake, until one is caught: that many seeds, and how it was caught. `None` if none of them is.
+#[cfg(feature = "planted-bugs")]
+pub fn seeds_until_caught(mistake: cluster::faults::Mistake, seeds_max: u64) -> Option<(u64, Report)> {
+    for seed in 0..seeds_max {
+        cluster::faults::plant(Some(mistake));
+        let report = guarded(seed);
+        cluster::faults::plant(None);
+        if report.violation.is_some() {
+            return Some((seed + 1, report));
+        }
+    }
+    None
+}
+
 /// A run that panics has failed, and the others go on.
 pub fn guarded(seed: u64) -> Report {
     let panicked = |panic: Box<dyn std::any::Any + Send>| {

@@ -26,6 +26,8 @@ pub struct Swarm {
     pub disk: DiskWeather,
     /// How often what goes wrong.
     pub faults: Vec<(FaultKind, u64)>,
+    /// The last machine is started only then.
+    pub late_ms: u64,
     /// How far wall clocks are apart at the beginning, at most.
     pub skew_ms: u64,
     /// What clients do.
@@ -176,6 +178,7 @@ impl Swarm {
             network,
             disk: DiskWeather { sync_least_ms: 1, sync_most_ms, stalls },
             faults,
+            late_ms: if lots.percent(20) { lots.between(3_000, 15_000) } else { 0 },
             skew_ms: *lots.pick(&[0, 50, 5_000]),
             work: Work {
                 series: lots.between(8, 40) as u16,

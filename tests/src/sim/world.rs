@@ -18,14 +18,40 @@ use std::fmt::Arguments;
 
 /// Something that happens.
 pub enum Event {
-    /// A message arrives at a machine.
-    Arrive { from: Machine, to: Machine, packet: Packet },
+    /// A message arrives.
+    Arrive {
+        /// At which machine it was sent.
+        from: Machine,
+        /// And where it arrives.
+        to: Machine,
+        /// What.
+        packet: Packet,
+    },
     /// What a process asked to be told after a while.
-    Timer { machine: Machine, run: u64, timer: Timer },
-    /// A client's request arrives at a machine.
-    Ask { machine: Machine, operation: Operation },
+    Timer {
+        /// Where it runs.
+        machine: Machine,
+        /// Which start of it asked.
+        run: u64,
+        /// What for.
+        timer: Timer,
+    },
+    /// A client's request arrives.
+    Ask {
+        /// Where.
+        machine: Machine,
+        /// What it wants.
+        operation: Operation,
+    },
     /// An answer reaches a client, or it gives up waiting for one.
-    Answered { client: usize, number: u64, answer: Answer },
+    Answered {
+        /// Which client.
+        client: usize,
+        /// Which of its tries.
+        number: u64,
+        /// What it is told.
+        answer: Answer,
+    },
     /// It is a client's turn.
     Turn(usize),
     /// One fault of the swarm's list is due.
@@ -206,7 +232,8 @@ impl World {
         let swarm = self.env.swarm.clone();
         self.env.note(format_args!("{swarm:?}"));
         for machine in 0..swarm.nodes {
-            let delay = self.lots.between(0, 300) + 400 * machine as u64;
+            let late_ms = if machine + 1 == swarm.nodes { swarm.late_ms } else { 0 };
+            let delay = self.lots.between(0, 300) + 400 * machine as u64 + late_ms;
             self.env.schedule.after(delay, Event::Act(Action::Start(machine)));
         }
         for client in 0..self.clients.len() {

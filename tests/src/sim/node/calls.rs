@@ -102,8 +102,6 @@ pub enum For {
     Hint {
         /// Whom it was sent to.
         node: NodeId,
-        /// The driver's.
-        token: u64,
     },
     /// A read's question.
     Read {

@@ -171,7 +171,6 @@ impl Process {
                     self.control.epoch = view.epoch();
                     self.view = Some(view.clone());
                     self.step_repair(out, cluster::repair::Event::View(view));
-                    self.hints_view(out);
                 }
                 Effect::Done { token, result } => {
                     out.note(format_args!("proposal {token}: {result:?}"));

@@ -90,7 +90,7 @@ impl Process {
                 self.engine = Some(Engine { replica, ghosted, waiting: Vec::new(), syncing: false });
                 out.timer(MAINTAIN_MS, Timer::Maintain);
                 out.timer(250, Timer::Repair);
-                out.timer(500, Timer::Hints);
+                self.open_hints(out);
             }
         }
     }

@@ -70,6 +70,7 @@ pub struct Process {
     writes: write::Writes,
     reads: read::Reads,
     repair: repair::Repairs,
+    hints: hints::Hints,
     stopped: Option<String>,
 }
 
@@ -107,6 +108,7 @@ impl Process {
             writes: write::Writes::new(out),
             reads: read::Reads::new(out),
             repair: repair::Repairs::new(out),
+            hints: hints::Hints::new(),
             stopped: None,
         };
         if let Some(directory) = control::directory(out)? {
@@ -163,7 +165,7 @@ impl Process {
             Some(calls::For::Write { number, part, node }) => {
                 self.write_ended(out, (number, part), node, end)
             }
-            Some(calls::For::Hint { node, token }) => self.hint_ended(out, node, token, end),
+            Some(calls::For::Hint { node }) => self.hint_ended(out, node, end),
             Some(calls::For::Read { number, ask }) => self.read_ended(out, number, ask, end),
             Some(calls::For::Repair { token }) => self.repair_ended(out, token, end),
         }

@@ -13,7 +13,9 @@ use cluster::quorum::Consistency;
 use cluster::rows::Limits;
 use cluster::state::Command;
 use cluster::view::View;
-use cluster::write::{Bounds, Context, Coordinator, Dictionary, Local, Outgoing, Receiver, Reply, Session};
+use cluster::write::{
+    Bounds, Context, Coordinator, Dictionary, Header, Local, Outgoing, Receiver, Reply, Session,
+};
 use model::{Batch, Error, Rejection, Replica, Sink};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -67,6 +69,10 @@ impl Writes {
             receiver: Receiver::new(Limits::default()),
             first: Vec::new(),
         }
+    }
+
+    pub fn session(&self) -> Session {
+        self.session
     }
 
     pub fn len(&self) -> usize {
@@ -210,6 +216,11 @@ impl Process {
             return self.reply(out, machine, call, vec![reply]);
         };
         let received = self.writes.receiver.receive(view, &*engine.ghosted, from, body);
+        let told = Header::decode(body).map(|(header, _)| header.epoch).ok();
+        if matches!(received.reply, Reply::Appended { .. }) && told != Some(view.epoch()) {
+            let (me, own) = (out.me, view.epoch());
+            out.env.violated(format!("{me} knows epoch {own} and takes rows that were sent under {told:?}"));
+        }
         match received.durable {
             None => self.reply(out, machine, call, vec![received.reply.encode(received.round)]),
             Some(durable) => {
