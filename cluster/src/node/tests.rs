@@ -4,6 +4,7 @@ use super::*;
 use crate::placement::ReplicaState;
 use crate::state::Command;
 use crate::testing::{Memory, batch_with_key, labels};
+use crate::transport::Kind;
 use crate::view::{Health, Namespace};
 use disk::CrashVfs;
 use model::{
@@ -105,11 +106,19 @@ async fn until(mut done: impl FnMut() -> bool) {
 
 /// Three nodes with a copy of everything each.
 async fn three() -> (Vec<Machine>, Vec<Running>) {
+    three_with(SHARDS).await
+}
+
+async fn three_with(shards: u32) -> (Vec<Machine>, Vec<Running>) {
     let mut machines: Vec<Machine> = (1..=3).map(Machine::new).collect();
     let mut running: Vec<Running> = Vec::new();
     for machine in &mut machines {
         let join = running.first().map(|one| one.node.view().nodes[&one.node.me()].address.clone());
-        running.push(machine.start(|options| options.join = join.into_iter().collect()).await);
+        let change = |options: &mut Options| {
+            options.join = join.into_iter().collect();
+            options.shards = shards;
+        };
+        running.push(machine.start(change).await);
     }
     until(|| running.iter().all(|running| is_whole(&running.node, 3))).await;
     (machines, running)
@@ -252,6 +261,43 @@ async fn with_one_of_three_away_all_goes_on_and_it_catches_up_with_two_it_says_s
         let rows = read(&one.node, ReadOptions::default()).await.unwrap().0;
         assert!((150..=210).contains(&rows), "what a majority took, and maybe what fewer did: {rows}");
     }
+    for one in &running {
+        one.node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sample_of_a_known_series_takes_at_most_twelve_bytes_on_the_wire_to_each_replica() {
+    // As many series in a section as 2,000 a request have with 64 shards.
+    const SERIES: usize = 500;
+    const REQUESTS: usize = 8;
+    let (_machines, running) = three_with(16).await;
+    // Values that nothing compresses: all bits of a double.
+    let mut lots = 1u64;
+    let mut request = |at: i64| {
+        let mut series = series(SERIES, at);
+        for (_, rows) in &mut series {
+            lots = lots.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            rows[0].1 = f64::from_bits(lots & !(1 << 62));
+        }
+        batch_with_key(running[0].node.view().key, &series)
+    };
+    let sent = || {
+        let counters = running.iter().map(|one| one.node.status().transport);
+        counters.map(|counters| counters.sent[Kind::Write as usize].bytes).sum::<u64>()
+    };
+    let sink = running[0].node.sink(Some(Consistency::All));
+    for at in 0..3 {
+        sink.append(&request(NOW + at), None).unwrap().durable.await.unwrap();
+    }
+    let before = sent();
+    for at in 0..REQUESTS as i64 {
+        sink.append(&request(NOW + 1000 + at), None).unwrap().durable.await.unwrap();
+    }
+    // Frames and answers; HTTP's own are nine bytes for each 64 KiB.
+    let each = (sent() - before) as f64 / (2 * SERIES * REQUESTS) as f64;
+    println!("{each:.2} bytes a replicated sample");
+    assert!(each <= 12.0, "{each:.2} bytes a replicated sample");
     for one in &running {
         one.node.stop().await;
     }
