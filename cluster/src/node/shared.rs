@@ -16,7 +16,7 @@ use model::{Replica, Timestamp};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -51,6 +51,8 @@ pub(super) struct Shared {
     transport: OnceLock<Arc<Transport>>,
     data: OnceLock<Data>,
     control_refused: AtomicU64,
+    /// Of requests that are answered and wait for slow replicas.
+    pub lingering_bytes: AtomicUsize,
     /// Held by who tells the control plane that there is data.
     noting: tokio::sync::Mutex<()>,
 }
@@ -109,6 +111,7 @@ impl Shared {
             transport: OnceLock::new(),
             data: OnceLock::new(),
             control_refused: AtomicU64::new(0),
+            lingering_bytes: AtomicUsize::new(0),
             noting: tokio::sync::Mutex::new(()),
         })
     }
@@ -133,6 +136,12 @@ impl Shared {
     pub fn set_view(&self, view: Arc<View>) {
         let mine = |replicas: &Vec<crate::placement::Replica>| matches!(&replicas[..], [only] if only.node == view.me);
         let alone = view.placement.shards().iter().all(mine);
+        if let (Some(data), Some(before)) = (self.data(), self.current())
+            && view.nodes.keys().any(|node| !before.view.nodes.contains_key(node))
+        {
+            // Somebody has come who has not heard of any metric family.
+            data.described.lock().forget();
+        }
         self.current.send_replace(Some(Current { view, alone }));
     }
 

@@ -8,15 +8,18 @@ use crate::transport::{self, Kind};
 use crate::view::View;
 use crate::write::{Bounds, Context, Coordinator, Local, Outgoing, encode_metadata};
 use bytes::Bytes;
-use model::{Appended, Batch, Durable, Error, Metadata, SeriesKey, Sink, Written};
+use model::{Appended, Batch, BatchSeries, Durable, Error, HistogramRow, Metadata, SeriesKey, Sink, Written};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 
 /// How often a write that met a newer placement is tried.
 const ATTEMPTS: usize = 3;
+/// What requests may hold that are answered and wait for slow replicas. Beyond it these get hints instead.
+const LINGERING_BYTES_MAX: usize = 256 << 20;
 
 /// Writes with one consistency.
 pub(super) struct ClusterSink {
@@ -151,6 +154,7 @@ impl Sink for ClusterSink {
             race: Race::default(),
             deadline,
             busy: false,
+            lingering: None,
         };
         let Begun { coordinator, durable, sends } = begun;
         request.wait_for(durable);
@@ -221,6 +225,31 @@ struct Request {
     deadline: Instant,
     /// Whether a replica was not asked because there is too much to do.
     busy: bool,
+    /// Since its client has the answer.
+    lingering: Option<Lingering>,
+}
+
+/// Bytes of a request whose client has its answer, counted as long as this is there.
+struct Lingering {
+    shared: Arc<Shared>,
+    bytes: usize,
+}
+
+impl Lingering {
+    fn new(shared: &Arc<Shared>, batch: &Batch) -> Lingering {
+        let columns = batch.timestamps.len() + batch.values.len() + batch.starts.len();
+        let series = batch.series.len() * size_of::<BatchSeries>();
+        let histograms = batch.histograms.len() * size_of::<HistogramRow>();
+        let bytes = batch.bytes.len() + columns * 8 + series + histograms;
+        shared.lingering_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Lingering { shared: shared.clone(), bytes }
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        self.shared.lingering_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl Request {
@@ -311,6 +340,14 @@ impl Request {
             }
             if coordinator.waiting().is_empty() {
                 return;
+            }
+            if tell.is_none() {
+                let shared = &self.sink.shared;
+                self.lingering.get_or_insert_with(|| Lingering::new(shared, &self.batch));
+                if shared.lingering_bytes.load(Ordering::Relaxed) > LINGERING_BYTES_MAX {
+                    coordinator.on_deadline();
+                    continue;
+                }
             }
             match timeout_at(self.deadline, self.race.next()).await {
                 Ok(Some(Happened::Durable(result))) => coordinator.on_durable(result.as_ref().map(|()| ())),
