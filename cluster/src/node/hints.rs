@@ -252,7 +252,8 @@ fn step(
     match effect {
         None => {}
         Some(Effect::Load) => {
-            if hints.tasks.try_send(Task::Load(node)).is_err() {
+            let asked = hints.tasks.try_send(Task::Load(node));
+            if asked.is_err() {
                 let _ = events.try_send((node, Happened::Failed));
             }
         }

@@ -113,7 +113,10 @@ impl ClusterSink {
                 Err(error) => (Err(error), None),
             },
         };
-        let sends = coordinator.on_local(local.as_ref().map(Clone::clone));
+        let sends = match local {
+            Ok(local) => coordinator.on_local(Ok(local)),
+            Err(error) => coordinator.on_local(Err(&error)),
+        };
         Begun { coordinator, durable, sends }
     }
 }
@@ -350,7 +353,7 @@ impl Request {
                 }
             }
             match timeout_at(self.deadline, self.race.next()).await {
-                Ok(Some(Happened::Durable(result))) => coordinator.on_durable(result.as_ref().map(|()| ())),
+                Ok(Some(Happened::Durable(result))) => coordinator.on_durable(result.as_ref().copied()),
                 Ok(Some(Happened::Reply(from, Ok(reply)))) => {
                     if let Some(next) = coordinator.on_reply(from, &reply) {
                         self.send(next);
