@@ -13,6 +13,8 @@
 //!   damaged bytes, or the word of them.
 //! * A mended damage of the log stays written down as mended for as long as the log has the hole, so that a restart does not find it
 //!   anew.
+//! * What is set aside gets a new number, so that whoever compared the block while it was still in its place, by the digest of what it had
+//!   before it rotted, cannot mend it.
 //! * A torn tail of the log is no damage.
 
 use super::Engine;
@@ -211,6 +213,12 @@ impl Ledger {
         self.next += 1;
     }
 
+    /// The same damage under a new number: who knows the old one has not seen what is missing now.
+    fn renew(&mut self, finding: Finding) {
+        self.withdraw(&finding.source);
+        self.add(finding);
+    }
+
     /// After opening: mended damage of the log that was not found again is forgotten for good.
     pub fn forget_gone(&mut self, found: &[String]) {
         let before = self.entries.len();
@@ -357,14 +365,7 @@ impl Engine {
     /// Writes down which blocks were found damaged. Should that fail, they are known all the same, and written down later.
     fn note_damaged_blocks(&self) {
         for (shard, block) in self.damaged_blocks() {
-            let meta = block.meta();
-            let name = meta.path.file_name().unwrap_or_default().to_string_lossy();
-            let what = format!(
-                "{}; what is readable of it is served, the rest is missing from answers until other replicas have brought it, or the file is put back from a copy and the server restarted (removing the file `damage` accepts the loss)",
-                block.damaged().unwrap_or_default()
-            );
-            let source = block_source(shard.number, &name);
-            self.damage.lock().add(Finding { shard: Some(shard.number), range: meta.range, source, what });
+            self.damage.lock().add(finding(shard, &block));
         }
         // An engine that was opened to be looked into keeps it to itself.
         let _ = self.damage.lock().save(&*self.vfs, &self.options.dir);
@@ -389,6 +390,11 @@ impl Engine {
                 state.blocks = kept.chain(salvaged).collect();
                 let span = block.meta().span;
                 state.digests.changed(span);
+            }
+            {
+                let mut ledger = self.damage.lock();
+                ledger.renew(finding(shard, &block));
+                ledger.save(&*self.vfs, &self.options.dir)?;
             }
             quarantine_file(&*self.vfs, &self.options.dir, shard.number, &block.meta().path)?;
         }
@@ -455,6 +461,16 @@ impl Engine {
         let meta = builder.finish(&*self.vfs, &self.blocks_dir(shard.number))?;
         Ok(Some(Arc::new(block::Reader::open(&*self.vfs, &meta.path)?)))
     }
+}
+
+fn finding(shard: &Shard, block: &block::Reader) -> Finding {
+    let meta = block.meta();
+    let name = meta.path.file_name().unwrap_or_default().to_string_lossy();
+    let what = format!(
+        "{}; what is readable of it is served, the rest is missing from answers until other replicas have brought it, or the file is put back from a copy and the server restarted (removing the file `damage` accepts the loss)",
+        block.damaged().unwrap_or_default()
+    );
+    Finding { shard: Some(shard.number), range: meta.range, source: block_source(shard.number, &name), what }
 }
 
 /// All bytes of a file, with zeros for what cannot be read.

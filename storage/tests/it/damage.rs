@@ -170,6 +170,35 @@ fn a_flipped_bit_in_any_section_is_set_aside_and_heals() {
 }
 
 #[test]
+fn who_compared_a_block_before_it_was_set_aside_cannot_mend_it() {
+    let world = small(Arc::new(CrashVfs::new()));
+    let engine = world.open();
+    fill(&engine);
+    let (whole, before) = (read_all(&engine), engine.digest(Shard(0), TimeRange::ALL).unwrap());
+    let meta = engine.blocks().into_iter().find(|meta| meta.range.min.0 == 0).unwrap();
+    let stats = storage::block::Reader::open(&*world.vfs, &meta.path).unwrap().stats();
+    let values = stats.sections.iter().position(|section| section.0 == Section::Values).unwrap();
+    let at = 16 + stats.sections[..values].iter().map(|section| section.1).sum::<u64>();
+    drop(engine);
+    flip(&*world.vfs, &meta.path, at + stats.sections[values].1 / 2, 5);
+
+    let engine = world.open();
+    assert!(errors(&engine, &whole) > 0);
+    let compared = engine.damage();
+    assert_eq!(compared.len(), 1);
+    // The footer says what the block had: nothing seems to be missing.
+    assert_eq!(engine.digest(Shard(0), TimeRange::ALL).unwrap(), before);
+    engine.maintain().unwrap();
+    engine.mended(compared[0].number).unwrap();
+    let left = engine.damage();
+    assert_eq!(left.iter().map(|damage| damage.range).collect::<Vec<_>>(), [meta.range]);
+    assert_eq!(world.vfs.list(Path::new("/data/quarantine")).unwrap().len(), 1);
+    engine.mended(left[0].number).unwrap();
+    assert_eq!(engine.damage(), []);
+    assert_eq!(world.vfs.list(Path::new("/data/quarantine")).unwrap().len(), 0);
+}
+
+#[test]
 fn a_digest_that_was_remembered_does_not_hide_what_was_set_aside() {
     let world = small(Arc::new(CrashVfs::new()));
     let engine = world.open();
