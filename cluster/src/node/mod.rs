@@ -301,7 +301,8 @@ impl Node {
     /// can wait should not be written: with the first sample, the placement can no more be replaced as a whole.
     pub fn is_settled(&self) -> bool {
         let view = self.view();
-        view.has_data || view.nodes.len() >= usize::from(view.replication_factor)
+        let wanted = usize::from(view.replication_factor);
+        view.has_data || view.placement.shards().iter().all(|replicas| replicas.len() >= wanted)
     }
 
     /// Where writes go. `None`: as durable as the namespace says.

@@ -149,6 +149,7 @@ fn take_varint(bytes: &mut impl Buf) -> Result<u64, Malformed> {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
