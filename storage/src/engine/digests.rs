@@ -27,6 +27,8 @@ pub(crate) struct Digests {
     newest: Timestamp,
     /// No window is longer.
     longest: u64,
+    /// No window touches this: writes that follow each other look at no window at all. `None` if nothing is known.
+    gap: Option<TimeRange>,
     /// Counts what is asked, for tickets and to know what was not asked for lately.
     asked: u64,
 }
@@ -45,7 +47,7 @@ struct Window {
 
 impl Default for Digests {
     fn default() -> Digests {
-        Digests { windows: BTreeMap::new(), newest: Timestamp::MIN, longest: 0, asked: 0 }
+        Digests { windows: BTreeMap::new(), newest: Timestamp::MIN, longest: 0, gap: None, asked: 0 }
     }
 }
 
@@ -53,7 +55,8 @@ impl Digests {
     /// Forgets the windows that this touches. Called for every series of every append.
     #[inline]
     pub fn changed(&mut self, range: TimeRange) {
-        if range.min <= self.newest {
+        let apart = |gap: TimeRange| gap.min <= range.min && range.max <= gap.max;
+        if range.min <= self.newest && !self.gap.is_some_and(apart) {
             self.forget(range);
         }
     }
@@ -64,13 +67,18 @@ impl Digests {
         let from = range.min.0.saturating_sub_unsigned(self.longest);
         let near = self.windows.range((Timestamp(from), Timestamp::MIN)..=(range.max, Timestamp::MAX));
         let touched: Vec<_> = near.map(|(key, _)| *key).filter(|&(_, max)| max >= range.min).collect();
-        if touched.is_empty() {
-            return;
-        }
         for key in &touched {
             self.windows.remove(key);
         }
-        self.measure();
+        if !touched.is_empty() {
+            self.measure();
+        }
+        let before = self.windows.keys().map(|key| key.1).filter(|max| *max < range.min).max();
+        let behind = self.windows.keys().map(|key| key.0).filter(|min| *min > range.max).min();
+        self.gap = Some(TimeRange {
+            min: before.map_or(Timestamp::MIN, |max| Timestamp(max.0 + 1)),
+            max: behind.map_or(Timestamp::MAX, |min| Timestamp(min.0 - 1)),
+        });
     }
 
     fn measure(&mut self) {
@@ -95,6 +103,7 @@ impl Digests {
             oldest.map(|key| self.windows.remove(&key));
             self.measure();
         }
+        self.gap = self.gap.filter(|gap| !gap.overlaps(&window));
         self.windows.insert(key, Window { visible, ticket: asked, used: asked, digest: None });
         self.newest = self.newest.max(window.max);
         self.longest = self.longest.max(window.max.0.abs_diff(window.min.0));
