@@ -19,14 +19,16 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 
 /// Hints and questions that wait for the disk. Hints beyond it are left to repair.
 const QUEUE_MAX: usize = 1024;
 /// Answers of disk and peers that wait: a few for each node.
 const EVENTS_MAX: usize = 1024;
-/// A tick of the replays.
+/// How often it is looked whether there is anything to replay.
 const TICK: Duration = Duration::from_millis(200);
+/// A tick while there is: a hint takes a few milliseconds.
+const BUSY_TICK: Duration = Duration::from_millis(10);
 /// How often hints are made durable. What a crash loses until then is left to repair.
 const COMMIT: Duration = Duration::from_secs(1);
 /// How often old hints are looked for.
@@ -196,11 +198,12 @@ pub(super) struct Replaying {
 pub(super) async fn replay(shared: Arc<Shared>, replaying: Replaying) {
     let Replaying { hints, events, mut answered } = replaying;
     let mut replays: BTreeMap<NodeId, Replay> = BTreeMap::new();
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looked = Instant::now();
     loop {
+        let pause = if replays.is_empty() { TICK } else { BUSY_TICK };
         tokio::select! {
-            _ = ticks.tick() => {
+            () = sleep_until(looked + pause) => {
+                looked = Instant::now();
                 let Some(current) = shared.current() else { continue };
                 let nodes: BTreeSet<NodeId> = hints.store.nodes().into_iter().map(|(node, _)| node).collect();
                 for node in &nodes {
@@ -211,7 +214,7 @@ pub(super) async fn replay(shared: Arc<Shared>, replaying: Replaying) {
                         let _ = hints.tasks.try_send(Task::Forget(*node));
                     }
                 }
-                replays.retain(|node, _| current.view.nodes.contains_key(node));
+                replays.retain(|node, _| nodes.contains(node) && current.view.nodes.contains_key(node));
                 for (node, replay) in &mut replays {
                     step(&shared, &hints, &events, *node, replay, Event::Tick);
                 }

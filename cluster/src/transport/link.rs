@@ -238,7 +238,13 @@ impl Link {
                 }
             };
             if told != why {
-                tracing::warn!(node = %self.node, address = %way.address, lane = ?self.lane, %why, "no connection to a peer");
+                // The lanes to a peer come and go together; one of them says so.
+                match self.lane {
+                    Lane::Control => {
+                        tracing::warn!(node = %self.node, address = %way.address, %why, "no connection to a peer");
+                    }
+                    lane => tracing::debug!(node = %self.node, ?lane, %why, "no connection to a peer"),
+                }
                 self.tell(
                     &way,
                     match refused {
