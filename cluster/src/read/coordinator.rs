@@ -288,7 +288,7 @@ impl Coordinator {
             return None;
         }
         let answers = self.shards.iter().map(|(shard, reading)| (*shard, reading.answers())).collect();
-        let mut warnings: Vec<String> = lost.iter().map(|(shard, r)| self.partial(*shard, r)).collect();
+        let mut warnings = self.partial(&lost);
         for (shard, reading) in &self.shards {
             for tried in reading.tried.iter().filter(|tried| tried.damaged && tried.is_answered()) {
                 let node = self.name_of(tried.node);
@@ -368,19 +368,19 @@ impl Coordinator {
         }
     }
 
-    fn partial(&self, shard: Shard, reading: &Reading) -> String {
-        let missing: Vec<String> = self.missing(reading).collect();
-        let from = if missing.is_empty() {
-            String::new()
-        } else {
-            format!(": no answer from {}", missing.join(", "))
+    /// One warning for all shards that lack the same.
+    fn partial(&self, lost: &[(Shard, &Reading)]) -> Vec<String> {
+        let mut alike: BTreeMap<(usize, usize, BTreeSet<String>), Vec<u16>> = BTreeMap::new();
+        for (shard, reading) in lost {
+            let lacks = (reading.have(), reading.need, self.missing(reading).collect());
+            alike.entry(lacks).or_default().push(shard.0);
+        }
+        let warning = |((have, need, missing), shards): ((usize, usize, BTreeSet<String>), Vec<u16>)| {
+            let missing = missing.into_iter().collect();
+            let lack = Error::Unavailable { shards, have: have as u8, need: need as u8, missing };
+            format!("samples may be missing: {lack}")
         };
-        format!(
-            "shard {} has {} of the {} replicas that are needed, samples may be missing{from}",
-            shard.0,
-            reading.have(),
-            reading.need
-        )
+        alike.into_iter().map(warning).collect()
     }
 
     fn missing<'a>(&'a self, reading: &'a Reading) -> impl Iterator<Item = String> + 'a {

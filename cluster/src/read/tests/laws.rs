@@ -97,10 +97,14 @@ proptest! {
                 prop_assert_eq!(partial.get(&(labels.clone(), *time)), Some(bits));
             }
         }
+        let mut named: Vec<u16> = Vec::new();
         for warning in set.warnings() {
-            let named = lacking.iter().any(|shard| warning.starts_with(&format!("shard {shard} ")));
-            prop_assert!(named, "{}", warning);
+            let shards = warning.strip_prefix("samples may be missing: shard").and_then(|rest| rest.split_once(" ha"));
+            let (shards, _) = shards.unwrap_or_else(|| panic!("{warning}"));
+            named.extend(shards.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse::<u16>().ok()));
         }
+        named.sort_unstable();
+        prop_assert_eq!(&named, &lacking);
     }
 
     #[test]
