@@ -7,7 +7,7 @@ use crate::http::body;
 use crate::http::error::ApiError;
 use crate::metrics::Metrics;
 use crate::pool::Pool;
-use model::{Batch, Sink, Source};
+use model::Batch;
 use parking_lot::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -16,15 +16,13 @@ use tokio::time::Instant;
 /// The version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The node's data, open.
+/// The data, open.
 pub struct Database {
-    /// Takes writes.
-    pub sink: Arc<dyn Sink>,
-    /// Gives reads.
-    pub source: Arc<dyn Source>,
+    /// Takes writes and gives reads, wherever the copies are.
+    pub cluster: Arc<cluster::node::Node>,
     /// Evaluates PromQL.
     pub query: query::Engine,
-    /// The same data as an engine, for status.
+    /// What of the data is on this node, for status.
     pub engine: Arc<storage::Engine>,
 }
 

@@ -16,13 +16,19 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a node. Without any flag: data in ./sarsen-data, API on 127.0.0.1:7420.
+    /// Run a node. Without any flag: data in ./sarsen-data, API on 127.0.0.1:7420, a cluster of its own.
     Server(Box<ServerArgs>),
     /// Ask a node: PromQL, series, labels.
     #[command(subcommand)]
     Query(QueryCommand),
-    /// Show how a node is doing.
+    /// Show whether the data is safe, and how the cluster and a node are doing.
     Status(Remote),
+    /// Look at the nodes of a cluster and at who holds what.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Look at namespaces and change how they keep samples.
+    #[command(subcommand)]
+    Ns(NsCommand),
     /// Look into stored data.
     #[command(subcommand)]
     Tsdb(TsdbCommand),
@@ -54,6 +60,27 @@ pub struct ServerArgs {
     /// When a write is acknowledged: `fsync` (durable) or `interval` (within 200 ms) [default: fsync]
     #[arg(long, value_name = "MODE")]
     pub durability: Option<String>,
+    /// Address for the other nodes of the cluster [default: 127.0.0.1:7421]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub cluster_listen: Option<String>,
+    /// The same as other nodes see it [default: what --cluster-listen says]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub cluster_advertise: Option<String>,
+    /// Nodes of the cluster to join, by their --cluster-listen; one that answers is enough
+    #[arg(long, value_name = "HOST:PORT,…")]
+    pub join: Option<String>,
+    /// The cluster's token, which its first node prints; better as SARSEN_JOIN_TOKEN
+    #[arg(long, value_name = "TOKEN")]
+    pub join_token: Option<String>,
+    /// Where this node stands, such as eu/zone-a/rack-3; copies go to different places
+    #[arg(long, value_name = "PATH")]
+    pub zone: Option<String>,
+    /// Share of the data in proportion to the other nodes' [default: 100]
+    #[arg(long, value_name = "N")]
+    pub capacity: Option<String>,
+    /// Copies that a new cluster keeps of everything [default: 3]
+    #[arg(long, value_name = "N")]
+    pub replication_factor: Option<String>,
     /// Form of log lines: `logfmt` or `json` [default: logfmt]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
@@ -73,6 +100,13 @@ impl ServerArgs {
             ("http_listen", &self.http_listen),
             ("retention", &self.retention),
             ("durability", &self.durability),
+            ("cluster_listen", &self.cluster_listen),
+            ("cluster_advertise", &self.cluster_advertise),
+            ("join", &self.join),
+            ("join_token", &self.join_token),
+            ("zone", &self.zone),
+            ("capacity", &self.capacity),
+            ("replication_factor", &self.replication_factor),
             ("log_format", &self.log_format),
             ("log_level", &self.log_level),
         ]
@@ -91,6 +125,60 @@ pub struct Remote {
     /// How to print the answer
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
+}
+
+/// `sarsen cluster …`
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// List the nodes.
+    Nodes(Remote),
+    /// List the nodes that hold each shard.
+    Placement(Remote),
+    /// List the shards that lack copies.
+    Shards {
+        /// The others too
+        #[arg(long)]
+        all: bool,
+        /// The node.
+        #[command(flatten)]
+        remote: Remote,
+    },
+}
+
+/// `sarsen ns …`
+#[derive(Debug, Subcommand)]
+pub enum NsCommand {
+    /// List the namespaces and their settings.
+    List(Remote),
+    /// Change settings; what is not named stays. Shows the difference.
+    Apply {
+        /// The namespace
+        #[arg(required_unless_present = "file")]
+        name: Option<String>,
+        /// What shall be different, such as retention=30d or write_consistency=all
+        #[arg(value_name = "SETTING=VALUE", requires = "name")]
+        settings: Vec<String>,
+        /// YAML file with settings by namespace
+        #[arg(short, long, value_name = "FILE", conflicts_with = "name")]
+        file: Option<PathBuf>,
+        /// Only show the difference
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask back before samples are removed
+        #[arg(long)]
+        yes: bool,
+        /// The node.
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Delete a namespace with its samples.
+    Delete {
+        /// The namespace
+        name: String,
+        /// The node.
+        #[command(flatten)]
+        remote: Remote,
+    },
 }
 
 /// Times of a lookup or query: `now`, `now-1h30m`, RFC 3339, or Unix seconds.

@@ -19,6 +19,8 @@ fn main() -> ExitCode {
         Command::Server(args) => return serve(&args),
         Command::Query(command) => client::query::run(command),
         Command::Status(remote) => client::status::run(&remote),
+        Command::Cluster(command) => client::cluster::run(command),
+        Command::Ns(command) => client::ns::run(command),
         Command::Tsdb(command) => client::tsdb::run(command),
         Command::Check(CheckCommand::Config { file }) => check_config(&file),
     };

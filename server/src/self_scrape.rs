@@ -6,7 +6,7 @@
 use crate::app::{App, Database};
 use crate::time;
 use ingest::exposition;
-use model::Batch;
+use model::{Batch, Sink};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,6 +32,17 @@ pub async fn run(app: Arc<App>, address: SocketAddr, stopped: impl Future<Output
     }
 }
 
+/// Where own metrics go.
+///
+/// The first write into a cluster settles who holds what, and nodes that join afterwards get no copies. Own metrics must not be that
+/// write: while the cluster is empty and has fewer nodes than it wants copies, they stay on the node. Repair spreads them later.
+fn sink(db: &Database) -> Arc<dyn Sink> {
+    match db.cluster.is_settled() {
+        true => db.cluster.sink(None),
+        false => db.engine.clone(),
+    }
+}
+
 async fn scrape(app: &App, db: &Database, instance: &str) -> Result<(), String> {
     let text = format!("up 1\n{}", app.metrics.text(app));
     let label = |name: &str, value: &str| (name.to_string(), value.to_string());
@@ -39,13 +50,13 @@ async fn scrape(app: &App, db: &Database, instance: &str) -> Result<(), String> 
         default_timestamp: time::now().0,
         extra_labels: vec![label("job", "sarsen"), label("instance", instance)],
     };
+    let sink = sink(db);
     let mut batch = Batch::default();
     let format = exposition::Format::OpenMetrics;
-    let decoded =
-        exposition::parse(text.as_bytes(), format, &options, &mut batch, db.sink.key(), &app.ingest)
-            .map_err(|e| e.to_string())?;
+    let decoded = exposition::parse(text.as_bytes(), format, &options, &mut batch, sink.key(), &app.ingest)
+        .map_err(|e| e.to_string())?;
     let mut batch = Arc::new(batch);
-    let stored = ingest::store(&*db.sink, &mut batch, decoded, &app.ingest).map_err(|e| e.to_string())?;
+    let stored = ingest::store(&*sink, &mut batch, decoded, &app.ingest).map_err(|e| e.to_string())?;
     if let Some(problem) = stored.problems.spelled_out().first() {
         return Err(problem.message.clone());
     }

@@ -9,7 +9,7 @@ pub fn now() -> Timestamp {
     Timestamp(since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX)))
 }
 
-/// Units of Prometheus's durations, longest first, in milliseconds.
+/// Units of Prometheus's durations, longest first, in milliseconds, for printing.
 const UNITS: [(&str, i64); 7] = [
     ("y", 365 * 86_400_000),
     ("w", 7 * 86_400_000),
@@ -22,21 +22,7 @@ const UNITS: [(&str, i64); 7] = [
 
 /// A Prometheus duration: `1h30m`, `500ms`; units from long to short, each at most once. `0` needs no unit.
 pub fn parse_duration_ms(text: &str) -> Option<i64> {
-    if text == "0" {
-        return Some(0);
-    }
-    let (mut rest, mut total, mut units) = (text, 0i64, &UNITS[..]);
-    while !rest.is_empty() || total == 0 && units.len() == UNITS.len() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, after) = rest.split_at(digits);
-        let letters = after.bytes().take_while(u8::is_ascii_alphabetic).count();
-        let (unit, after) = after.split_at(letters);
-        let at = units.iter().position(|(name, _)| *name == unit)?;
-        total = total.checked_add(number.parse::<i64>().ok()?.checked_mul(units[at].1)?)?;
-        units = &units[at + 1..];
-        rest = after;
-    }
-    Some(total)
+    query::parser::literal::duration(text).ok()
 }
 
 /// The shortest text that [`parse_duration_ms`] reads back.
@@ -116,7 +102,7 @@ mod tests {
         assert_eq!(parse_duration_ms("1y2w3d4h5m6s7ms"), Some(31_536_000_000 + 1_209_600_000 + 273_906_007));
         assert_eq!(parse_duration_ms("0"), Some(0));
         assert_eq!(parse_duration_ms("0s"), Some(0));
-        for bad in ["", "5", "1m1h", "1h1h", "h", "-5m", "1.5h", "1 h", "5µs", "99999999999999y"] {
+        for bad in ["", "5", "1m1h", "1h1h", "h", "-5m", "1.5h", "1 h", "5µs", "293y", "99999999999999y"] {
             assert_eq!(parse_duration_ms(bad), None, "{bad:?}");
         }
     }

@@ -16,6 +16,17 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// `GET`s a path with parameters and unwraps the envelope. Warnings and infos go to standard error.
 pub fn get(url: &str, path: &str, params: &[(&str, String)]) -> anyhow::Result<Answer> {
+    send("GET", url, path, params, None)
+}
+
+/// Sends a request, with a JSON body if there is one, and unwraps the envelope.
+pub fn send(
+    method: &str,
+    url: &str,
+    path: &str,
+    params: &[(&str, String)],
+    body: Option<&Value>,
+) -> anyhow::Result<Answer> {
     let base = url.trim_end_matches('/');
     if !base.starts_with("http://") && !base.starts_with("https://") {
         bail!("--url {url:?} is not a URL; write it with its scheme, such as http://127.0.0.1:7420");
@@ -23,13 +34,20 @@ pub fn get(url: &str, path: &str, params: &[(&str, String)]) -> anyhow::Result<A
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_global(Some(TIMEOUT))
         .http_status_as_error(false)
+        .allow_non_standard_methods(true)
         .build()
         .into();
-    let mut request = agent.get(format!("{base}{path}"));
-    for (name, value) in params {
-        request = request.query(name, value);
-    }
-    let mut response = request.call().with_context(|| {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(params);
+    let query = query.finish();
+    let separator = if query.is_empty() { "" } else { "?" };
+    let request = ureq::http::Request::builder()
+        .method(method)
+        .uri(format!("{base}{path}{separator}{query}"))
+        .header("Content-Type", "application/json")
+        .body(body.map(ToString::to_string).unwrap_or_default())
+        .with_context(|| format!("--url {url:?} is not a URL"))?;
+    let mut response = agent.run(request).with_context(|| {
         format!(
             "no answer from {base}; is a node running there? `sarsen server` starts one, --url names another"
         )

@@ -1,6 +1,8 @@
 //! The client side of the command line.
 
+pub mod cluster;
 mod http;
+pub mod ns;
 pub mod query;
 pub mod status;
 mod table;

@@ -1,14 +1,27 @@
-//! `sarsen status`
+//! `sarsen status`: the first line answers "am I safe?".
 
-use super::{Output, http, query, table};
+use super::{Output, cluster, http, query, table};
 use crate::args::Remote;
 use crate::time::print_duration_ms;
+use serde_json::Value;
 
 /// Asks and prints.
 pub fn run(remote: &Remote) -> anyhow::Result<()> {
-    let data = http::get(&remote.url, "/api/v1/status/node", &[])?.data;
+    let mut data = http::get(&remote.url, "/api/v1/status/node", &[])?.data;
+    // A node that starts knows no cluster yet.
+    let cluster = match data["state"].as_str() {
+        Some("starting") => None,
+        _ => Some(http::get(&remote.url, "/api/v1/status/cluster", &[])?.data),
+    };
     if remote.output == Output::Json {
+        if let (Some(data), Some(Value::Object(cluster))) = (data.as_object_mut(), cluster) {
+            data.extend(cluster);
+        }
         return query::print_json(&data);
+    }
+    match &cluster {
+        Some(cluster) => cluster::print_summary(cluster)?,
+        None => println!("STARTING: {}\n", data["reason"].as_str().unwrap_or_default()),
     }
     let text = |key: &str| data[key].as_str().unwrap_or("-").to_string();
     let storage = &data["storage"];

@@ -20,8 +20,7 @@ pub struct Scalar {
 pub fn scalars(name: &str, text: &str) -> Result<Vec<Scalar>, Error> {
     let root: Node = serde_saphyr::from_str(text).map_err(|e| Error::File {
         place: e.location().map_or(name.to_string(), |at| format!("{name}:{}", at.line())),
-        // The first line says what; the others repeat the source.
-        what: e.to_string().lines().next().unwrap_or_default().to_string(),
+        what: what(&e.to_string()),
     })?;
     let mut out = Vec::new();
     match root {
@@ -35,6 +34,15 @@ pub fn scalars(name: &str, text: &str) -> Result<Vec<Scalar>, Error> {
         }
     }
     Ok(out)
+}
+
+/// Of the parser's message the part that says what is wrong: its first line, without the place that stands in front of it already.
+fn what(message: &str) -> String {
+    let first = message.lines().next().unwrap_or_default();
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    let told = first.strip_prefix("line ").and_then(|rest| rest.split_once(": "));
+    let told = told.filter(|(place, _)| place.bytes().all(|b| b.is_ascii_digit() || b" column".contains(&b)));
+    told.map_or(first, |(_, what)| what).to_string()
 }
 
 fn flatten(prefix: &str, entries: Vec<(Spanned<String>, Node)>, out: &mut Vec<Scalar>) {

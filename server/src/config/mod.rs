@@ -8,8 +8,12 @@
 mod file;
 mod values;
 
-pub use values::{Auto, Bytes, Durability, Listen, LogFormat, LogLevel, Origins, Retention, Setting};
+pub use file::{Scalar, scalars};
+pub use values::{
+    Auto, Bytes, Durability, Listen, LogFormat, LogLevel, Origins, Peers, Retention, Secret, Setting, Zone,
+};
 
+use std::num::{NonZeroU8, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -62,6 +66,8 @@ pub struct Entry {
     pub doc: &'static str,
     /// Its default, as one would write it.
     pub default: &'static str,
+    /// Whether its value is never shown.
+    pub secret: bool,
 }
 
 macro_rules! settings {
@@ -87,7 +93,7 @@ macro_rules! settings {
 
         impl $struct {
             const ENTRIES: &[Entry] = &[
-                $(Entry { name: stringify!($name), doc: concat!($($doc),+), default: $default },)+
+                $(Entry { name: stringify!($name), doc: concat!($($doc),+), default: $default, secret: <$type as Setting>::SECRET },)+
             ];
 
             /// Sets one key. `None`: no such key. `Some(Err(expects))`: it does not take that.
@@ -127,11 +133,42 @@ settings! {
         /// Web pages whose scripts may use the API from a browser: `none`, origins separated by commas such as
         /// `https://grafana.example`, or `*` for all. Grafana's server needs no entry.
         http_cors_origins: Origins = "none",
-        /// How long samples are kept: `forever`, or a duration such as `30d`. Deleting data is never a default.
-        retention: Retention = "forever",
+        /// How long samples are kept: `forever`, or a duration such as `30d`. `auto`: as the namespace `default` says, which is
+        /// `forever` until somebody changes it. A node that is alone in its cluster tells the namespace; with more nodes the
+        /// namespace counts (`sarsen ns apply`), and a node that says otherwise warns.
+        retention: Auto<Retention> = "auto",
         /// When a write is acknowledged: `fsync` (once it survives a power cut) or `interval` (at once; the log is
-        /// fsynced every 200 ms and a power cut can lose that much).
-        durability: Durability = "fsync",
+        /// fsynced every 200 ms and a power cut can lose that much). `auto`: as the namespace `default` says, which is `fsync` until
+        /// somebody changes it; as with `retention`.
+        durability: Auto<Durability> = "auto",
+        /// Address on which other nodes of the cluster reach this one. Nodes on one machine need different ones.
+        cluster_listen: Listen = "127.0.0.1:7421",
+        /// The same address as other nodes see it, where that is another (containers, NAT, `0.0.0.0`). `auto`: what
+        /// `cluster_listen` says.
+        cluster_advertise: Auto<Listen> = "auto",
+        /// Nodes of the cluster to join, by their `cluster_listen`, separated by commas; one that answers is enough. `none`: an empty
+        /// data directory becomes a cluster of its own. A node that is a member already does not join again.
+        join: Peers = "none",
+        /// Whether a node that lost its part of the control plane (`cluster/raft` in the data directory), and nothing else, may join
+        /// again as a new member. `no` keeps a half restored directory out.
+        rejoin: bool = "no",
+        /// What a node must know to talk to this cluster: the same for all its nodes. `auto`: the one in the data directory; a new
+        /// cluster draws one and prints it. Better given by the environment than by a flag, which every user of the machine can see.
+        join_token: Auto<Secret> = "auto",
+        /// Where this node stands, from the widest to the narrowest, such as `eu/zone-a/rack-3`. Copies of a shard go to different
+        /// places as far as there are such. `none`: nothing is known.
+        zone: Zone = "none",
+        /// This node's share of the data in proportion to the others', in any unit common to all.
+        capacity: NonZeroU32 = "100",
+        /// Copies of each shard that a new cluster keeps, each on another node. With fewer nodes there are fewer copies, and the
+        /// status says so.
+        replication_factor: NonZeroU8 = "3",
+        /// How often the copies of a shard are compared with each other. What is older than two days is compared once a day.
+        repair_interval: Duration = "10m",
+        /// Within this time every byte on the disk is read and its checksum compared.
+        scrub_period: Duration = "7d",
+        /// How long writes that a node missed are kept for it. What it misses after that, repair brings.
+        hints_expire: Duration = "3h",
         /// Form of the log lines on standard error: `logfmt` or `json`.
         log_format: LogFormat = "logfmt",
         /// Least severe log lines: `error`, `warn`, `info`, `debug` or `trace`.
@@ -197,6 +234,8 @@ settings! {
         /// Free space on the disk below which the node takes no more writes. `auto`: 2 % of the disk, at least 2 GiB,
         /// at most 20 GiB.
         disk_free_min: Auto<Bytes> = "auto",
+        /// Writes on this node's disk for nodes that missed them. Over it the oldest go, and repair brings what was in them.
+        hint_bytes_max: Bytes = "1GiB",
 
         /// Longest evaluation of a query; a request may ask for less with `timeout`.
         query_timeout: Duration = "60s",
@@ -208,6 +247,8 @@ settings! {
         query_samples_max: u64 = "50000000",
         /// Series one selector may fetch.
         query_series_max: u64 = "500000",
+        /// Memory of what one query fetches from other nodes.
+        query_fetch_bytes_max: Bytes = "256MiB",
         /// Points of each series of a range query.
         query_steps_max: u64 = "11000",
         /// Inner steps of a subquery.
@@ -284,7 +325,11 @@ impl Config {
         let (place, key) = (place.to_string(), key.to_string());
         match self.set(&key, value) {
             None => Err(Error::UnknownKey { place, key }),
-            Some(Err(expects)) => Err(Error::BadValue { place, key, value: value.to_string(), expects }),
+            Some(Err(expects)) => {
+                let secret = entries().any(|(known, entry)| known == key && entry.secret);
+                let value = if secret { values::REDACTED } else { value }.to_string();
+                Err(Error::BadValue { place, key, value, expects })
+            }
             Some(Ok(())) => Ok(()),
         }
     }
@@ -449,7 +494,7 @@ mod tests {
         };
         let config = Config::load(&sources).unwrap();
         assert_eq!(config.data_dir, PathBuf::from("from-flag"));
-        assert_eq!(config.retention, Retention::Millis(2 * 86_400_000));
+        assert_eq!(config.retention, Auto::Set(Retention::Millis(2 * 86_400_000)));
         assert_eq!(config.log_level, LogLevel::Warn);
         assert_eq!(config.limits.labels_per_series_max, 9);
         assert_eq!(config.http_listen.0, "127.0.0.1:7420");
@@ -475,6 +520,25 @@ mod tests {
             env("PATH"),
         ]);
         assert_eq!(found, [("SARSEN_DATADIR".to_string(), "SARSEN_DATA_DIR".to_string())]);
+    }
+
+    #[test]
+    fn a_token_is_never_shown() {
+        let config = yaml("join_token: squeamish-ossifrage\n").unwrap();
+        assert!(matches!(&config.join_token, Auto::Set(token) if token.reveal() == "squeamish-ossifrage"));
+        let told = [format!("{config:?}"), config.to_yaml(), yaml("join_token: ossi\n").unwrap_err()];
+        for text in told {
+            assert!(!text.contains("ossi") && text.contains(values::REDACTED), "{text}");
+        }
+        assert!(yaml(&config.to_yaml()).is_err(), "what is printed instead of a token is none");
+    }
+
+    #[test]
+    fn a_file_that_makes_no_sense_is_told_once_where() {
+        assert_eq!(
+            yaml("a: b: c\n").unwrap_err(),
+            "sarsen.yaml:1: mapping values are not allowed in this context"
+        );
     }
 
     #[test]

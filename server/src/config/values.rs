@@ -1,12 +1,19 @@
 //! The types of settings, and how they are written: `16MiB`, `1h30m`, `auto`.
 
+use cluster::placement::Domain;
 use std::fmt;
+use std::num::{NonZeroU8, NonZeroU32};
 use std::time::Duration;
+
+/// What stands where a secret would.
+pub const REDACTED: &str = "<redacted>";
 
 /// A setting's type: reads what a person writes and prints what is in force.
 pub trait Setting: Sized {
     /// What may be written, for error messages: `a duration such as 30s or 1h30m`.
     const EXPECTS: &'static str;
+    /// Whether its value is never shown.
+    const SECRET: bool = false;
     /// Reads a value.
     fn parse(text: &str) -> Option<Self>;
     /// Prints it so that `parse` reads it back.
@@ -155,6 +162,7 @@ impl<T: Copy> Auto<T> {
 
 impl<T: Setting> Setting for Auto<T> {
     const EXPECTS: &'static str = T::EXPECTS;
+    const SECRET: bool = T::SECRET;
 
     fn parse(text: &str) -> Option<Self> {
         if text == "auto" { Some(Auto::Auto) } else { T::parse(text).map(Auto::Set) }
@@ -207,6 +215,115 @@ impl Setting for Listen {
 
     fn print(&self) -> String {
         self.0.clone()
+    }
+}
+
+/// Addresses of other nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peers(pub Vec<String>);
+
+impl Setting for Peers {
+    const EXPECTS: &'static str =
+        "`none`, or HOST:PORT of nodes separated by commas, such as 10.0.0.1:7421,10.0.0.2:7421";
+
+    fn parse(text: &str) -> Option<Self> {
+        if text.trim() == "none" {
+            return Some(Peers(Vec::new()));
+        }
+        let addresses = text.split(',').map(|address| Listen::parse(address.trim()).map(|listen| listen.0));
+        addresses.collect::<Option<Vec<String>>>().map(Peers)
+    }
+
+    fn print(&self) -> String {
+        if self.0.is_empty() { "none".to_string() } else { self.0.join(",") }
+    }
+}
+
+/// A secret that nodes share. Nothing prints it but [`Secret::reveal`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The secret itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
+
+impl Setting for Secret {
+    const EXPECTS: &'static str = "8 to 128 letters, digits, or characters of -_.+/=";
+    const SECRET: bool = true;
+
+    fn parse(text: &str) -> Option<Self> {
+        let plain = |c: u8| c.is_ascii_alphanumeric() || b"-_.+/=".contains(&c);
+        ((8..=128).contains(&text.len()) && text.bytes().all(plain)).then(|| Secret(text.to_string()))
+    }
+
+    fn print(&self) -> String {
+        REDACTED.to_string()
+    }
+}
+
+/// Where a node stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zone(pub Domain);
+
+impl Setting for Zone {
+    const EXPECTS: &'static str = "`none`, or names from the widest to the narrowest, such as eu/zone-a/rack-3 (no spaces, at most 255 bytes)";
+
+    fn parse(text: &str) -> Option<Self> {
+        let path = if text == "none" { "" } else { text };
+        path.parse().ok().map(Zone)
+    }
+
+    fn print(&self) -> String {
+        if self.0.segments().is_empty() { "none".to_string() } else { self.0.to_string() }
+    }
+}
+
+impl Setting for bool {
+    const EXPECTS: &'static str = "`yes` or `no`";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "yes" | "true" => Some(true),
+            "no" | "false" => Some(false),
+            _ => None,
+        }
+    }
+
+    fn print(&self) -> String {
+        if *self { "yes" } else { "no" }.to_string()
+    }
+}
+
+impl Setting for NonZeroU32 {
+    const EXPECTS: &'static str = "a whole number from 1 on";
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn print(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Setting for NonZeroU8 {
+    const EXPECTS: &'static str = "a whole number from 1 to 255";
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn print(&self) -> String {
+        self.to_string()
     }
 }
 
@@ -300,6 +417,21 @@ mod tests {
         assert_eq!(Retention::parse("0"), None);
         assert_eq!(Retention::parse("forever"), Some(Retention::Forever));
         assert_eq!(Retention::parse("30d"), Some(Retention::Millis(30 * 86_400_000)));
+    }
+
+    #[test]
+    fn peers_and_zones_print_what_they_read() {
+        for text in ["none", "a:1", "10.0.0.1:7421,[::1]:7421"] {
+            assert_eq!(Peers::parse(text).unwrap().print(), text);
+        }
+        assert_eq!(Peers::parse("a:1, b:2").unwrap().0, ["a:1", "b:2"]);
+        for text in ["none", "eu", "eu/zone-a/rack-3"] {
+            assert_eq!(Zone::parse(text).unwrap().print(), text);
+        }
+        assert!(Peers::parse("a").is_none() && Peers::parse("a:1,").is_none() && Peers::parse("").is_none());
+        assert!(Zone::parse("eu//a").is_none() && Zone::parse("e u").is_none());
+        assert!(Secret::parse("short").is_none() && Secret::parse("with spaces in it").is_none());
+        assert_eq!((NonZeroU8::parse("0"), NonZeroU8::parse("256")), (None, None));
     }
 
     #[test]

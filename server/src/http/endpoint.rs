@@ -9,7 +9,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, header};
 use axum::response::{IntoResponse, Response};
-use model::Timestamp;
+use cluster::node::ReadOptions;
+use model::{Source, Timestamp};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +26,8 @@ pub struct Context {
     pub app: Arc<App>,
     /// Its data.
     pub db: Arc<Database>,
+    /// The data as this request reads it.
+    pub source: Arc<dyn Source>,
     /// The path, for parameters in it.
     pub path: String,
     /// When the request was received.
@@ -67,6 +70,8 @@ async fn answer(app: Arc<App>, request: Request<Body>, handler: Handler) -> Resu
     }
     let params = Params::new(parts.uri.query().unwrap_or(""), &form);
     let timeout = timeout(&params, app.config.limits.query_timeout)?;
+    let consistency = params.consistency(&parts.headers)?;
+    let partial = params.partial()?;
     let gzip = gzip::accepted(&parts.headers);
 
     let permit = app.queries.enter(1).await?;
@@ -74,7 +79,10 @@ async fn answer(app: Arc<App>, request: Request<Body>, handler: Handler) -> Resu
     // When the client goes away this future is dropped, and the evaluation stops at its next look.
     let _cancel = CancelOnDrop(Arc::clone(&cancel));
     let path = parts.uri.path().to_string();
-    let context = Context { app: app.clone(), db, path, now, queued: received.elapsed(), cancel };
+    let queued = received.elapsed();
+    let left = Some(timeout.saturating_sub(queued));
+    let source = db.cluster.source(ReadOptions { consistency, partial, timeout: left });
+    let context = Context { app: app.clone(), db, source, path, now, queued, cancel };
     let work = tokio::task::spawn_blocking(move || {
         // The permit goes with the work: an abandoned evaluation still counts until it has stopped.
         let _permit = permit;

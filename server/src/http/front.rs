@@ -14,8 +14,10 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 
-/// The routes that change what is stored.
-const WRITES: [&str; 2] = ["/api/v1/write", "/api/v1/import/prometheus"];
+/// Whether a path changes what is stored, or how.
+fn writes(path: &str) -> bool {
+    ["/api/v1/write", "/api/v1/import/", "/api/v1/admin/"].iter().any(|prefix| path.starts_with(prefix))
+}
 
 /// Answers, or hands on, and says which origins may read the answer.
 pub async fn run(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Response {
@@ -26,7 +28,7 @@ pub async fn run(State(app): State<Arc<App>>, request: Request<Body>, next: Next
         // Prometheus has it for these two only; elsewhere it would be a whole evaluation thrown away.
         Method::HEAD if !path.starts_with("/-/") => StatusCode::METHOD_NOT_ALLOWED.into_response(),
         _ => match &cors {
-            Cors::Foreign(origin) if WRITES.contains(&path) => {
+            Cors::Foreign(origin) if writes(path) => {
                 let text = format!(
                     "a page of {origin:?} may not write here; list its origin in `http_cors_origins` to allow it"
                 );

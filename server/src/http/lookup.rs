@@ -16,7 +16,7 @@ pub fn series(context: &Context, params: &Params) -> Result<Vec<u8>, ApiError> {
     let range = params.lookup_range()?;
     let selectors = params.selectors().map_err(|e| ApiError::parameter("match[]", e.message))?;
     let query = LabelQuery { selectors, range, limit: Some(asked.min(ours)), shards: None };
-    let found = context.db.source.series(&query)?;
+    let found = context.source.series(&query)?;
     respond(found, asked, ours, "limits.lookup_series_max", |json, labels| {
         json.labels(&labels);
     })
@@ -25,7 +25,7 @@ pub fn series(context: &Context, params: &Params) -> Result<Vec<u8>, ApiError> {
 /// `/api/v1/labels`
 pub fn labels(context: &Context, params: &Params) -> Result<Vec<u8>, ApiError> {
     let (asked, ours) = limits(params, context.app.config.limits.lookup_names_max)?;
-    let found = context.db.source.label_names(&label_query(params, asked.min(ours))?)?;
+    let found = context.source.label_names(&label_query(params, asked.min(ours))?)?;
     respond(found, asked, ours, "limits.lookup_names_max", |json, name| {
         json.string(&name);
     })
@@ -43,7 +43,7 @@ pub fn label_values(context: &Context, params: &Params) -> Result<Vec<u8>, ApiEr
         return Err(ApiError::bad_data("invalid label name: \"\""));
     }
     let (asked, ours) = limits(params, context.app.config.limits.lookup_names_max)?;
-    let found = context.db.source.label_values(&name, &label_query(params, asked.min(ours))?)?;
+    let found = context.source.label_values(&name, &label_query(params, asked.min(ours))?)?;
     respond(found, asked, ours, "limits.lookup_names_max", |json, value| {
         json.string(&value);
     })
@@ -56,7 +56,7 @@ pub fn metadata(context: &Context, params: &Params) -> Result<Vec<u8>, ApiError>
     let families_max = count("limit")?.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
     let per_family_max = count("limit_per_metric")?.filter(|n| *n > 0);
     let per_family_max = per_family_max.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
-    let items = context.db.source.metadata(params.get("metric"))?;
+    let items = context.source.metadata(params.get("metric"))?;
     json::success(&Notes::default(), |json| {
         json::metadata(json, &items, families_max, per_family_max);
         Ok(())
@@ -83,7 +83,7 @@ fn respond<T>(
     key: &str,
     item: impl FnMut(&mut Json, T),
 ) -> Result<Vec<u8>, ApiError> {
-    let mut notes = Notes::default();
+    let mut notes = Notes { warnings: found.warnings, ..Notes::default() };
     if found.truncated && asked <= ours {
         notes.warnings.push(TRUNCATED.to_string());
     } else if found.truncated {

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod body;
+mod cluster;
 mod endpoint;
 pub mod error;
 mod front;
@@ -29,7 +30,7 @@ use axum::extract::State;
 use axum::http::{Request, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use endpoint::Handler;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -67,6 +68,11 @@ pub fn router(app: Arc<App>) -> Router {
         ("/api/v1/status/flags", get(status::flags)),
         ("/api/v1/status/tsdb", read_only(status::tsdb)),
         ("/api/v1/status/node", get(status::node)),
+        ("/api/v1/status/cluster", get(cluster::status)),
+        ("/api/v1/status/placement", get(cluster::placement)),
+        ("/api/v1/status/digests", read_only(cluster::digests)),
+        ("/api/v1/admin/namespaces", get(cluster::namespaces).post(cluster::apply_namespaces)),
+        ("/api/v1/admin/namespaces/{name}", delete(cluster::delete_namespace)),
         ("/", get(status::index)),
         ("/metrics", get(status::metrics)),
         ("/-/healthy", get(health::healthy)),

@@ -2,9 +2,14 @@
 
 use super::error::ApiError;
 use crate::time;
+use axum::http::HeaderMap;
+use cluster::quorum::Consistency;
 use model::{Matcher, TimeRange, Timestamp};
 use query::ast::Kind as ExprKind;
 use std::num::IntErrorKind;
+
+/// The header that says how many copies must take part in a read or a write.
+pub const CONSISTENCY: &str = "x-sarsen-consistency";
 
 /// Names and values in the order of Go's `FormValue`: the body's before the URL's, the first of a name counts.
 #[derive(Debug, Default)]
@@ -89,6 +94,30 @@ impl Params {
         let min = self.optional_time("start")?.unwrap_or(Timestamp::MIN);
         let max = self.optional_time("end")?.unwrap_or(Timestamp::MAX);
         Ok(TimeRange { min, max })
+    }
+
+    /// Yes or no, in Go's words; missing is no.
+    pub fn flag(&self, name: &str) -> Result<bool, ApiError> {
+        match self.get(name) {
+            None | Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+            Some(text) => {
+                Err(ApiError::parameter(name, format_args!("{text:?} is neither `true` nor `false`")))
+            }
+        }
+    }
+
+    /// Whether an answer may lack what cannot be reached.
+    pub fn partial(&self) -> Result<bool, ApiError> {
+        Ok(self.flag("partial")? || self.flag("partial_response")?)
+    }
+
+    /// How many copies must take part: the parameter `consistency`, or else the header.
+    pub fn consistency(&self, headers: &HeaderMap) -> Result<Option<Consistency>, ApiError> {
+        let header = || headers.get(CONSISTENCY).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let text = self.get("consistency").map(Into::into).or_else(header);
+        let parse = |text: std::borrow::Cow<str>| text.trim().parse();
+        text.map(parse).transpose().map_err(|why| ApiError::parameter("consistency", why))
     }
 
     /// Every `match[]`.
@@ -197,6 +226,32 @@ mod tests {
             text(params.required_time("absent").map(drop)),
             r#"invalid parameter "absent": cannot parse "" to a valid timestamp"#
         );
+    }
+
+    #[test]
+    fn consistency_is_a_parameter_or_a_header_and_a_bad_one_is_told_the_good_ones() {
+        let of = |query: &str, header: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = header {
+                headers.insert(CONSISTENCY, axum::http::HeaderValue::from_static(value));
+            }
+            Params::new(query, b"").consistency(&headers)
+        };
+        assert_eq!(of("", None).unwrap(), None);
+        assert_eq!(of("consistency=all", Some("one")).unwrap(), Some(Consistency::All));
+        assert_eq!(of("", Some("one")).unwrap(), Some(Consistency::One));
+        for bad in [of("consistency=quorum", None), of("", Some("two"))] {
+            let bad = bad.unwrap_err();
+            assert!(bad.message.contains("`one`, `majority` or `all`"), "{}", bad.message);
+        }
+    }
+
+    #[test]
+    fn partial_answers_are_given_only_to_who_asks() {
+        let of = |query: &str| Params::new(query, b"").partial();
+        assert!(!of("").unwrap() && !of("partial=false").unwrap());
+        assert!(of("partial=1").unwrap() && of("partial_response=true").unwrap());
+        assert!(of("partial=maybe").unwrap_err().message.contains("`true` nor `false`"));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub fn instant(context: &Context, params: &Params) -> Result<Vec<u8>, ApiError> 
     let text = text(context, params)?;
     let settings = settings(context, params)?;
     let started = Instant::now();
-    let answer = context.db.query.instant(&*context.db.source, text, at, &settings)?;
+    let answer = context.db.query.instant(&*context.source, text, at, &settings)?;
     respond(context, params, answer, limit, started)
 }
 
@@ -48,7 +48,7 @@ pub fn range(context: &Context, params: &Params) -> Result<Vec<u8>, ApiError> {
     let text = text(context, params)?;
     let settings = settings(context, params)?;
     let started = Instant::now();
-    let answer = context.db.query.range(&*context.db.source, text, start, end, step, &settings)?;
+    let answer = context.db.query.range(&*context.source, text, start, end, step, &settings)?;
     respond(context, params, answer, limit, started)
 }
 

@@ -6,7 +6,7 @@ use super::json::{self, Json, Notes};
 use super::json_response;
 use super::params::Params;
 use crate::app::{App, VERSION};
-use crate::config;
+use crate::namespaces;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -15,7 +15,8 @@ use std::sync::Arc;
 /// The Prometheus whose API and PromQL this is. Clients choose what they ask by it.
 pub const PROMETHEUS: &str = "3.14.0";
 
-fn data(write: impl FnOnce(&mut Json)) -> Response {
+/// A successful answer whose `data` is what `write` writes.
+pub fn data(write: impl FnOnce(&mut Json)) -> Response {
     let body = json::success(&Notes::default(), |json| {
         write(json);
         Ok(())
@@ -43,9 +44,22 @@ pub async fn runtimeinfo(State(app): State<Arc<App>>) -> Response {
     data(|json| {
         let start = crate::time::print_rfc3339(model::Timestamp(app.started_at));
         json.raw("{\"startTime\":").string(&start).raw(",\"storageRetention\":");
-        json.string(&config::Setting::print(&app.config.retention));
+        json.string(&in_force(&app, "retention"));
         json.raw(&format!(",\"GOMAXPROCS\":{},\"timeSeriesCount\":{series}}}", crate::app::cpus()));
     })
+}
+
+/// A setting of the namespace `default`; while the node starts, what its configuration says.
+fn in_force(app: &App, setting: &str) -> String {
+    match app.opened() {
+        Some(db) => {
+            let namespace = db.cluster.view().namespaces.get(namespaces::DEFAULT).copied();
+            namespaces::get(&namespace.unwrap_or_default(), setting)
+        }
+        None => {
+            app.config.values().find(|(key, _)| key == setting).map(|(_, value)| value).unwrap_or_default()
+        }
+    }
 }
 
 /// `/api/v1/status/config`: the configuration in force, as a file that says the same.
@@ -126,8 +140,8 @@ pub async fn node(State(app): State<Arc<App>>) -> Response {
         json.raw(",\"reason\":").string(&app.phase().reason());
         json.raw(&format!(",\"uptimeSeconds\":{}", app.started.elapsed().as_secs()));
         json.raw(",\"dataDir\":").string(&app.config.data_dir.display().to_string());
-        json.raw(",\"retention\":").string(&config::Setting::print(&app.config.retention));
-        json.raw(",\"durability\":").string(&config::Setting::print(&app.config.durability));
+        json.raw(",\"retention\":").string(&in_force(&app, "retention"));
+        json.raw(",\"durability\":").string(&in_force(&app, "durability"));
         if let Some(usage) = usage {
             json.raw(&format!(
                 ",\"residentBytes\":{},\"cpuSeconds\":{}",
@@ -168,6 +182,7 @@ pub async fn index() -> String {
          /api/v1/query?query=up   the HTTP API of Prometheus\n\
          /api/v1/write            remote write, 1.0 and 2.0\n\
          /api/v1/status/node      how this node is doing\n\
+         /api/v1/status/cluster   how the cluster is doing\n\
          /metrics                 its own metrics\n\
          /-/ready                 whether it takes reads and writes\n"
     )

@@ -133,6 +133,9 @@ async fn take(
 ) -> Result<Stored, Failure> {
     let db = app.database().map_err(Failure::Api)?;
     app.check_creation().map_err(Failure::Api)?;
+    let params = Params::new(request.uri().query().unwrap_or(""), b"");
+    let consistency = params.consistency(request.headers()).map_err(Failure::Api)?;
+    let sink = db.cluster.sink(consistency);
     let (mut buffer, mut batch) = app.buffers.take();
     let (parts, body) = request.into_parts();
     let limits = &app.config.limits;
@@ -151,8 +154,8 @@ async fn take(
         }
         let rows = Arc::get_mut(&mut batch).expect("BUG: nobody else has it");
         rows.clear();
-        let decoded = decode(&buffer, rows, db.sink.key()).map_err(Failure::Refused)?;
-        ingest::store(&*db.sink, &mut batch, decoded, &app.ingest).map_err(Failure::Sink)
+        let decoded = decode(&buffer, rows, sink.key()).map_err(Failure::Refused)?;
+        ingest::store(&*sink, &mut batch, decoded, &app.ingest).map_err(Failure::Sink)
     }));
     drop(turn);
     let mut stored = worked.unwrap_or_else(|_| {
@@ -171,7 +174,7 @@ async fn take(
         }
         Ok(Err(error)) => Err(Failure::Sink(error)),
         Err(_) => {
-            let reason = "the disk did not confirm this write in time (`limits.write_timeout`)";
+            let reason = "the disks did not confirm this write in time (`limits.write_timeout`)";
             Err(Failure::Sink(model::Error::Busy { reason, retry_after_s: 5 }))
         }
     }

@@ -3,8 +3,8 @@
 use crate::node::{Node, PATIENCE, request, sarsen, until};
 use ingest::remote_write::encode::{self, Series};
 use server::app::{App, Database};
-use server::config::Config;
-use server::{http, time};
+use server::config::{Config, Listen};
+use server::http;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -15,9 +15,12 @@ const T: i64 = 1_700_000_040_000;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn until_the_data_is_open_the_node_says_how_far_it_is() {
     let dir = tempfile::tempdir().unwrap();
-    let app = Arc::new(App::new(Config { data_dir: dir.path().join("d"), ..Config::default() }));
+    let cluster_listen = Listen("127.0.0.1:0".to_string());
+    let config = Config { data_dir: dir.path().join("d"), cluster_listen, ..Config::default() };
+    let app = Arc::new(App::new(config));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
+    let address = listener.local_addr().unwrap();
+    let url = format!("http://{address}");
     let options = http::serve::Options {
         connections_max: 10,
         header_timeout: PATIENCE,
@@ -49,11 +52,9 @@ async fn until_the_data_is_open_the_node_says_how_far_it_is() {
         assert!(answer.text().contains("25 %"), "{path}: {}", answer.text());
     }
 
-    let vfs = Arc::new(disk::RealVfs);
-    let options = server::node::storage_options(&app.config, &*vfs).unwrap();
-    let engine = storage::Engine::open(vfs, options, Arc::new(time::now), &|_| {}).unwrap();
+    let open = server::node::open(&app, address).await.unwrap();
     let query = query::Engine::new(server::node::query_options(&app.config));
-    app.open(Database { sink: engine.clone(), source: engine.clone(), query, engine });
+    app.open(Database { cluster: open.cluster, query, engine: open.engine });
     let ready = ask("GET", "/-/ready").await;
     assert_eq!((ready.status, ready.json()["ready"].as_bool()), (200, Some(true)));
     assert_eq!(ask("GET", "/api/v1/query?query=1").await.status, 200);
@@ -204,7 +205,7 @@ fn what_stands_in_the_way_is_named_with_the_way_out() {
 
     let open = node.dir.to_str().unwrap();
     let error = fails_to_start(&["--data-dir", open, "--http-listen", "127.0.0.1:0"]);
-    assert!(error.contains("another process has it open") && error.contains(open), "{error}");
+    assert!(error.contains("another process has") && error.contains(open), "{error}");
 
     std::fs::create_dir(dir.path().join("blocks")).unwrap();
     std::fs::write(dir.path().join("identity"), "nonsense").unwrap();

@@ -51,6 +51,32 @@ fn requests_and_samples_are_counted() {
 }
 
 #[test]
+fn the_cluster_is_measured_also_when_it_is_one_node() {
+    let node = Node::start();
+    let now = scrape(&node);
+    for (name, labels, want) in [
+        ("sarsen_cluster_nodes", &[("state", "up")][..], 1.0),
+        ("sarsen_cluster_nodes", &[("state", "down")], 0.0),
+        ("sarsen_cluster_is_leader", &[], 1.0),
+        ("sarsen_cluster_voters", &[], 1.0),
+        ("sarsen_cluster_replication_factor", &[], 3.0),
+        ("sarsen_cluster_shards", &[], 64.0),
+        ("sarsen_cluster_shards_held", &[], 64.0),
+        ("sarsen_cluster_shards_under_replicated", &[], 64.0),
+        ("sarsen_cluster_shards_unavailable", &[], 0.0),
+        ("sarsen_cluster_min_copies", &[], 1.0),
+        ("sarsen_cluster_frames_total", &[("kind", "write"), ("direction", "sent")], 0.0),
+        ("sarsen_cluster_bytes_total", &[("kind", "read"), ("direction", "received")], 0.0),
+        ("sarsen_cluster_connections_refused_total", &[("reason", "token")], 0.0),
+        ("sarsen_cluster_repair_windows_compared_total", &[], 0.0),
+        ("sarsen_storage_damage", &[], 0.0),
+        ("sarsen_scrub_damaged", &[], 0.0),
+    ] {
+        assert_eq!(value(&now, name, labels), want, "{name}{labels:?}");
+    }
+}
+
+#[test]
 fn every_name_has_our_prefix_or_is_a_process_metric() {
     let node = Node::start();
     let foreign: Vec<String> = scrape(&node)

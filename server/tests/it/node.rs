@@ -72,7 +72,15 @@ impl Node {
     /// A node on an existing folder.
     pub fn on(dir: &Path, environment: &[(&str, &str)]) -> Node {
         let mut command = sarsen();
-        command.args(["server", "--http-listen", "127.0.0.1:0", "--data-dir"]).arg(dir);
+        command.args([
+            "server",
+            "--http-listen",
+            "127.0.0.1:0",
+            "--cluster-listen",
+            "127.0.0.1:0",
+            "--data-dir",
+        ]);
+        command.arg(dir);
         // The test's own disk may be nearly full; that is not what is tested.
         command.env("SARSEN_LIMITS_DISK_FREE_MIN", "1MiB").envs(environment.iter().copied());
         Node::spawn(command, dir)

@@ -1,5 +1,7 @@
 //! The node's own metrics: counted as things happen, or read when somebody asks.
 
+mod cluster;
+
 use crate::app::{App, VERSION};
 use ingest::{Reason, Stored};
 use prometheus_client::collector::Collector;
@@ -171,6 +173,9 @@ impl Metrics {
         // What is read only now stands in a registry of its own, made for this answer.
         let mut now = Registry::default();
         now.register_collector(Box::new(Now::read(app)));
+        if let Some(db) = app.opened() {
+            now.register_collector(Box::new(cluster::Cluster::read(db)));
+        }
         let mut rest = String::new();
         encode(&mut rest, &now).expect("BUG: writing to memory failed");
         let end = text.len() - "# EOF\n".len();

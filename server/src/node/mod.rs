@@ -1,38 +1,38 @@
-//! One node: open the data, serve, maintain, stop.
+//! One node: open the data, take part in the cluster, serve, maintain, stop.
 //!
 //! ```text
-//! threads   runtime   connections, decoding and appending of writes, signals
+//! threads   runtime   connections, decoding and appending of writes, other nodes, signals
 //!           blocking  evaluations and lookups, as many as the query gate lets in
 //!           commit    fsyncs what is waiting, all of it with one call
 //!           maintain  flushes, retention
+//!           scrub     reads every byte of every block once a period
 //! ```
 //!
 //! The listener is up before the data is, so that `/-/ready` can say how far opening is. Stopping goes the other way:
-//! not ready any more, no new connections, requests under way finish, the log is committed and closed.
+//! not ready any more, no new connections, requests under way finish, other nodes are left, the log is committed and closed.
+
+mod banner;
+mod open;
+mod settings;
+mod token;
+mod workers;
+
+pub use open::{Open, open, storage_options};
 
 use crate::app::{App, Database, VERSION};
-use crate::config::{Config, Durability, Listen, Retention};
+use crate::config::{Config, Listen};
 use crate::http::serve;
-use crate::{http, process, self_scrape, time};
-use anyhow::Context;
-use disk::{RealVfs, Vfs};
-use parking_lot::Mutex;
+use crate::{http, process, self_scrape};
+use anyhow::{Context, bail};
 use std::future::Future;
-use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
-
-/// How often the background work looks for something to do.
-const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
-
-/// How often a long opening is logged.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+use workers::{MAINTENANCE_INTERVAL, Workers};
 
 /// Files besides connections that a node may have open: blocks, the log, the rest.
 const FILES_OTHER: u64 = 1000;
@@ -56,32 +56,39 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         until(stopped.clone()),
     ));
 
-    let opening = {
-        let app = app.clone();
-        tokio::task::spawn_blocking(move || open(&app))
-    };
-    let engine = tokio::select! {
-        opened = opening => opened.context("opening the data was stopped by a bug")??,
+    let Open { cluster, engine, token } = tokio::select! {
+        opened = open(&app, address) => opened?,
         () = signals.next() => {
             // Nothing has been acknowledged yet; what replay was reading is still on the disk.
             tracing::info!("stopped before the data was open");
             return Ok(());
         }
     };
-    let workers = Workers::start(&engine);
+    let workers = Workers::start(&engine, app.config.scrub_period);
+    settings::reconcile(&app.config, &cluster).await;
+    let mut settings = settings::Follower::new(&cluster, &engine);
     let query = query::Engine::new(query_options(&app.config));
-    app.open(Database { sink: engine.clone(), source: engine.clone(), query, engine: engine.clone() });
+    app.open(Database { cluster: cluster.clone(), query, engine: engine.clone() });
     tracing::info!(
         seconds = app.started.elapsed().as_secs_f64(),
         data_dir = %app.config.data_dir.display(),
         listen = %address,
         "ready"
     );
-    banner(&app, address);
-    let scraping = tokio::spawn(self_scrape::run(app.clone(), address, until(stopped.clone())));
-    let watching = tokio::spawn(watch_creation(app.clone(), until(stopped)));
+    banner::print(&app.config, address, &cluster.view(), &token);
+    let background = [
+        tokio::spawn(self_scrape::run(app.clone(), address, until(stopped.clone()))),
+        tokio::spawn(watch_creation(app.clone(), until(stopped.clone()))),
+        tokio::spawn(async move { settings.run(until(stopped)).await }),
+    ];
 
-    signals.next().await;
+    let failure = tokio::select! {
+        () = signals.next() => None,
+        why = cluster.failed() => Some(why),
+    };
+    if let Some(why) = &failure {
+        tracing::error!(why, "this node must stop");
+    }
     app.stop();
     tracing::info!("stopping: requests under way finish");
     stop.send_replace(true);
@@ -95,11 +102,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if cut > 0 {
         tracing::warn!(connections = cut, "requests did not finish within `shutdown_timeout` and were cut");
     }
-    let _ = tokio::join!(scraping, watching);
+    for task in background {
+        let _ = task.await;
+    }
+    cluster.stop().await;
     let closing = tokio::task::spawn_blocking(move || workers.stop(&engine));
     closing.await.context("closing the data was stopped by a bug")?.context("closing the data")?;
     tracing::info!("stopped");
-    Ok(())
+    match failure {
+        Some(why) => bail!("{why}"),
+        None => Ok(()),
+    }
 }
 
 /// Resolves when the channel says so.
@@ -144,51 +157,6 @@ fn log_surroundings(app: &App) {
     }
 }
 
-fn open(app: &Arc<App>) -> anyhow::Result<Arc<storage::Engine>> {
-    let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
-    let options = storage_options(&app.config, &*vfs)?;
-    let logged = Mutex::new(Instant::now());
-    let progress = |p: storage::Progress| {
-        app.progress(p.phase, p.done_bytes, p.total_bytes);
-        let mut logged = logged.lock();
-        if logged.elapsed() >= PROGRESS_INTERVAL {
-            *logged = Instant::now();
-            tracing::info!(step = p.phase, done_bytes = p.done_bytes, total_bytes = p.total_bytes, "opening");
-        }
-    };
-    let clock = Arc::new(time::now);
-    Ok(storage::Engine::open(vfs, options, clock, &progress)?)
-}
-
-/// What the configuration means for the engine.
-pub fn storage_options(config: &Config, vfs: &dyn Vfs) -> anyhow::Result<storage::Options> {
-    let limits = &config.limits;
-    let memory = process::memory_bytes().unwrap_or(4 << 30);
-    vfs.create_dir_all(&config.data_dir).with_context(|| {
-        format!(
-            "the data directory {} cannot be made; choose another with --data-dir",
-            config.data_dir.display()
-        )
-    })?;
-    let total = vfs.space(&config.data_dir)?.total;
-    let mut options = storage::Options::new(&config.data_dir, random);
-    options.retention_ms = match config.retention {
-        Retention::Forever => None,
-        Retention::Millis(ms) => Some(ms),
-    };
-    options.future_max_ms = i64::try_from(limits.future_max.as_millis()).unwrap_or(i64::MAX);
-    options.series_max = limits.series_max.or(|| memory / 2 / 2048);
-    options.head_bytes_max = memory / 4;
-    options.wal_bytes_max = limits.wal_bytes_max.0;
-    let floor = || crate::config::Bytes((total / 50).clamp(2 << 30, 20 << 30));
-    options.disk_reserve_bytes = limits.disk_free_min.or(floor).0;
-    options.durability = match config.durability {
-        Durability::Fsync => storage::Durability::Fsync,
-        Durability::Interval => storage::Durability::Interval(Duration::from_millis(200)),
-    };
-    Ok(options)
-}
-
 fn random() -> u128 {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the operating system has no randomness");
@@ -210,60 +178,6 @@ pub fn query_options(config: &Config) -> query::Options {
         start_timestamps: false,
         delayed_name_removal: false,
     }
-}
-
-/// The engine's own threads.
-struct Workers {
-    commit: std::thread::JoinHandle<()>,
-    maintain: std::thread::JoinHandle<()>,
-    /// Dropped to end maintenance.
-    keep: mpsc::Sender<()>,
-}
-
-impl Workers {
-    fn start(engine: &Arc<storage::Engine>) -> Workers {
-        let (keep, kept) = mpsc::channel();
-        let committing = engine.clone();
-        let commit = spawn("commit", move || {
-            if let Err(error) = committing.commit_loop() {
-                tracing::error!(%error, "the write-ahead log failed: writes are refused, reads go on; restart on a healthy disk");
-            }
-        });
-        let maintaining = engine.clone();
-        let maintain = spawn("maintain", move || {
-            let mut before = None;
-            while kept.recv_timeout(MAINTENANCE_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
-                let failure = match maintaining.maintain() {
-                    Ok(done) => {
-                        if done != storage::Maintained::default() {
-                            tracing::info!(?done, "maintained");
-                        }
-                        None
-                    }
-                    Err(error) => Some(error.to_string()),
-                };
-                // The same failure every few seconds is one failure.
-                if let Some(error) = failure.as_ref().filter(|_| failure != before) {
-                    tracing::error!(%error, "background work failed and is tried again");
-                }
-                before = failure;
-            }
-        });
-        Workers { commit, maintain, keep }
-    }
-
-    /// Commits and closes the log once maintenance has ended.
-    fn stop(self, engine: &storage::Engine) -> storage::Result<()> {
-        drop(self.keep);
-        let _ = self.maintain.join();
-        let closed = engine.close();
-        let _ = self.commit.join();
-        closed
-    }
-}
-
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
-    std::thread::Builder::new().name(name.to_string()).spawn(work).expect("no thread can be started")
 }
 
 /// Watches how fast series are created. A leaky bucket: bursts fill it, time empties it; while it is over the brim, writes
@@ -306,19 +220,4 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
-}
-
-/// What a person at a terminal wants to know first.
-fn banner(app: &App, address: SocketAddr) {
-    let url = format!("http://{address}");
-    let text = format!(
-        "Sarsen {VERSION} is ready. Data: {}\n\n  \
-         write    {url}/api/v1/write            (remote_write of Prometheus, vmagent, …)\n  \
-         query    {url}/api/v1/query?query=up   (add {url} to Grafana as a Prometheus data source)\n  \
-         try      sarsen query instant up --url {url}\n  \
-         stop     Ctrl-C\n",
-        app.config.data_dir.display()
-    );
-    // Standard output may be closed; that is no reason to stop.
-    let _ = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
 }

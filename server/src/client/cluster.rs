@@ -1,0 +1,160 @@
+//! `sarsen cluster …`: nodes, and who holds what.
+
+use super::{Output, http, query, table};
+use crate::args::{ClusterCommand, Remote};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Asks and prints.
+pub fn run(command: ClusterCommand) -> anyhow::Result<()> {
+    match command {
+        ClusterCommand::Nodes(remote) => nodes(&remote),
+        ClusterCommand::Placement(remote) => placement(&remote),
+        ClusterCommand::Shards { all, remote } => shards(&remote, all),
+    }
+}
+
+/// Whether the data is safe, then the nodes.
+pub fn print_summary(cluster: &Value) -> anyhow::Result<()> {
+    println!("{}: {}\n", text(&cluster["safety"]).to_uppercase(), text(&cluster["summary"]));
+    print_nodes(cluster)?;
+    println!();
+    Ok(())
+}
+
+fn nodes(remote: &Remote) -> anyhow::Result<()> {
+    let cluster = http::get(&remote.url, "/api/v1/status/cluster", &[])?.data;
+    match remote.output {
+        Output::Json => query::print_json(&cluster["nodes"]),
+        Output::Table => print_nodes(&cluster),
+    }
+}
+
+fn print_nodes(cluster: &Value) -> anyhow::Result<()> {
+    let names = short_names(cluster);
+    let row = |node: &Value| {
+        let name = &names[text(&node["id"])];
+        let mut roles = Vec::new();
+        for (is, role) in [
+            (node["id"] == cluster["me"], "asked"),
+            (node["id"] == cluster["leader"], "leader"),
+            (node["voter"] == true && node["id"] != cluster["leader"], "voter"),
+        ] {
+            roles.extend(is.then_some(role));
+        }
+        vec![
+            name.clone(),
+            text(&node["state"]).to_string(),
+            Some(text(&node["zone"])).filter(|zone| !zone.is_empty()).unwrap_or("-").to_string(),
+            text(&node["address"]).to_string(),
+            text(&node["http_address"]).to_string(),
+            node["shards"].to_string(),
+            disk(&node["disk"]),
+            roles.join(", "),
+        ]
+    };
+    let rows: Vec<Vec<String>> = list(&cluster["nodes"]).map(row).collect();
+    Ok(table::print(&["NODE", "STATE", "ZONE", "ADDRESS", "HTTP", "SHARDS", "DISK FREE", "ROLE"], &rows)?)
+}
+
+fn disk(disk: &Value) -> String {
+    match (disk["free_bytes"].as_u64(), disk["total_bytes"].as_u64()) {
+        (Some(free), Some(total)) => format!("{} of {}", table::bytes(free), table::bytes(total)),
+        _ => "-".to_string(),
+    }
+}
+
+fn placement(remote: &Remote) -> anyhow::Result<()> {
+    let placement = http::get(&remote.url, "/api/v1/status/placement", &[])?.data;
+    if remote.output == Output::Json {
+        return query::print_json(&placement);
+    }
+    let names = short_names(&http::get(&remote.url, "/api/v1/status/cluster", &[])?.data);
+    println!("epoch {}, {} copies wanted\n", placement["epoch"], placement["replication_factor"]);
+    let rows: Vec<Vec<String>> = list(&placement["shards"])
+        .map(|shard| vec![shard["shard"].to_string(), replicas(shard, &names)])
+        .collect();
+    Ok(table::print(&["SHARD", "NODES"], &rows)?)
+}
+
+fn shards(remote: &Remote, all: bool) -> anyhow::Result<()> {
+    let placement = http::get(&remote.url, "/api/v1/status/placement", &[])?.data;
+    let shown = list(&placement["shards"]).filter(|shard| all || shard["state"] != "ok");
+    if remote.output == Output::Json {
+        return query::print_json(&Value::Array(shown.cloned().collect()));
+    }
+    let names = short_names(&http::get(&remote.url, "/api/v1/status/cluster", &[])?.data);
+    let rows: Vec<Vec<String>> = shown
+        .map(|shard| {
+            vec![
+                shard["shard"].to_string(),
+                text(&shard["state"]).replace('_', "-"),
+                format!("{} of {}", shard["live"], placement["replication_factor"]),
+                shard["need"].to_string(),
+                replicas(shard, &names),
+            ]
+        })
+        .collect();
+    if rows.is_empty() {
+        println!("every shard has its {} copies", placement["replication_factor"]);
+        return Ok(());
+    }
+    Ok(table::print(&["SHARD", "STATE", "COPIES", "NEEDS", "NODES"], &rows)?)
+}
+
+/// The nodes of a shard, with what is special about their copies.
+fn replicas(shard: &Value, names: &BTreeMap<String, String>) -> String {
+    let replica = |replica: &Value| {
+        let id = text(&replica["node"]);
+        let name = names.get(id).map_or(id, String::as_str);
+        match text(&replica["state"]) {
+            "available" => name.to_string(),
+            state => format!("{name} ({state})"),
+        }
+    };
+    list(&shard["replicas"]).map(replica).collect::<Vec<_>>().join("  ")
+}
+
+/// By id: as much of its beginning as tells it from the other nodes, and no less than eight digits.
+fn short_names(cluster: &Value) -> BTreeMap<String, String> {
+    let ids: Vec<&str> = list(&cluster["nodes"]).map(|node| text(&node["id"])).collect();
+    let cut = |length: usize| ids.iter().map(|id| id.get(..length).unwrap_or(id)).collect::<Vec<_>>();
+    let distinct = |length: &usize| {
+        let mut short = cut(*length);
+        short.sort_unstable();
+        short.windows(2).all(|pair| pair[0] != pair[1])
+    };
+    let length = (8..32).find(distinct).unwrap_or(32);
+    ids.iter().map(ToString::to_string).zip(cut(length).into_iter().map(str::to_string)).collect()
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn names_are_as_short_as_they_can_be_told_apart() {
+        let of = |ids: &[&str]| {
+            let nodes: Vec<Value> = ids.iter().map(|id| json!({ "id": id })).collect();
+            short_names(&json!({ "nodes": nodes })).into_values().collect::<Vec<_>>()
+        };
+        assert_eq!(of(&["0123456789abcdef", "fedcba9876543210"]), ["01234567", "fedcba98"]);
+        assert_eq!(of(&["0123456789abcdef", "0123456789abcdff"]), ["0123456789abcde", "0123456789abcdf"]);
+        assert_eq!(of(&["1"]), ["1"]);
+    }
+
+    #[test]
+    fn what_is_special_about_a_copy_is_said() {
+        let shard = json!({ "replicas": [{ "node": "a", "state": "available" }, { "node": "b", "state": "leaving" }] });
+        assert_eq!(replicas(&shard, &BTreeMap::from([("a".to_string(), "A".to_string())])), "A  b (leaving)");
+    }
+}

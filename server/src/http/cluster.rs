@@ -1,0 +1,245 @@
+//! What the cluster says about itself, and the changes that an administrator makes.
+
+use super::body::{self, Bounds};
+use super::endpoint::Context;
+use super::error::{ApiError, Kind};
+use super::json::{self, Json, Notes};
+use super::params::Params;
+use super::status::data;
+use crate::app::{App, Database};
+use crate::namespaces::{self, Wanted};
+use crate::safety;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use cluster::control::{ControlError, Sighting};
+use cluster::node::Error;
+use cluster::placement::{NodeId, ReplicaState};
+use cluster::state::Command;
+use cluster::view::{Health, View};
+use model::Replica;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Largest body of a change.
+const BODY_BYTES_MAX: u64 = 1 << 20;
+
+/// `/api/v1/status/cluster`: nodes, copies, agreement.
+pub async fn status(State(app): State<Arc<App>>) -> Response {
+    match app.database() {
+        Ok(db) => data(|json| write_status(json, &db)),
+        Err(error) => error.into_response(),
+    }
+}
+
+fn id(json: &mut Json, node: Option<NodeId>) {
+    match node {
+        Some(node) => json.string(&node.to_string()),
+        None => json.raw("null"),
+    };
+}
+
+fn write_status(json: &mut Json, db: &Database) {
+    let status = db.cluster.status();
+    let view = &*status.view;
+    let (safety, summary) = safety::assess(view);
+    json.raw("{\"safety\":").string(safety.word()).raw(",\"summary\":").string(&summary);
+    json.raw(",\"cluster\":").string(&format!("{:032x}", view.cluster)).raw(",\"me\":");
+    id(json, Some(view.me));
+    json.raw(",\"leader\":");
+    id(json, view.leader);
+    json.raw(&format!(
+        ",\"epoch\":{},\"replication_factor\":{},\"shards\":{{\"total\":{},\"under_replicated\":{},\"unavailable\":{}}}",
+        view.epoch(),
+        view.replication_factor,
+        status.shards.total,
+        status.shards.under_replicated,
+        status.shards.unavailable
+    ));
+    let sightings: BTreeMap<NodeId, &Sighting> = status.health.iter().map(|(id, seen)| (*id, seen)).collect();
+    json.raw(",\"nodes\":").list(&view.nodes, |json, (node, peer)| {
+        json.raw("{\"id\":").string(&node.to_string()).raw(",\"zone\":").string(&peer.zone.to_string());
+        json.raw(",\"state\":").string(safety::state(peer)).raw(",\"health\":").string(health(peer.health));
+        json.raw(",\"address\":").string(&peer.address);
+        json.raw(",\"http_address\":").string(&peer.http_address);
+        json.raw(&format!(
+            ",\"capacity\":{},\"starts\":{},\"shards\":{}",
+            peer.capacity,
+            peer.starts,
+            view.held_by(*node).len()
+        ));
+        json.raw(if status.voters.contains(node) { ",\"voter\":true" } else { ",\"voter\":false" });
+        if let Some(seen) = sightings.get(node) {
+            let report = seen.beat.report;
+            json.raw(&format!(
+                ",\"seen_ms_ago\":{},\"series\":{},\"load\":{},\"damaged\":{}",
+                seen.age_ms,
+                report.series,
+                f64::from(report.load_permille) / 1000.0,
+                report.damage
+            ));
+            if report.disk_total > 0 {
+                json.raw(&format!(
+                    ",\"disk\":{{\"free_bytes\":{},\"total_bytes\":{}}}",
+                    report.disk_free, report.disk_total
+                ));
+            }
+        }
+        json.raw("}");
+    });
+    let repair = status.repair;
+    json.raw(&format!(
+        ",\"repair\":{{\"windows_compared\":{},\"windows_divergent\":{},\"rows_fetched\":{},\"bytes_fetched\":{},\"running\":{},\"waiting\":{},\"eta_ms\":{}}}",
+        repair.compared, repair.divergent, repair.rows, repair.bytes, repair.running, repair.waiting, repair.eta_ms
+    ));
+    json.raw(",\"damage\":").list(&status.damage, |json, damage| {
+        json.raw(&format!(
+            "{{\"shard\":{},\"start\":{},\"end\":{},\"what\":",
+            damage.shard.0, damage.range.min, damage.range.max
+        ));
+        json.string(&damage.what).raw("}");
+    });
+    json.raw("}");
+}
+
+fn health(health: Health) -> &'static str {
+    match health {
+        Health::Up => "up",
+        Health::Suspect => "suspect",
+        Health::Down => "down",
+    }
+}
+
+/// `/api/v1/status/placement`: who holds which shard.
+pub async fn placement(State(app): State<Arc<App>>) -> Response {
+    match app.database() {
+        Ok(db) => data(|json| write_placement(json, &db.cluster.view())),
+        Err(error) => error.into_response(),
+    }
+}
+
+fn write_placement(json: &mut Json, view: &View) {
+    json.raw(&format!("{{\"epoch\":{},\"replication_factor\":{}", view.epoch(), view.replication_factor));
+    let shards = view.placement.shards().iter().zip(safety::copies(view)).enumerate();
+    json.raw(",\"shards\":").list(shards, |json, (shard, (replicas, copies))| {
+        let state = match copies {
+            c if c.live < c.need => "unavailable",
+            c if c.live < usize::from(view.replication_factor) => "under_replicated",
+            _ => "ok",
+        };
+        json.raw(&format!("{{\"shard\":{shard},\"state\":\"{state}\",\"live\":{}", copies.live));
+        json.raw(&format!(",\"need\":{},\"replicas\":", copies.need)).list(replicas, |json, replica| {
+            let state = match replica.state {
+                ReplicaState::Initializing { .. } => "initializing",
+                ReplicaState::Available => "available",
+                ReplicaState::Leaving => "leaving",
+            };
+            json.raw("{\"node\":").string(&replica.node.to_string());
+            json.raw(&format!(",\"state\":\"{state}\"}}"));
+        });
+        json.raw("}");
+    });
+    json.raw("}");
+}
+
+/// `/api/v1/status/digests`: of every shard of which this node has a copy, the digest of what it holds between `start` and `end`. Two
+/// nodes with equal digests hold the same samples.
+pub fn digests(context: &Context, params: &Params) -> Result<Vec<u8>, ApiError> {
+    let range = params.lookup_range()?;
+    let view = context.db.cluster.view();
+    let held = view.held_by(view.me);
+    let digest = |shard| Ok((shard, context.db.engine.digest(shard, range)?));
+    let digests = held.iter().map(digest).collect::<Result<Vec<_>, ApiError>>()?;
+    json::success(&Notes::default(), |json| {
+        json.raw("{");
+        for (i, (shard, digest)) in digests.iter().enumerate() {
+            json.raw(if i > 0 { "," } else { "" }).raw(&format!("\"{}\":\"{digest:?}\"", shard.0));
+        }
+        json.raw("}");
+        Ok(())
+    })
+}
+
+/// `GET /api/v1/admin/namespaces`
+pub async fn namespaces(State(app): State<Arc<App>>) -> Response {
+    let db = match app.database() {
+        Ok(db) => db,
+        Err(error) => return error.into_response(),
+    };
+    data(|json| {
+        json.list(&db.cluster.view().namespaces, |json, (name, namespace)| {
+            json.raw("{\"name\":").string(name);
+            for setting in namespaces::SETTINGS {
+                json.raw(",").string(setting).raw(":").string(&namespaces::get(namespace, setting));
+            }
+            json.raw("}");
+        });
+    })
+}
+
+/// `POST /api/v1/admin/namespaces`: `{"default":{"retention":"30d"}}`; what is not named stays. With `dry_run=true` nothing is
+/// changed. The answer is the difference.
+pub async fn apply_namespaces(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
+    applied(&app, request).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn applied(app: &App, request: Request<Body>) -> Result<Response, ApiError> {
+    let db = app.database()?;
+    let (parts, body) = request.into_parts();
+    let params = Params::new(parts.uri.query().unwrap_or(""), b"");
+    let dry_run = params.flag("dry_run")?;
+    let mut text = Vec::new();
+    let rate_min = app.config.limits.body_rate_min.0;
+    let bounds = Bounds { bytes_max: BODY_BYTES_MAX, key: "(fixed)", rate_min, memory: None };
+    body::receive(&parts.headers, body, &mut text, bounds).await?;
+    let wanted: Wanted = serde_json::from_slice(&text).map_err(|error| {
+        ApiError::bad_data(format!(
+            "the body is not of the form {{\"default\":{{\"retention\":\"30d\"}}}}: {error}"
+        ))
+    })?;
+    let (changed, changes) =
+        namespaces::apply(&db.cluster.view().namespaces, &wanted).map_err(ApiError::bad_data)?;
+    if !dry_run {
+        for (name, namespace) in changed {
+            propose(&db, Command::ApplyNamespace { name, namespace }).await?;
+        }
+    }
+    Ok(data(|json| {
+        json.raw(&format!("{{\"applied\":{},\"changes\":", !dry_run)).list(&changes, |json, change| {
+            json.raw("{\"namespace\":").string(&change.namespace).raw(",\"setting\":").string(change.setting);
+            json.raw(",\"from\":").string(&change.from).raw(",\"to\":").string(&change.to);
+            json.raw(&format!(",\"removes\":{}}}", change.removes));
+        });
+        json.raw("}");
+    }))
+}
+
+/// `DELETE /api/v1/admin/namespaces/{name}`
+pub async fn delete_namespace(State(app): State<Arc<App>>, Path(name): Path<String>) -> Response {
+    deleted(&app, name).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn deleted(app: &App, name: String) -> Result<Response, ApiError> {
+    let db = app.database()?;
+    if let Some(why) = namespaces::refuse_deletion(&db.cluster.view().namespaces, &name) {
+        let status = (name != namespaces::DEFAULT).then_some(StatusCode::NOT_FOUND);
+        return Err(ApiError { status, ..ApiError::bad_data(why) });
+    }
+    propose(&db, Command::DeleteNamespace { name }).await?;
+    Ok(data(|json| {
+        json.raw("{\"deleted\":true}");
+    }))
+}
+
+async fn propose(db: &Database, command: Command) -> Result<(), ApiError> {
+    match db.cluster.propose(command).await {
+        Ok(_) => Ok(()),
+        Err(error @ (Error::Refused(_) | Error::Control(ControlError::Refused(_)))) => {
+            Err(ApiError::bad_data(error.to_string()))
+        }
+        Err(error @ Error::Disk(_)) => Err(ApiError::new(Kind::Internal, error.to_string())),
+        // Whether it was agreed on may be unknown; applying the same again changes nothing.
+        Err(error) => Err(ApiError::busy(format!("{error}; reads and writes go on meanwhile"), 5)),
+    }
+}
