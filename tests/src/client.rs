@@ -47,12 +47,17 @@ pub type Matrix = BTreeMap<LabelSet, Vec<(f64, f64)>>;
 impl Client {
     /// A client of the server at this port of 127.0.0.1.
     pub fn new(port: u16) -> Client {
+        Client::at(&format!("127.0.0.1:{port}"))
+    }
+
+    /// A client of the server at `host:port`.
+    pub fn at(address: &str) -> Client {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(60)))
             .proxy(None)
             .build();
-        Client { agent: config.new_agent(), base: format!("http://127.0.0.1:{port}") }
+        Client { agent: config.new_agent(), base: format!("http://{address}") }
     }
 
     /// The server's URL.
@@ -135,6 +140,12 @@ impl Client {
     /// An instant query at a time in seconds.
     pub fn instant(&self, query: &str, time: f64) -> Result<Matrix, String> {
         matrix(&self.data("/api/v1/query", &[("query", query), ("time", &seconds(time))])?)
+    }
+
+    /// The same with more parameters in the URL.
+    pub fn instant_with(&self, query: &str, time: f64, parameters: &str) -> Result<Matrix, String> {
+        let path = format!("/api/v1/query?{parameters}");
+        matrix(&self.data(&path, &[("query", query), ("time", &seconds(time))])?)
     }
 
     /// A range query; times and step in seconds.

@@ -3,6 +3,8 @@
 //! The encoder and the client share no code with the database. A mistake would otherwise be made twice and cancel out.
 
 pub mod client;
+pub mod cluster;
+pub mod load;
 pub mod peers;
 pub mod process;
 pub mod promqltest;

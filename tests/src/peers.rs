@@ -38,12 +38,18 @@ pub fn node_exporter(dir: &Path) -> Peer {
 
 /// A Prometheus at `port` that scrapes the jobs and writes to `remote_write`.
 pub fn prometheus(dir: &Path, port: u16, jobs: &[Job], remote_write: &str) -> Peer {
-    let config = scrape_config(jobs)
-        + "remote_write:\n"
-        + &format!(
-            "  - url: {remote_write}\n    queue_config: {{batch_send_deadline: 1s, min_backoff: 100ms}}\n"
-        )
-        + "    metadata_config: {send: true, send_interval: 5s}\n";
+    prometheus_to(dir, port, jobs, &[remote_write])
+}
+
+/// The same, writing everything to several places.
+pub fn prometheus_to(dir: &Path, port: u16, jobs: &[Job], remote_write: &[&str]) -> Peer {
+    let mut config = scrape_config(jobs) + "remote_write:\n";
+    for url in remote_write {
+        config += &format!(
+            "  - url: {url}\n    queue_config: {{batch_send_deadline: 1s, min_backoff: 100ms}}\n    \
+             metadata_config: {{send: true, send_interval: 5s}}\n"
+        );
+    }
     let path = dir.join("prometheus.yml");
     fs::write(&path, config).expect("the configuration can be written");
     let mut command = Command::new("prometheus");

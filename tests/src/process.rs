@@ -170,7 +170,9 @@ impl Sarsen {
     pub fn spawn(dir: &Path, port: u16, arguments: &[&str]) -> Sarsen {
         let mut command = Command::new(binary());
         command.arg("server").arg("--data-dir").arg(dir.join("data"));
-        command.args(["--http-listen", &format!("127.0.0.1:{port}")]).args(arguments);
+        command.args(["--http-listen", &format!("127.0.0.1:{port}")]);
+        // A cluster of its own, whose other nodes would find it nowhere.
+        command.args(["--cluster-listen", "127.0.0.1:0"]).args(arguments);
         let process = Process::start("sarsen", &mut command, &dir.join("log"));
         Sarsen { process, client: Client::new(port), port }
     }

@@ -8,7 +8,8 @@
 
 mod queries;
 
-use queries::{MAYBE_EMPTY, QUERIES};
+use queries::MAYBE_EMPTY;
+pub use queries::QUERIES;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;

@@ -1,0 +1,103 @@
+//! Data directories that are not what they should be.
+
+use super::*;
+use std::fs;
+use std::path::Path;
+use tests::cluster::{Cluster, Member};
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder can be made");
+    for entry in fs::read_dir(from).expect("a folder can be listed").flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("a file can be copied");
+        }
+    }
+}
+
+/// A cluster of three that has data.
+fn filled(dir: &Path) -> Cluster {
+    let cluster = Cluster::start(dir, 3);
+    let loads = [Load::new("a", 20, yesterday(), 1_000)];
+    under_load(&loads, &cluster.clients(), 3, || progress(&loads, 10));
+    cluster
+}
+
+#[test]
+fn a_wiped_directory_at_a_known_address_is_refused() {
+    let dir = folder();
+    let mut cluster = filled(dir.path());
+    cluster.nodes[2].kill();
+    fs::remove_dir_all(dir.path().join("node2/data")).expect("a folder can be removed");
+    let said = cluster.nodes[2].refused();
+    assert!(said.contains(&cluster.nodes[2].address), "{said}");
+    assert!(said.contains("its directory was lost or not mounted, put the directory back"), "{said}");
+}
+
+#[test]
+fn a_directory_without_its_control_log_is_refused() {
+    let dir = folder();
+    let mut cluster = filled(dir.path());
+    cluster.nodes[1].kill();
+    fs::remove_dir_all(dir.path().join("node1/data/cluster/raft")).expect("a folder can be removed");
+    let said = cluster.nodes[1].refused();
+    assert!(said.contains("partly wiped"), "{said}");
+}
+
+#[test]
+fn a_directory_of_another_cluster_is_refused() {
+    let dir = folder();
+    let cluster = filled(dir.path());
+    let mut other = Cluster::start(&dir.path().join("other"), 1);
+    other.nodes[0].terminate();
+    // Its folder, the flags of somebody who wants to join the first cluster.
+    let join = [cluster.nodes[0].address.clone()];
+    let mut foreign =
+        Member::new(&dir.path().join("other/node0"), &Settings::default(), &join, Some(&cluster.token));
+    foreign.spawn();
+    let client = foreign.client.clone();
+    // It goes on as what it is, a cluster of its own, or says why not; it never becomes a node of the first.
+    let process = foreign.process.take().expect("just started");
+    tests::until::until("a decision", PATIENCE, || match (client.is_ok("/-/ready"), process.output()) {
+        (true, _) => Ok(()),
+        (false, output) if output.contains("error:") => Ok(()),
+        (false, output) => Err(output),
+    });
+    drop(process);
+    let nodes = cluster.nodes[0].status().expect("an answer")["nodes"].as_array().map(Vec::len);
+    assert_eq!(nodes, Some(3));
+}
+
+#[test]
+fn a_copy_of_a_running_nodes_directory_is_refused() {
+    let dir = folder();
+    let mut cluster = filled(dir.path());
+    cluster.nodes[1].terminate();
+    copy(&dir.path().join("node1/data"), &dir.path().join("copy/data"));
+    cluster.nodes[1].start();
+    cluster.await_safe();
+    let join = [cluster.nodes[0].address.clone()];
+    let mut copied = Member::new(&dir.path().join("copy"), &Settings::default(), &join, Some(&cluster.token));
+    let said = copied.refused();
+    assert!(said.contains("copy") || said.contains("copied"), "{said}");
+    cluster.await_safe();
+}
+
+#[test]
+fn an_old_backup_of_a_directory_is_refused() {
+    let dir = folder();
+    let mut cluster = filled(dir.path());
+    cluster.nodes[1].terminate();
+    copy(&dir.path().join("node1/data"), &dir.path().join("backup"));
+    for _ in 0..2 {
+        cluster.nodes[1].start();
+        cluster.await_safe();
+        cluster.nodes[1].terminate();
+    }
+    fs::remove_dir_all(dir.path().join("node1/data")).expect("a folder can be removed");
+    copy(&dir.path().join("backup"), &dir.path().join("node1/data"));
+    let said = cluster.nodes[1].refused();
+    assert!(said.contains("old") || said.contains("copy"), "{said}");
+}
