@@ -181,15 +181,21 @@ struct Reading {
     tried: Vec<Tried>,
 }
 
+/// Of the time that is left, the part that this node has for reading its own replica before somebody else is asked: one in so many.
+const OWN_PATIENCE: u64 = 3;
+
 struct Pending {
     node: NodeId,
     heard_ms: u64,
+    /// After so long a silence somebody else is asked as well.
+    patience_ms: u64,
     slow: bool,
     open: bool,
 }
 
 /// Decides on one read. See the module's page.
 pub struct Coordinator {
+    me: NodeId,
     plan: Plan,
     names: BTreeMap<NodeId, String>,
     shards: BTreeMap<Shard, Reading>,
@@ -218,7 +224,7 @@ impl Coordinator {
         let names = view.nodes.iter().map(|(id, peer)| (*id, name(*id, &peer.address))).collect();
         let shards = shards.iter().filter(|shard| u32::from(shard.0) < view.shards());
         let shards = shards.map(|shard| (shard, reading(shard))).collect();
-        Coordinator { plan, names, shards, asks: Vec::new() }
+        Coordinator { me: view.me, plan, names, shards, asks: Vec::new() }
     }
 
     /// Whoever has not answered until then has failed.
@@ -248,7 +254,7 @@ impl Coordinator {
             let ask = &mut self.asks[number];
             if ask.open && now_ms >= self.plan.deadline_ms {
                 self.failed(number as u32, &Why::TimedOut);
-            } else if ask.open && now_ms >= ask.heard_ms.saturating_add(self.plan.hedge_after_ms) {
+            } else if ask.open && now_ms >= ask.heard_ms.saturating_add(ask.patience_ms) {
                 ask.slow = true;
             }
         }
@@ -260,7 +266,7 @@ impl Coordinator {
         let open = self.asks.iter().filter(|ask| ask.open);
         open.map(|ask| match ask.slow {
             true => self.plan.deadline_ms,
-            false => self.plan.deadline_ms.min(ask.heard_ms.saturating_add(self.plan.hedge_after_ms)),
+            false => self.plan.deadline_ms.min(ask.heard_ms.saturating_add(ask.patience_ms)),
         })
         .min()
     }
@@ -347,7 +353,12 @@ impl Coordinator {
                 let reading = self.shards.get_mut(shard).expect("BUG: a shard that is not read");
                 reading.begin(node, mode, damaged, number);
             }
-            self.asks.push(Pending { node, heard_ms: now_ms, slow: false, open: true });
+            // What this node does itself takes its time because there is much of it; somebody else's rows would cost more than they save.
+            let patience_ms = match node == self.me {
+                true => (self.plan.deadline_ms - now_ms) / OWN_PATIENCE,
+                false => self.plan.hedge_after_ms,
+            };
+            self.asks.push(Pending { node, heard_ms: now_ms, patience_ms, slow: false, open: true });
             asks.push(Ask { number, node, shards: shards.into_iter().collect(), mode, damaged });
         }
         asks
