@@ -312,6 +312,7 @@ impl Task {
     fn call(&self, to: Target, id: u64, body: Bytes, within: Duration) {
         let inputs = self.shared.inputs.clone();
         let transport = self.shared.transport().cloned();
+        let joining = self.shared.current().is_none();
         let calling: std::pin::Pin<Box<dyn Future<Output = Result<Bytes, transport::Error>> + Send>> =
             match to {
                 Target::Node(node) => match transport {
@@ -328,6 +329,8 @@ impl Task {
         tokio::spawn(async move {
             let event = match calling.await {
                 Ok(body) => Event::Reply { id, body: body.to_vec() },
+                // That does not get better by asking again.
+                Err(error) if joining && is_for_good(&error) => Event::Unwelcome { why: error.to_string() },
                 Err(error) => Event::Failed { id, why: error.to_string() },
             };
             // Nobody listens any more when the node stops.
@@ -359,6 +362,11 @@ impl Task {
             let _ = shared.inputs.blocking_send(Input::Event(Event::Report(report)));
         });
     }
+}
+
+/// Whether who was asked to let this node join will never do so, as it was started.
+fn is_for_good(error: &transport::Error) -> bool {
+    matches!(error, transport::Error::Join { reason: Some(Refusal::Token | Refusal::Version), .. })
 }
 
 /// Passes on what the transport notices of peers.

@@ -360,6 +360,10 @@ async fn starts_that_do_not_fit_are_refused_and_name_the_way_out() {
     // A token that is none.
     let error = other.boot(Options { token: Some("a b".into()), ..other.options() }).await.err().unwrap();
     assert!(error.to_string().contains("token"), "{error}");
+    // Another cluster's token.
+    let joining = Options { join: vec![address.clone()], token: Some("another".into()), ..other.options() };
+    let error = other.boot(joining).await.err().unwrap();
+    assert!(error.to_string().contains("--join-token"), "{error}");
     // A directory of a cluster of its own.
     let mut stranger = Machine::new(3);
     let own = stranger.start(|_| ()).await;
