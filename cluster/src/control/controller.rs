@@ -5,7 +5,7 @@ use super::event::*;
 use super::file::{Directory, NodeFile, Phase};
 use super::health::{Beat, Sighting, Watch};
 use super::message::{Answer, Call};
-use super::proposal::{Proposal, Purpose, Waiting};
+use super::proposal::{Owner, Proposal, Purpose, Waiting};
 use super::start::{How, Start};
 use crate::faults::{Mistake, planted};
 use crate::placement::{Domain, NodeId, NodeState};
@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 /// Requests of others, and own ones, that wait for agreement at a time.
 const WAITING_MAX: usize = 1024;
+/// Between two tries to find out who somebody unknown is.
+const MEET_MS: u64 = 5_000;
 
 /// What a process knows of itself.
 #[derive(Clone, Debug)]
@@ -66,6 +68,7 @@ pub struct Controller {
     /// Addresses of `--join` that have not said yet to which cluster they belong.
     probes: Vec<String>,
     next_probe_ms: u64,
+    next_meeting_ms: u64,
     view: Option<Arc<View>>,
     stale: bool,
     /// The place in the order that the view shows.
@@ -114,6 +117,7 @@ impl Controller {
             next_beat_ms: now_ms,
             probes: Vec::new(),
             next_probe_ms: now_ms,
+            next_meeting_ms: now_ms,
             view: None,
             stale: true,
             shown: 0,
@@ -285,10 +289,30 @@ impl Controller {
         self.watch.seen(self.now_ms, from);
         let (Some(member), Some(state)) = (&mut self.member, &self.state) else { return };
         // Whoever is not known yet sends again; what it says is not lost.
-        let Some(node) = state.nodes().get(&from) else { return };
+        let Some(node) = state.nodes().get(&from) else { return self.meet() };
         match member.receive(node.member, bytes) {
             Ok(effects) => self.perform(effects),
             Err(why) => self.refuse(Some(from), why.to_string()),
+        }
+    }
+
+    /// Somebody unknown speaks: it joined while this node was away. It may lead, and then nothing can be learned from the log before it is
+    /// known who it is: whoever answers that this node has started tells the state, too.
+    fn meet(&mut self) {
+        let asks = self.proposals.values().any(|proposal| proposal.owner == Owner::Register);
+        if !asks && self.now_ms >= self.next_meeting_ms {
+            self.next_meeting_ms = self.now_ms + MEET_MS;
+            self.propose_start();
+        }
+    }
+
+    /// What is agreed on, as a leader told it: what comes later by the log is taken from where that is newer.
+    pub(super) fn learn(&mut self, bytes: &[u8]) {
+        let Ok(told) = State::decode(bytes) else { return };
+        let is_news = |own: &State| own.cluster() == told.cluster() && own.applied() < told.applied();
+        if self.state.as_ref().is_some_and(is_news) {
+            self.state = Some(told);
+            self.stale = true;
         }
     }
 
@@ -323,7 +347,8 @@ impl Controller {
             Call::Heartbeat(beat) => self.heard(from, id, beat),
             Call::Propose(_) if self.waiting.len() >= WAITING_MAX => self.respond(id, Answer::Busy),
             Call::Propose(request) => {
-                let joins = matches!(request.command, Command::AddNode { .. });
+                let joins =
+                    matches!(request.command, Command::AddNode { .. } | Command::RegisterStart { .. });
                 self.count += 1;
                 let token = self.count;
                 self.waiting.insert(token, Waiting::Request { id, joins });
@@ -440,6 +465,8 @@ impl Controller {
 
     fn restore(&mut self, bytes: &[u8]) {
         match State::decode(bytes) {
+            // What a leader told before may be newer.
+            Ok(state) if self.state.as_ref().is_some_and(|own| own.applied() > state.applied()) => {}
             Ok(state) => {
                 self.state = Some(state);
                 self.stale = true;
@@ -462,6 +489,10 @@ impl Controller {
         let Some(state) = &mut self.state else {
             return self.stop("BUG: a command came before the state that it changes".into());
         };
+        if index <= state.applied() {
+            // It is in what a leader told.
+            return;
+        }
         let result = state.apply(index, &request);
         self.stale = true;
         match token.and_then(|token| self.waiting.remove(&token)) {

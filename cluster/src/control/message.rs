@@ -23,7 +23,7 @@ pub enum Call {
 /// What it is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The proposal was agreed on and this came of it. A node that proposed itself gets the state, too.
+    /// The proposal was agreed on and this came of it. A node that joins or has started gets the state, too.
     Taken {
         /// Everything up to this place was applied by then.
         index: u64,

@@ -320,6 +320,10 @@ impl Controller {
                 let newest = self.count;
                 self.again(newest, JOIN_AGAIN_MS, text);
             }
+            (Owner::Register, result, Some(state)) => {
+                self.learn(&state);
+                self.answered(key, index, result);
+            }
             (_, result, _) => self.answered(key, index, result),
         }
     }
