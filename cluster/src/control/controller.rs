@@ -466,7 +466,9 @@ impl Controller {
     fn restore(&mut self, bytes: &[u8]) {
         match State::decode(bytes) {
             // What a leader told before may be newer.
-            Ok(state) if self.state.as_ref().is_some_and(|own| own.applied() > state.applied()) => {}
+            Ok(state)
+                if !planted(Mistake::ViewGoesBack)
+                    && self.state.as_ref().is_some_and(|own| own.applied() > state.applied()) => {}
             Ok(state) => {
                 self.state = Some(state);
                 self.stale = true;

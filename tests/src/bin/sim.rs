@@ -37,9 +37,6 @@ fn main() -> Result<ExitCode> {
         return one(seed, trace);
     }
     let tally = run_all(first..first + seeds, threads, false, || ());
-    for report in &tally.failures {
-        println!("{}", describe(report));
-    }
     println!(
         "{} seeds, {} failed: {} events, {} faults, {} rows acknowledged, {} requests answered, {} tries failed, {:.1} simulated hours",
         tally.seeds,

@@ -11,9 +11,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::Engine;
 
-/// The rows that one machine has on its disk: by series and timestamp the value.
+/// By series and timestamp the value.
+pub type Rows = BTreeMap<(SeriesId, i64), f64>;
+
+/// The rows that one machine has on its disk.
 #[derive(Clone, Default)]
-pub struct Ghost(Arc<Mutex<BTreeMap<(SeriesId, i64), f64>>>);
+pub struct Ghost(Arc<Mutex<Rows>>);
 
 impl Ghost {
     /// Whether the row is durable there, or one that wins over it.
@@ -52,26 +55,37 @@ impl Ghosted {
         }
     }
 
-    /// Whether everything that was durable is there after a restart. What was damaged may be missing: it is known to be. Whatever a start finds is
-    /// durable from then on: rows that are there already are acknowledged without being written again.
+    /// After a start: the same as [`Ghosted::check`]; and whatever a start finds is durable from then on, since rows that are there already
+    /// are acknowledged without being written again.
     ///
     /// # Errors
     /// The first row that is missing.
-    pub fn check(&self, values: &Values) -> Result<(), String> {
-        let mut known = self.ghost.0.lock();
+    pub fn started(&self, values: &Values) -> Result<(), String> {
+        if let Some(there) = self.check(values)? {
+            self.ghost.0.lock().extend(there);
+        }
+        Ok(())
+    }
+
+    /// Whether everything that was durable is there. What was damaged may be missing: it is known to be. Gives what is there, if it can be read.
+    ///
+    /// # Errors
+    /// The first row that is missing.
+    pub fn check(&self, values: &Values) -> Result<Option<Rows>, String> {
+        let known = self.ghost.0.lock();
         let selection = Selection {
             matchers: values.matchers(0),
             range: TimeRange::ALL,
             series_max: usize::MAX,
             shards: None,
         };
-        let Ok(set) = self.engine.select(&selection) else { return Ok(()) };
-        let mut there: BTreeMap<(SeriesId, i64), f64> = BTreeMap::new();
+        let Ok(set) = self.engine.select(&selection) else { return Ok(None) };
+        let mut there = Rows::new();
         let mut samples = Samples::default();
         for index in 0..set.len() {
             if set.read(index, TimeRange::ALL, &mut samples).is_err() {
                 // It will be known as damage from now on.
-                return Ok(());
+                return Ok(None);
             }
             let rows = samples.timestamps.iter().zip(&samples.values);
             there.extend(rows.map(|(t, value)| ((set.id(index), *t), *value)));
@@ -87,8 +101,7 @@ impl Ghosted {
                 ));
             }
         }
-        known.extend(there);
-        Ok(())
+        Ok(Some(there))
     }
 }
 

@@ -105,7 +105,12 @@ impl Disk {
             return None;
         }
         let path = self.lots.pick(&files).clone();
-        let file = disk.open(&path, OpenMode::Write).ok()?;
+        self.flip_file(&path)
+    }
+
+    fn flip_file(&mut self, path: &Path) -> Option<String> {
+        let disk = self.vfs.inner().clone();
+        let file = disk.open(path, OpenMode::Write).ok()?;
         let at = self.lots.below(file.len().ok()?.max(1));
         let bit = self.lots.below(8);
         let mut byte = [0];
@@ -115,6 +120,23 @@ impl Disk {
         file.sync_data().ok()?;
         self.settle(self.position());
         Some(format!("bit {bit} of byte {at} of {}", path.display()))
+    }
+}
+
+impl Disk {
+    /// Changes one bit of a segment of the log in `dir`, not of the last one: there nobody could tell it from a torn tail, and a torn tail
+    /// was not promised to anybody. Now and then.
+    pub fn flip_log(&mut self, dir: &str) -> Option<String> {
+        let disk = self.vfs.inner().clone();
+        let mut files = Vec::new();
+        collect(&disk, Path::new(dir), ".log", &mut files);
+        files.sort();
+        files.pop();
+        if !self.lots.percent(60) || files.is_empty() {
+            return None;
+        }
+        let path = self.lots.pick(&files).clone();
+        self.flip_file(&path)
     }
 }
 

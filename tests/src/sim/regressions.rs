@@ -12,4 +12,6 @@ pub const ALL: &[Regression] = &[
     ("the epoch of a node that joins does not go back", 25),
     // A log that ran into a full disk is replaced by maintenance, and rows that wait become durable by that.
     ("what waits is durable when a log was replaced", 17),
+    // Its messages came from somebody unknown, and who that is would have been in them.
+    ("a node that was away meets a leader that joined meanwhile", 413),
 ];

@@ -53,6 +53,9 @@ pub fn run_all(seeds: Range<u64>, threads: usize, stop_early: bool, prepare: imp
                         break;
                     }
                     let report = guarded(seed);
+                    if report.violation.is_some() {
+                        println!("{}", describe(&report));
+                    }
                     if report.violation.is_some() && stop_early {
                         stop.store(true, Relaxed);
                     }

@@ -174,7 +174,7 @@ impl Swarm {
             zones: *lots.pick(&[1, 2, 3, 3, nodes]),
             replication_factor: *lots.pick(&[1, 2, 3, 3, 3, 3, 3]),
             shards: *lots.pick(&[4, 8]),
-            faults_ms: lots.between(20_000, 45_000),
+            faults_ms: lots.between(20_000, 90_000),
             network,
             disk: DiskWeather { sync_least_ms: 1, sync_most_ms, stalls },
             faults,

@@ -74,6 +74,8 @@ pub struct Env {
     pub ledger: Ledger,
     /// What is durable where, by machine.
     pub ghosts: Vec<Ghost>,
+    /// The machine whose disk loses bits.
+    pub rots: Option<Machine>,
     /// Who led in which term.
     pub leaders: BTreeMap<u64, NodeId>,
     /// What the run is.
@@ -182,6 +184,9 @@ pub struct World {
     audited: usize,
 }
 
+/// Where the write-ahead log is.
+const LOG: &str = "/data/wal";
+
 /// The client who asks everybody for everything at the end.
 const AUDITOR: usize = usize::MAX;
 
@@ -218,6 +223,7 @@ impl World {
             values: Values::new(swarm.seed, swarm.work.series),
             ledger: Ledger::default(),
             ghosts: (0..swarm.nodes).map(|_| Ghost::default()).collect(),
+            rots: None,
             leaders: BTreeMap::new(),
             violation: None,
             swarm,
@@ -370,7 +376,8 @@ impl World {
                 let slot = &mut self.slots[machine];
                 if !slot.is_off {
                     let left = slot.disk.lose_power();
-                    self.env.note(format_args!("{machine} has {left}"));
+                    let flipped = if self.env.rots == Some(machine) { slot.disk.flip_log(LOG) } else { None };
+                    self.env.note(format_args!("{machine} has {left}; {flipped:?} flipped"));
                 }
                 self.slots[machine].is_off = true;
             }
@@ -389,6 +396,7 @@ impl World {
                 self.env.note(format_args!("{machine} {what}"));
             }
             Action::Flip(machine) => {
+                self.env.rots = Some(machine);
                 let what = self.slots[machine].disk.flip_bit(std::path::Path::new("/data"), ".block");
                 self.env.note(format_args!("{machine} flips {what:?}"));
             }

@@ -45,3 +45,52 @@ fn what_was_found_once_is_not_there_any_more() {
         assert!(report.violation.is_none(), "{name}: {}", describe(&report));
     }
 }
+
+/// Each safety mechanism is broken on purpose, and a few seeds notice.
+#[cfg(feature = "planted-bugs")]
+mod planted {
+    use cluster::faults::Mistake;
+    use tests::sim::suite::{describe, seeds_until_caught};
+
+    fn is_caught(mistake: Mistake, seeds_max: u64) {
+        match seeds_until_caught(mistake, seeds_max) {
+            None => panic!("{mistake:?} is not noticed by {seeds_max} seeds"),
+            Some((seeds, report)) => {
+                println!("{mistake:?} is noticed after {seeds} seeds: {}", describe(&report))
+            }
+        }
+    }
+
+    macro_rules! planted {
+        ($($name:ident: $mistake:ident within $seeds:literal;)*) => {
+            $(#[test]
+            fn $name() {
+                is_caught(Mistake::$mistake, $seeds);
+            })*
+
+            #[test]
+            fn every_mistake_has_its_test() {
+                assert_eq!([$(Mistake::$mistake),*], Mistake::ALL);
+            }
+        };
+    }
+
+    planted! {
+        one_word_is_not_a_majority: AcknowledgeAtOne within 20;
+        a_hint_is_no_copy: CountHint within 20;
+        nothing_is_acknowledged_before_its_sync: AcknowledgeBeforeSync within 20;
+        another_placement_is_refused: SkipEpochCheck within 300;
+        unknown_series_are_asked_for: SkipLabelRequest within 40;
+        numbers_end_with_their_session: KeepOldNumbers within 200;
+        the_greater_value_wins: MergeByArrival within 40;
+        a_majority_is_read: ReadOne within 20;
+        what_differs_is_fetched: SkipFetch within 20;
+        damage_is_not_answered_from: ReadDamaged within 300;
+        digests_see_values: CompareSeriesOnly within 40;
+        recent_windows_are_repaired: SkipRecentWindows within 40;
+        damage_is_mended_when_everything_is_back: MendAtOnce within 300;
+        views_do_not_go_back: ViewGoesBack within 400;
+        a_placement_is_not_replaced_over_data: AdoptOverData within 300;
+        the_raft_log_is_synced: SkipRaftSync within 40;
+    }
+}

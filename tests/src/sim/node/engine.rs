@@ -13,6 +13,8 @@ use storage::{Engine as Storage, Options, identity::Identity};
 
 /// Between two looks of the engine at what there is to flush.
 const MAINTAIN_MS: u64 = 2_000;
+/// Bytes of blocks that are scrubbed each time.
+const SCRUB_BYTES: u64 = 64 << 10;
 
 /// What waits until rows are durable.
 pub enum Then {
@@ -79,7 +81,7 @@ impl Process {
             Ok(replica) => {
                 out.disk.settle(out.disk.position());
                 let ghosted = Arc::new(Ghosted::new(replica.clone(), out.env.ghosts[out.me].clone()));
-                if let Err(what) = ghosted.check(&out.env.values) {
+                if let Err(what) = ghosted.started(&out.env.values) {
                     out.env.violated(format!("{} has started again and {what}", out.me));
                 }
                 let stats = replica.stats();
@@ -112,8 +114,9 @@ impl Process {
     pub(super) fn synced(&mut self, out: &mut Out<'_>) {
         let Some(engine) = &mut self.engine else { return };
         engine.syncing = false;
-        if let Err(e) = model::Replica::commit(&*engine.ghosted) {
-            out.note(format_args!("commit: {e}"));
+        match model::Replica::commit(&*engine.ghosted) {
+            Ok(()) => out.disk.settle(out.disk.position()),
+            Err(e) => out.note(format_args!("commit: {e}")),
         }
         self.settle_waiting(out);
         let Some(engine) = &mut self.engine else { return };
@@ -153,12 +156,23 @@ impl Process {
     /// What the maintenance thread does.
     pub(super) fn maintain(&mut self, out: &mut Out<'_>) {
         let Some(engine) = &self.engine else { return };
+        // A whole round of scrubbing, every few of these.
+        if let Err(e) = engine.replica.scrub_step(SCRUB_BYTES) {
+            out.note(format_args!("scrub: {e}"));
+        }
+        if out.env.rots == Some(out.me)
+            && let Err(what) = engine.ghosted.check(&out.env.values)
+        {
+            out.env.violated(format!("{} says that it has no other damage and {what}", out.me));
+        }
         match engine.replica.maintain() {
             Ok(done) => out.note(format_args!("maintain: {done:?}")),
             Err(e) => out.note(format_args!("maintain: {e}")),
         }
         // A log that was replaced has been committed on the way.
-        let _ = model::Replica::commit(&*engine.ghosted);
+        if model::Replica::commit(&*engine.ghosted).is_ok() {
+            out.disk.settle(out.disk.position());
+        }
         self.settle_waiting(out);
         out.timer(MAINTAIN_MS, Timer::Maintain);
     }

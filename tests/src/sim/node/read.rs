@@ -1,14 +1,15 @@
 //! The read path's shell, and what every answer is held against.
 
 use super::super::clients::{Answer, Operation};
+use super::super::ghost::Ghosted;
 use super::super::network::Machine;
 use super::super::world::Out;
 use super::calls::{For, Kind};
 use super::{Process, Timer, machine_of};
 use cluster::quorum::Consistency;
-use cluster::read::{Bounds, Effect, Event, Own, Plan, Select, Set, serve};
+use cluster::read::{Body, Bounds, Effect, Event, Own, Plan, Request, Select, Set, serve};
 use cluster::view::View;
-use model::{Error, Samples, Selection, SeriesSet, TimeRange, Timestamp};
+use model::{Error, Replica, Samples, Selection, SeriesSet, ShardSet, TimeRange, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -118,6 +119,10 @@ impl Process {
         let (Some(view), Some(engine)) = (&self.view, &self.engine) else {
             return self.reply(out, machine, call, Vec::new());
         };
+        if let Some(what) = answers_damaged(view, &engine.ghosted, body) {
+            let me = out.me;
+            return out.env.violated(format!("{me} {what}"));
+        }
         let mut chunks = Vec::new();
         let now = out.now_ms();
         let mut emit = |chunk| {
@@ -181,6 +186,32 @@ impl Process {
             }
         }
     }
+}
+
+/// Whether a node gives samples of shards that it knows to be damaged, unless it was asked to.
+fn answers_damaged(view: &View, replica: &Ghosted, body: &[u8]) -> Option<String> {
+    let damage = replica.damage();
+    if damage.is_empty() {
+        return None;
+    }
+    let Ok(mut request) = Request::decode(body) else { return None };
+    let Body::Select { selection, damaged: false, .. } = &mut request.body else { return None };
+    let asked = selection.shards.take()?;
+    let hurt = damage.iter().filter(|d| d.range.overlaps(&selection.range) && asked.contains(d.shard));
+    let hurt: ShardSet = hurt.map(|d| d.shard).collect();
+    if hurt.is_empty() || request.epoch != view.epoch() {
+        return None;
+    }
+    let text = format!("answers for {hurt:?}, of which it knows that samples may be missing");
+    selection.shards = Some(hurt);
+    let mut chunks = 0;
+    let mut emit = |_| {
+        chunks += 1;
+        Ok(())
+    };
+    let _ = serve(view, replica, &request.encode(), 1, &|| 0, &mut emit);
+    // A header that refuses all of them, and the end.
+    (chunks > 2).then_some(text)
 }
 
 fn select(
