@@ -13,7 +13,7 @@ fn setting(name: &str, default: u64) -> u64 {
 
 #[test]
 fn nothing_acknowledged_is_lost_whatever_fails_and_everything_heals() {
-    let (first, seeds) = (setting("SIM_FIRST", 0), setting("SIM_SEEDS", 1_000));
+    let (first, seeds) = (setting("SIM_FIRST", 0), setting("SIM_SEEDS", 2_000));
     println!("SIM_FIRST={first} SIM_SEEDS={seeds}");
     let tally = run_all(first..first + seeds, 2, false, || ());
     let failures: Vec<String> = tally.failures.iter().map(describe).collect();
