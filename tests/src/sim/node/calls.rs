@@ -117,6 +117,18 @@ pub enum For {
     },
 }
 
+impl For {
+    /// Whose bytes these are.
+    fn kind(self) -> Kind {
+        match self {
+            For::Control { .. } => Kind::Control,
+            For::Write { .. } | For::Hint { .. } => Kind::Write,
+            For::Read { .. } => Kind::Read,
+            For::Repair { .. } => Kind::Repair,
+        }
+    }
+}
+
 struct Open {
     what: For,
     node: Option<NodeId>,
@@ -153,13 +165,12 @@ impl Calls {
 }
 
 impl Process {
-    /// Asks the process at a machine; [`Process::ended`] is called exactly once.
+    /// Asks the process at a machine, in a while or at once; [`Process::ended`] is called exactly once.
     pub(super) fn call(
         &mut self,
         out: &mut Out<'_>,
-        to: Machine,
-        node: Option<NodeId>,
-        kind: Kind,
+        after_ms: u64,
+        (to, node): (Machine, Option<NodeId>),
         body: Vec<u8>,
         timeout_ms: u64,
         what: For,
@@ -167,35 +178,19 @@ impl Process {
         self.calls.last += 1;
         let call = self.calls.last;
         self.calls.open.insert(call, Open { what, node });
-        out.send(
-            to,
-            Packet::Request { from: node.map(|_| self.me), to: node, call, kind, body: body.into() },
-        );
-        out.timer(timeout_ms, Timer::Expire { call });
-    }
-
-    /// The same, after a while.
-    pub(super) fn call_later(
-        &mut self,
-        out: &mut Out<'_>,
-        after_ms: u64,
-        to: Machine,
-        node: NodeId,
-        body: Vec<u8>,
-        timeout_ms: u64,
-        what: For,
-    ) {
-        self.calls.last += 1;
-        let call = self.calls.last;
-        self.calls.open.insert(call, Open { what, node: Some(node) });
-        let (from, to_node) = (Some(self.me), Some(node));
-        let packet = Packet::Request { from, to: to_node, call, kind: Kind::Write, body: body.into() };
-        self.calls.later.insert(call, (to, packet));
-        out.timer(after_ms, Timer::Send { call });
+        let from = node.map(|_| self.me);
+        let packet = Packet::Request { from, to: node, call, kind: what.kind(), body: body.into() };
+        match after_ms {
+            0 => out.send(to, packet),
+            after_ms => {
+                self.calls.later.insert(call, (to, packet));
+                out.timer(after_ms, Timer::Send { call });
+            }
+        }
         out.timer(after_ms + timeout_ms, Timer::Expire { call });
     }
 
-    /// It is time for what [`Process::call_later`] put off.
+    /// It is time for what [`Process::call`] put off.
     pub(super) fn send_now(&mut self, out: &mut Out<'_>, call: u64) {
         if let Some((to, packet)) = self.calls.later.remove(&call) {
             out.send(to, packet);

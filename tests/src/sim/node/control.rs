@@ -3,7 +3,7 @@
 use super::super::clients::{Answer, Operation};
 use super::super::network::Machine;
 use super::super::world::Out;
-use super::calls::{For, Kind, Packet};
+use super::calls::{For, Packet};
 use super::{Process, Timer, address, dice, machine_of};
 use cluster::control::{
     Controller, Directory, Effect, Event, Flags, Make, Me, NodeFile, NodeReport, Options, Target, decide,
@@ -133,15 +133,7 @@ impl Process {
                     };
                     match machine {
                         Some(machine) => {
-                            self.call(
-                                out,
-                                machine,
-                                node,
-                                Kind::Control,
-                                body,
-                                timeout_ms,
-                                For::Control { id },
-                            );
+                            self.call(out, 0, (machine, node), body, timeout_ms, For::Control { id });
                         }
                         None => {
                             self.step_control(out, Event::Failed { id, why: "no address".into() });

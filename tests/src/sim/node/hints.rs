@@ -1,7 +1,7 @@
 //! Hints' shell.
 
 use super::super::world::Out;
-use super::calls::{For, Kind};
+use super::calls::For;
 use super::control::DATA;
 use super::{Process, Timer};
 use cluster::hints::{Effect, Event, Options, Replay, Situation, Store};
@@ -119,15 +119,7 @@ impl Process {
             Some(Effect::Remove(segment)) => self.remove_hints(out, node, segment),
             Some(Effect::Send(frame)) => match self.machine_of(node) {
                 Some(machine) => {
-                    self.call(
-                        out,
-                        machine,
-                        Some(node),
-                        Kind::Write,
-                        frame.to_vec(),
-                        REPLY_MS,
-                        For::Hint { node },
-                    );
+                    self.call(out, 0, (machine, Some(node)), frame.to_vec(), REPLY_MS, For::Hint { node });
                 }
                 None => self.step_hints(out, node, Event::Failed),
             },

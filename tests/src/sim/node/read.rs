@@ -4,7 +4,7 @@ use super::super::clients::{Answer, Operation};
 use super::super::ghost::Ghosted;
 use super::super::network::Machine;
 use super::super::world::Out;
-use super::calls::{For, Kind};
+use super::calls::For;
 use super::{Process, Timer, machine_of};
 use cluster::quorum::Consistency;
 use cluster::read::{Body, Bounds, Effect, Event, Own, Plan, Request, Select, Set, serve};
@@ -87,7 +87,7 @@ impl Process {
                     let what = For::Read { number, ask };
                     match machine {
                         Some(machine) => {
-                            self.call(out, machine, Some(to), Kind::Read, request, timeout_ms, what);
+                            self.call(out, 0, (machine, Some(to)), request, timeout_ms, what);
                         }
                         None => self.step_read(
                             out,

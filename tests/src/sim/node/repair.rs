@@ -3,7 +3,7 @@
 use super::super::network::Machine;
 use super::super::world::Out;
 use super::Process;
-use super::calls::{For, Kind};
+use super::calls::For;
 use cluster::placement::NodeId;
 use cluster::repair::{Effect, Event, Local, Now, Options, Repair, perform, serve};
 use model::Timestamp;
@@ -37,15 +37,7 @@ impl Process {
                 Effect::Ask { token, peer, request, timeout_ms } => match self.machine_of(peer) {
                     Some(machine) => {
                         let what = For::Repair { token };
-                        self.call(
-                            out,
-                            machine,
-                            Some(peer),
-                            Kind::Repair,
-                            request,
-                            u64::from(timeout_ms),
-                            what,
-                        );
+                        self.call(out, 0, (machine, Some(peer)), request, u64::from(timeout_ms), what);
                     }
                     None => self.step_repair(out, Event::Failed { token, why: "no address".into() }),
                 },

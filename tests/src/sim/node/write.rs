@@ -4,7 +4,7 @@ use super::super::clients::{Answer, Operation};
 use super::super::network::Machine;
 use super::super::values::Row;
 use super::super::world::Out;
-use super::calls::{For, Kind};
+use super::calls::For;
 use super::control::Waiting;
 use super::engine::Then;
 use super::{Process, Timer, dice, machine_of};
@@ -192,14 +192,8 @@ impl Process {
             return;
         };
         let what = For::Write { number, part, node: to };
-        // A pause is part of the way.
-        let timeout_ms = u64::from(TIMEOUT_MS);
-        match after_ms {
-            0 => self.call(out, machine, Some(to), Kind::Write, body.to_vec(), timeout_ms, what),
-            after_ms => {
-                self.call_later(out, u64::from(after_ms), machine, to, body.to_vec(), timeout_ms, what)
-            }
-        }
+        let way = (machine, Some(to));
+        self.call(out, u64::from(after_ms), way, body.to_vec(), u64::from(TIMEOUT_MS), what);
     }
 
     /// A frame from another node.
@@ -260,7 +254,7 @@ impl Process {
         result: Result<(), Error>,
     ) {
         if let Some(write) = self.writes.all.get_mut(&number) {
-            write.parts[part].coordinator.on_durable(result.as_ref().map(|()| ()));
+            write.parts[part].coordinator.on_durable(result.as_ref().copied());
             self.advance(out, number);
         }
     }
