@@ -90,9 +90,9 @@ impl Writer {
         }
         // After a failed fsync Linux keeps the pages but calls them clean, and a later fsync reports success for bytes that
         // never reached the disk. What the callers are about to build on is therefore written once more. Everything before
-        // the last commit was synced, or that commit would not have been written.
-        let mut buffer = vec![0; COPY_BYTES.min((end - durable) as usize)];
-        let mut at = durable;
+        // the last commit was synced, or that commit would not have been written. (The header is synced with what comes first.)
+        let mut at = if durable <= HEADER_BYTES { 0 } else { durable };
+        let mut buffer = vec![0; COPY_BYTES.min((end - at) as usize)];
         while at < end {
             let part = &mut buffer[..COPY_BYTES.min((end - at) as usize)];
             if !file.read_exact_at(part, at)? {

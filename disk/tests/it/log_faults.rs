@@ -1,6 +1,6 @@
 //! The log on disks that fail.
 
-use disk::crash::{Dropped, Exploration};
+use disk::crash::{Dropped, Exploration, Survivors};
 use disk::fault::{Fault, Operation, Rule};
 use disk::log::{Log, Options, Position};
 use disk::{CrashVfs, Error, FaultVfs};
@@ -25,6 +25,27 @@ fn open(vfs: &FaultVfs<CrashVfs>) -> Result<(Log, Vec<Vec<u8>>), Error> {
 
 fn is_failed<T>(result: Result<T, Error>) -> bool {
     matches!(result, Err(Error::Failed { .. }))
+}
+
+#[test]
+fn a_segment_whose_first_sync_failed_gets_its_header_once_more() {
+    let crash = CrashVfs::new();
+    let vfs = FaultVfs::dropping(crash.clone(), Dropped::Readable);
+    let (log, _) = open(&vfs).unwrap();
+    log.commit(log.append(b"first").unwrap()).unwrap();
+    vfs.add(Rule::new(Operation::Sync, Fault::Eio).path("0000000000000002"));
+    assert!(log.rotate().is_err());
+    drop(log);
+    vfs.clear();
+    // The pages are shown and called clean: a sync alone would not bring them to the disk.
+    let (log, records) = open(&vfs).unwrap();
+    assert_eq!(records, [b"first"]);
+    log.commit(log.append(b"second").unwrap()).unwrap();
+    let after = crash.journal().crash(crash.operations(), Survivors::Nothing).vfs;
+    let mut records = Vec::new();
+    let mut visit = |record: disk::log::Record<'_>| records.push(record.payload.to_vec());
+    let (_, recovered) = Log::recover(Arc::new(after), Path::new(DIR), options(), &mut visit).unwrap();
+    assert_eq!((records, recovered.corrupt), (vec![b"first".to_vec(), b"second".to_vec()], vec![]));
 }
 
 #[test]

@@ -51,7 +51,7 @@ struct Entry {
     number: u64,
     shards: Shards,
     range: TimeRange,
-    /// What tells it from others when it is found again: `block/<shard>/<file>`, `log/<segment>/<from>`, ...; no spaces.
+    /// What tells it from others when it is found again: `block/<shard>/<file>`, `log/<segment>/<from>-<to>`, ...; no spaces.
     source: String,
     what: String,
 }
@@ -574,7 +574,7 @@ mod tests {
         let mut block = finding(Some(3), &block_source(model::Shard(3), page_3));
         block.what = "the page fails its checksum".to_owned();
         ledger.add(block);
-        let mut log = finding(None, "log/12/4096");
+        let mut log = finding(None, "log/12/4096-8192");
         log.range = TimeRange::ALL;
         log.what = "log segment 12, bytes 4096 to 8192: damaged".to_owned();
         ledger.add(log);

@@ -220,7 +220,8 @@ impl Engine {
                 "log segment {}, bytes {} to {}: they had been durable and are damaged; samples in them are lost on this disk",
                 range.segment.0, range.from, range.to
             );
-            (format!("log/{}/{}", range.segment.0, range.from), what)
+            // With its end: a hole that has grown is another damage than the one that was mended.
+            (format!("log/{}/{}-{}", range.segment.0, range.from, range.to), what)
         }));
         lost.extend(replay.malformed.iter().map(|place| {
             let source = format!("log/record/{}", place.replace(' ', "-"));
@@ -231,7 +232,7 @@ impl Engine {
             let what = format!(
                 "{orphans} samples in the log belong to series whose definition is missing, and were left out"
             );
-            lost.push((format!("log/orphans/{newest}"), what));
+            lost.push((format!("log/orphans/{newest}/{orphans}"), what));
         }
 
         // Of what the log has lost, nobody knows the shard or the time.

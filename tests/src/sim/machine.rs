@@ -97,10 +97,10 @@ impl Disk {
     }
 
     /// Changes one bit of a file below `dir` whose name ends so; `None` if there is none.
-    pub fn flip_bit(&mut self, dir: &Path, suffix: &str) -> Option<String> {
+    pub fn flip_bit(&mut self, dir: &str, suffix: &str) -> Option<String> {
         let disk = self.vfs.inner().clone();
         let mut files = Vec::new();
-        collect(&disk, dir, suffix, &mut files);
+        collect(&disk, Path::new(dir), suffix, &mut files);
         if files.is_empty() {
             return None;
         }

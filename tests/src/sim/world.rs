@@ -13,8 +13,10 @@ use super::trace::Trace;
 use super::values::Values;
 use crate::random::Random;
 use cluster::placement::NodeId;
+use cluster::view::View;
 use std::collections::BTreeMap;
 use std::fmt::Arguments;
+use std::sync::Arc;
 
 /// Something that happens.
 pub enum Event {
@@ -186,6 +188,8 @@ pub struct World {
 
 /// Where the write-ahead log is.
 const LOG: &str = "/data/wal";
+/// And the blocks.
+const BLOCKS: &str = "/data/blocks";
 
 /// The client who asks everybody for everything at the end.
 const AUDITOR: usize = usize::MAX;
@@ -396,12 +400,22 @@ impl World {
                 self.env.note(format_args!("{machine} {what}"));
             }
             Action::Flip(machine) => {
+                if !self.has_whole_copies() {
+                    return;
+                }
                 self.env.rots = Some(machine);
-                let what = self.slots[machine].disk.flip_bit(std::path::Path::new("/data"), ".block");
+                let what = self.slots[machine].disk.flip_bit(BLOCKS, ".block");
                 self.env.note(format_args!("{machine} flips {what:?}"));
             }
             Action::SlowDisk(machine, slow) => self.slots[machine].disk.set_slow(slow),
         }
+    }
+
+    /// Whether all that one machine has is on two others, too: then its disk may rot.
+    fn has_whole_copies(&self) -> bool {
+        let views = self.processes().map(|(_, process)| process.view());
+        let whole = |view: &Arc<View>| view.placement.shards().iter().all(|replicas| replicas.len() >= 3);
+        views.into_iter().all(|view| view.is_some_and(whole))
     }
 
     fn resume(&mut self, machine: Machine) {
