@@ -155,6 +155,30 @@ fn a_lost_leader_is_replaced_and_seen_to_be_down() {
 }
 
 #[test]
+fn a_node_that_was_away_meets_a_leader_that_joined_meanwhile() {
+    let mut network = three(12);
+    network.cut.extend([1, 2, 4, 5].into_iter().flat_map(|n| [(3, n), (n, 3)]));
+    network.add(4, &[1, 2]);
+    network.add(5, &[1, 2]);
+    network.until("all five vote", |network| {
+        network.leader().is_some_and(|leader| network.at(leader).membership().voters.len() == 5)
+    });
+    for _ in 0..20 {
+        let old = network.leader().unwrap();
+        if old > 3 {
+            break;
+        }
+        network.crash(old);
+        network.until("another leads", |network| network.leader().is_some_and(|n| n != old && n != 3));
+        network.start(old);
+        network.run(3_000);
+    }
+    assert!(network.leader().is_some_and(|leader| leader > 3));
+    network.cut.clear();
+    network.until("all five agree", |network| network.agree(5));
+}
+
+#[test]
 fn without_a_majority_changes_fail_in_time_and_the_view_stays() {
     let mut network = three(6);
     let placement = network.view(1).unwrap().placement.clone();
