@@ -198,6 +198,8 @@ pub struct Coordinator {
     me: NodeId,
     plan: Plan,
     names: BTreeMap<NodeId, String>,
+    /// The nodes that seem to be well.
+    well: BTreeSet<NodeId>,
     shards: BTreeMap<Shard, Reading>,
     asks: Vec<Pending>,
 }
@@ -222,9 +224,11 @@ impl Coordinator {
             Reading { need, replicas: candidates.len(), candidates, tried: Vec::new() }
         };
         let names = view.nodes.iter().map(|(id, peer)| (*id, name(*id, &peer.address))).collect();
+        let well =
+            view.nodes.iter().filter(|(_, peer)| peer.health == Health::Up).map(|(id, _)| *id).collect();
         let shards = shards.iter().filter(|shard| u32::from(shard.0) < view.shards());
         let shards = shards.map(|shard| (shard, reading(shard))).collect();
-        Coordinator { me: view.me, plan, names, shards, asks: Vec::new() }
+        Coordinator { me: view.me, plan, names, well, shards, asks: Vec::new() }
     }
 
     /// Whoever has not answered until then has failed.
@@ -281,6 +285,13 @@ impl Coordinator {
         let passing = |why: &Why| matches!(why, Why::Stale(_) | Why::Behind(_) | Why::NotHeld);
         let mut tried = self.shards.values().flat_map(|reading| &reading.tried);
         tried.any(|tried| matches!(&tried.state, State::Failed(why) if passing(why)))
+    }
+
+    /// Whether for every shard that this node has answered for there is somebody well who was not asked yet.
+    pub(super) fn can_do_without(&self, node: NodeId) -> bool {
+        let answered = |reading: &&Reading| reading.tried.iter().any(|t| t.node == node && t.is_answered());
+        let spare = |reading: &Reading| reading.candidates.iter().any(|node| self.well.contains(node));
+        self.shards.values().filter(answered).all(spare)
     }
 
     /// How the read ends, when that is settled.

@@ -98,8 +98,11 @@ const FETCH_SERIES_MAX: usize = 1 << 16;
 /// Numbers of fetches begin here; those below are the coordinator's.
 const FETCHES: u32 = 1 << 31;
 
-/// How much more silence than a first answer a fetch is allowed.
+/// How much more silence than a first answer a fetch is allowed, where somebody else may do as well.
 const FETCH_PATIENCE: u64 = 4;
+
+/// And how much at least: a replica that has much to do computes a chunk for longer than it takes to say that it is there.
+const FETCH_PATIENCE_MIN_MS: u64 = 1000;
 
 /// This part of a read's time is kept for fetches.
 const FETCH_SHARE: u64 = 4;
@@ -177,10 +180,7 @@ impl Select {
             Event::Chunk { number, bytes } => self.fetched(now_ms, number, bytes),
             Event::Failed { number, why } => self.failed(now_ms, number, Why::Failed(why)),
             Event::Tick => {
-                let patience = self.plan.hedge_after_ms.saturating_mul(FETCH_PATIENCE);
-                let late = |fetch: &Fetch| {
-                    now_ms >= self.plan.deadline_ms.min(fetch.heard_ms.saturating_add(patience))
-                };
+                let late = |fetch: &Fetch| fetch.incoming.open && now_ms >= self.fetch_until_ms(fetch);
                 let late: Vec<u32> = self.fetches.iter().filter(|(_, f)| late(f)).map(|(n, _)| *n).collect();
                 let mut asks = Vec::new();
                 for number in late {
@@ -198,10 +198,18 @@ impl Select {
 
     /// When the next [`Event::Tick`] is due.
     pub fn wake_at_ms(&self) -> u64 {
-        let patience = self.plan.hedge_after_ms.saturating_mul(FETCH_PATIENCE);
         let fetches = self.fetches.values().filter(|fetch| fetch.incoming.open);
-        let fetches = fetches.map(|fetch| fetch.heard_ms.saturating_add(patience));
+        let fetches = fetches.map(|fetch| self.fetch_until_ms(fetch));
         fetches.chain(self.coordinator.wake_at_ms()).min().unwrap_or(u64::MAX).min(self.plan.deadline_ms)
+    }
+
+    /// How long a silent fetch is waited for: to the end where there is nobody else, since a slow answer is better than none.
+    fn fetch_until_ms(&self, fetch: &Fetch) -> u64 {
+        if !self.coordinator.can_do_without(fetch.node) {
+            return self.plan.deadline_ms;
+        }
+        let patience = self.plan.hedge_after_ms.saturating_mul(FETCH_PATIENCE).max(FETCH_PATIENCE_MIN_MS);
+        self.plan.deadline_ms.min(fetch.heard_ms.saturating_add(patience))
     }
 
     /// Whether [`Select::finish`] can be called.

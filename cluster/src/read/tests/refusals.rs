@@ -150,6 +150,64 @@ fn who_is_silent_is_hedged_and_not_waited_for() {
     }
 }
 
+/// A select up to the fetch of what this node lacks, which is left open; what the fetch asks for, and of whom.
+fn fetching(world: &World) -> (Select, u32, NodeId, Vec<u8>) {
+    let matchers = vec![Matcher::equal("__name__", "m")];
+    let selection = Selection { matchers, range: RANGE, series_max: 1000, shards: None };
+    let plan = Plan { deadline_ms: 60_000, ..world.plan() };
+    let bounds = Bounds { fetch_bytes_max: 1 << 20 };
+    let mut select = Select::new(Arc::new(world.view.clone()), selection, plan, bounds);
+    let mut todo: VecDeque<Effect> = select.step(0, Event::Tick).into();
+    while let Some(effect) = todo.pop_front() {
+        match effect {
+            Effect::Own(ask) => {
+                let result = Own::select(&world.view, &world.nodes[&ME], &ask, 1, &|| false);
+                todo.extend(select.step(0, Event::Own { number: ask.number, result }));
+            }
+            Effect::Send { number, to, request, .. } => {
+                if let Body::Fetch { .. } = Request::decode(&request).unwrap().body {
+                    return (select, number, to, request);
+                }
+                for chunk in world.answer(to, &request).into_iter().flatten() {
+                    todo.extend(select.step(0, Event::Chunk { number, bytes: chunk }));
+                }
+            }
+        }
+    }
+    panic!("nothing was fetched");
+}
+
+#[test]
+fn a_slow_fetch_is_waited_for_where_there_is_nobody_else() {
+    let mut world = world();
+    // One of three is known to be away.
+    for node in [NodeId(2), NodeId(3)] {
+        world.view.nodes.get_mut(&node).unwrap().health = crate::view::Health::Up;
+    }
+    world.view.nodes.get_mut(&NodeId(3)).unwrap().health = crate::view::Health::Down;
+    let (mut select, number, to, request) = fetching(&world);
+    assert_eq!(to, NodeId(2));
+    for now in [100, 1_000, 10_000, 30_000] {
+        assert!(select.wake_at_ms() > now && select.step(now, Event::Tick).is_empty() && !select.is_done());
+    }
+    for chunk in world.answer(to, &request).into_iter().flatten() {
+        select.step(30_001, Event::Chunk { number, bytes: chunk });
+    }
+    assert_eq!(content(&select.finish().unwrap()).len(), 3);
+}
+
+#[test]
+fn a_silent_fetch_is_given_up_where_another_copy_is_well() {
+    let world = world();
+    let (mut select, _, to, _) = fetching(&world);
+    assert!(select.step(500, Event::Tick).is_empty(), "half a second is not long");
+    let wake = select.wake_at_ms();
+    assert!(wake < 5_000);
+    let asked = select.step(wake, Event::Tick);
+    assert!(matches!(&asked[..], [Effect::Send { to: other, .. }] if *other != to), "{asked:?}");
+    assert!(!select.is_done());
+}
+
 #[test]
 fn requests_round_trip_and_every_cut_is_refused() {
     let matchers =
