@@ -16,9 +16,11 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// Runs until it is dropped.
 pub(super) async fn run(shared: Arc<Shared>, events: mpsc::Sender<Event>, mut inbox: mpsc::Receiver<Event>) {
+    let _watched = shared.watch("repair");
     let options = Options {
         recent_interval_ms: shared.options.repair_interval.as_millis() as u64,
         bytes_per_s: shared.options.repair_bytes_per_second,
+        retention_ms: shared.options.retention_ms,
         ..Options::default()
     };
     let mut repair = Repair::new(options, (shared.options.random)() as u64 >> 1);

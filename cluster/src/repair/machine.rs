@@ -45,6 +45,8 @@ pub struct Options {
     pub pulls_max: usize,
     /// Bytes of rows fetched a second.
     pub bytes_per_s: u64,
+    /// How long samples are kept where the namespace does not say; 0 for ever. What is about to expire is not compared.
+    pub retention_ms: u64,
 }
 
 impl Default for Options {
@@ -57,6 +59,7 @@ impl Default for Options {
             timeout_ms: 30_000,
             pulls_max: 4,
             bytes_per_s: 16 << 20,
+            retention_ms: 0,
         }
     }
 }
@@ -628,7 +631,11 @@ impl Repair {
     /// The most urgent pull: damage, then what was reported, then what is due for longest.
     fn choose(&mut self, now: Now) -> Option<Pull> {
         let view = self.view.clone()?;
-        let retention_ms = view.namespaces.get("default").map_or(0, |namespace| namespace.retention_ms);
+        let retention_ms = match view.namespaces.get("default").map_or(0, |namespace| namespace.retention_ms)
+        {
+            0 => self.options.retention_ms,
+            own => own,
+        };
         let settled = now.wall.0.saturating_sub(self.options.settle_ms);
         let floor = windows::floor(now.wall.0, retention_ms);
         let kept = |range: TimeRange| {

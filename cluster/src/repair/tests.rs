@@ -680,3 +680,39 @@ fn the_format_page_shows_the_bytes_that_are_sent() {
         assert!(page.contains(&bytes), "docs/format/repair.md does not show {bytes}");
     }
 }
+
+#[test]
+fn what_is_about_to_expire_is_not_compared_whoever_says_how_long_it_is_kept() {
+    let week = 7 * 24 * 3_600_000;
+    let now = Now { ms: 0, wall: Timestamp(WALL) };
+    for by_namespace in [false, true] {
+        let mut view = testing::view(1, 3, 3, SHARDS);
+        let retention_ms = if by_namespace { 0 } else { week as u64 };
+        if by_namespace {
+            view.namespaces.entry("default".into()).or_default().retention_ms = week as u64;
+        }
+        let mut repair = Repair::new(Options { pulls_max: 64, retention_ms, ..options() }, 0);
+        let (mut effects, mut oldest) = (Vec::new(), i64::MAX);
+        repair.step(now, Event::View(Arc::new(view)), &mut effects);
+        // Every answer is the same as here.
+        while let Some(effect) = effects.pop() {
+            let event = match effect {
+                Effect::Ask { token, request, .. } => {
+                    let Ask::Digests(ranges) = Request::decode(&request).unwrap().ask else {
+                        panic!("all is equal")
+                    };
+                    oldest = ranges.iter().map(|range| range.min.0).min().unwrap().min(oldest);
+                    let seen = Seen { digest: Digest::default(), damaged: false };
+                    Event::Answer { token, reply: Reply::Digests(vec![seen; ranges.len()]).encode() }
+                }
+                Effect::Work { token, local: Local::Digests { ranges, .. } } => {
+                    Event::Done { token, done: Done::Digests(vec![Digest::default(); ranges.len()]) }
+                }
+                other => panic!("{other:?}"),
+            };
+            repair.step(now, event, &mut effects);
+        }
+        assert!(repair.progress(now).compared > 0 && repair.progress(now).waiting == 0);
+        assert!((WALL - week..WALL - week + 3 * WINDOW_MS).contains(&oldest), "{}", WALL - oldest);
+    }
+}
