@@ -23,7 +23,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Streaming;
@@ -36,6 +36,9 @@ pub(super) const JOIN: &str = "/sarsen.Peer/Join";
 /// A connection that lived so long was good; the next one is tried without a longer pause.
 const GOOD: Duration = Duration::from_secs(1);
 
+/// Between two attempts, however often the peer calls.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+
 /// One lane to one peer.
 pub(super) struct Link {
     node: NodeId,
@@ -43,6 +46,8 @@ pub(super) struct Link {
     bounds: Bounds,
     counters: Arc<Counters>,
     state: Mutex<State>,
+    /// The peer has called.
+    called: Notify,
 }
 
 #[derive(Default)]
@@ -82,7 +87,12 @@ pub(super) struct Way {
 
 impl Link {
     pub fn new(node: NodeId, lane: Lane, bounds: Bounds, counters: Arc<Counters>) -> Arc<Link> {
-        Arc::new(Link { node, lane, bounds, counters, state: Mutex::default() })
+        Arc::new(Link { node, lane, bounds, counters, state: Mutex::default(), called: Notify::new() })
+    }
+
+    /// The peer has called, so it is there: whoever waits to try it again tries at once.
+    pub fn called(&self) {
+        self.called.notify_one();
     }
 
     /// Frames that wait to be sent, their bytes, and answers that are waited for.
@@ -257,7 +267,12 @@ impl Link {
             self.down(why);
             pause = if began.elapsed() > GOOD { first } else { (pause * 2).min(longest) };
             // Between half of it and all of it, so that peers do not come back in step.
-            tokio::time::sleep(pause / 2 + pause.mul_f64(draw(&mut lots) / 2.0)).await;
+            let pausing = pause / 2 + pause.mul_f64(draw(&mut lots) / 2.0);
+            tokio::time::sleep(pausing.min(PAUSE_MIN)).await;
+            tokio::select! {
+                () = tokio::time::sleep(pausing.saturating_sub(PAUSE_MIN)) => {}
+                () = self.called.notified() => pause = first,
+            }
         }
     }
 

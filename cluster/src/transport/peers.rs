@@ -54,6 +54,15 @@ impl Drop for Peer {
     }
 }
 
+impl Table {
+    /// A peer has opened a lane to this node.
+    pub fn called(&self, node: NodeId) {
+        if let Some(peer) = self.0.lock().peers.get(&node) {
+            peer.links.iter().for_each(|link| link.called());
+        }
+    }
+}
+
 impl Known for Arc<Table> {
     fn starts(&self, node: NodeId) -> Option<u64> {
         self.0.lock().peers.get(&node).map(|peer| peer.at.starts)

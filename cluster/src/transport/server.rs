@@ -176,6 +176,9 @@ impl Server {
             Err(refused) => return self.refused(from, &refused),
             Ok(node) => node,
         };
+        if path == FRAMES {
+            self.0.table.called(node);
+        }
         let caller = Caller { server: self, from, node };
         let mut grpc =
             tonic::server::Grpc::new(Codec::<Answer, Request>::new()).max_decoding_message_size(longest);

@@ -220,6 +220,23 @@ async fn a_peer_that_restarts_is_lost_and_seen_again() {
 }
 
 #[tokio::test]
+async fn a_peer_that_calls_is_called_back_at_once() {
+    let reserved = Listener::bind("127.0.0.1:0").await.unwrap();
+    let address = reserved.address().to_string();
+    drop(reserved);
+    // Who was away is tried again after half a minute at the earliest.
+    let minute = Duration::from_secs(60);
+    let patient = Bounds { backoff: (minute, minute), ..quick() };
+    let mut one = start(identity(1), patient, &Peer::new(Manner::Echo)).await;
+    connect(&one.0, 2, &address);
+    wait_for(&mut one.1, Event::Lost(TWO)).await;
+    let peer = Peer::new(Manner::Echo);
+    let two = start_at(&address, identity(2), quick(), &peer).await;
+    connect(&two.0, 1, one.0.address());
+    wait_for(&mut one.1, Event::Seen(TWO)).await;
+}
+
+#[tokio::test]
 async fn a_full_queue_says_so_at_once() {
     let bounds = Bounds { queue_frames_max: 10, ..quick() };
     let ((one, _e1), _two, _peer) = pair(Manner::Hold, bounds).await;
