@@ -95,10 +95,15 @@ impl Control {
 
     async fn run(self, effects: Vec<Effect>, mut inputs: mpsc::Receiver<Input>, identified: bool) {
         let Control { shared, controller, store, file, began, joining } = self;
+        let _watched = shared.watch("the control plane");
         let (log, batches) = thread_mpsc::channel::<crate::raft::Batch>();
         let logging = {
             let inputs = shared.inputs.clone();
-            let work = move || write_log(&store, &batches, &inputs);
+            let watched = shared.watch("the thread of the Raft log");
+            let work = move || {
+                let _watched = watched;
+                write_log(&store, &batches, &inputs);
+            };
             std::thread::Builder::new().name("raft-log".into()).spawn(work)
         };
         let logging = match logging {
@@ -146,6 +151,8 @@ impl Control {
         }
         let Task { log, .. } = task;
         drop(log);
+        // Nobody takes from it any more, and the thread must not wait for that.
+        drop(inputs);
         // It ends when it has written what it was given.
         let _ = tokio::task::spawn_blocking(move || logging.join()).await;
     }

@@ -95,7 +95,11 @@ impl Hints {
         let thread = {
             let (store, shared) = (store.clone(), shared.clone());
             let answers = answers.clone();
-            let run = move || keep(&store, &shared, &work, &answers);
+            let watched = shared.watch("the thread of the hints");
+            let run = move || {
+                let _watched = watched;
+                keep(&store, &shared, &work, &answers);
+            };
             std::thread::Builder::new().name("hints".into()).spawn(run).map_err(|error| error.to_string())?
         };
         let hints = Hints {
@@ -197,6 +201,7 @@ pub(super) struct Replaying {
 /// The task: runs until it is dropped.
 pub(super) async fn replay(shared: Arc<Shared>, replaying: Replaying) {
     let Replaying { hints, events, mut answered } = replaying;
+    let _watched = shared.watch("the replay of hints");
     let mut replays: BTreeMap<NodeId, Replay> = BTreeMap::new();
     let mut looked = Instant::now();
     loop {

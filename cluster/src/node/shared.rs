@@ -77,6 +77,20 @@ pub(super) struct Joining {
     pub listener: Listener,
 }
 
+/// Tells when the one who holds it panics.
+pub(super) struct Watched {
+    shared: Arc<Shared>,
+    what: &'static str,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.fail(format!("{} ended by a bug, see the log; restart the node", self.what));
+        }
+    }
+}
+
 impl Joining {
     /// Serves others and is ready to call them.
     pub fn open(self, shared: &Arc<Shared>, cluster: u128, node: NodeId, starts: u64) {
@@ -157,6 +171,11 @@ impl Shared {
     pub fn fail(&self, why: String) {
         tracing::error!(%why, "the node must stop");
         self.failed.send_if_modified(|failed| failed.replace(why).is_none());
+    }
+
+    /// To be held by a task or thread without which the node does not work: if it panics, the node must stop.
+    pub fn watch(self: &Arc<Shared>, what: &'static str) -> Watched {
+        Watched { shared: self.clone(), what }
     }
 
     /// Resolves when the node must stop, with the reason.

@@ -400,3 +400,19 @@ async fn who_joins_waits_until_somebody_answers_and_says_for_whom() {
     until(|| first.node.view().nodes.len() == 2).await;
     first.node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_ends_by_a_bug_stops_the_node_and_says_so() {
+    let mut machine = Machine::new(77);
+    let running = machine.start(|_| ()).await;
+    let watched = running.node.shared.watch("this test");
+    let ended = tokio::spawn(async move {
+        let _watched = watched;
+        tokio::task::yield_now().await;
+        panic!("a planned bug");
+    });
+    assert!(ended.await.is_err());
+    let why = timeout(LONG, running.node.failed()).await.unwrap();
+    assert!(why.contains("this test ended by a bug"), "{why}");
+    running.kill().await;
+}
