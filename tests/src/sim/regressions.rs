@@ -14,4 +14,8 @@ pub const ALL: &[Regression] = &[
     ("what waits is durable when a log was replaced", 17),
     // Its messages came from somebody unknown, and who that is would have been in them.
     ("a node that was away meets a leader that joined meanwhile", 413),
+    // It was known by where it begins, and that had been mended.
+    ("a hole of the log that grows is damage again", 705),
+    // Its pages were called clean after the failed sync of its first start, and lost with the power.
+    ("a segment whose first sync failed gets its header once more", 1013),
 ];
