@@ -521,7 +521,7 @@ mod tests {
         for (code, why) in whys.iter().enumerate() {
             let mut out = Writer::default();
             put_why(&mut out, why);
-            assert_eq!(usize::from(out.0[0]), code);
+            assert_eq!(out.0.first().copied().map(usize::from), Some(code));
             assert!(PAGE.contains(&format!("\n| {code} | ")), "{code}");
         }
         assert!(PAGE.contains("1,024 matchers") && MATCHERS_MAX == 1024);

@@ -248,7 +248,7 @@ fn id(i: u32) -> SeriesId {
 /// Puts a row on those of the shard's replicas whose bit is set; one at least.
 fn put(net: &Net, all: &Memory, i: u32, t: i64, v: f64, on: u8) {
     let holders = net.holders(id(i).shard(SHARDS));
-    let on = if on as usize % (1 << holders.len()) == 0 { 1 } else { on };
+    let on = if (on as usize).is_multiple_of(1 << holders.len()) { 1 } else { on };
     for (bit, node) in holders.into_iter().enumerate() {
         if on >> bit & 1 == 1 {
             net.nodes[node].replica.put(&series(i), &[(t, v)]);

@@ -45,6 +45,9 @@ pub struct World {
     pub log: RefCell<Vec<(NodeId, String)>>,
 }
 
+/// A part of an answer, or why there are no more.
+type Part = Result<Vec<u8>, String>;
+
 impl World {
     pub fn new(nodes: u128, replication_factor: u8, shards: u32) -> World {
         World {
@@ -139,7 +142,7 @@ impl World {
     fn drive(&self, machine: &mut impl Machine, order: &mut dyn FnMut(usize) -> usize) {
         let mut now = 0;
         let mut todo: VecDeque<Effect> = machine.step(now, Event::Tick).into();
-        let mut streams: Vec<(u32, VecDeque<Result<Vec<u8>, String>>)> = Vec::new();
+        let mut streams: Vec<(u32, VecDeque<Part>)> = Vec::new();
         let mut served: BTreeMap<NodeId, u32> = BTreeMap::new();
         for _ in 0..100_000 {
             if machine.is_done() {
