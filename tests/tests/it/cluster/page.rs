@@ -97,7 +97,8 @@ fn three_nodes_in_three_terminals_are_safe_in_less_than_two_minutes_and_survive_
     println!("three nodes were safe after {safe:?}");
 
     let tried = commands(&page, "write and read", &ports);
-    let read = tried.iter().map(|command| succeeds(dir.path(), command)).next_back().expect("a command");
+    let told: Vec<String> = tried.iter().map(|command| succeeds(dir.path(), command)).collect();
+    let read = told.last().expect("a command");
     assert!(read.contains("21.5"), "{read}");
 
     // What the page says of a node that is killed.
