@@ -46,6 +46,8 @@ pub(super) struct Link {
     bounds: Bounds,
     counters: Arc<Counters>,
     state: Mutex<State>,
+    /// Wakes calls that wait for the first connection.
+    changed: Notify,
     /// The peer has called.
     called: Notify,
 }
@@ -87,7 +89,15 @@ pub(super) struct Way {
 
 impl Link {
     pub fn new(node: NodeId, lane: Lane, bounds: Bounds, counters: Arc<Counters>) -> Arc<Link> {
-        Arc::new(Link { node, lane, bounds, counters, state: Mutex::default(), called: Notify::new() })
+        Arc::new(Link {
+            node,
+            lane,
+            bounds,
+            counters,
+            state: Mutex::default(),
+            changed: Notify::new(),
+            called: Notify::new(),
+        })
     }
 
     /// The peer has called, so it is there: whoever waits to try it again tries at once.
@@ -183,16 +193,17 @@ impl Link {
         if got > max {
             return Err(Error::TooLarge { got, max });
         }
-        let channel = {
-            let state = self.state.lock();
-            match (&state.phase, &state.channel) {
-                (Phase::Down(why), _) => return Err(Error::Unreachable { node, why: why.clone() }),
-                (_, None) => {
-                    let why = "there is no connection yet".to_owned();
-                    return Err(Error::Unreachable { node, why });
+        let channel = loop {
+            let changed = self.changed.notified();
+            {
+                let state = self.state.lock();
+                match (&state.phase, &state.channel) {
+                    (Phase::Down(why), _) => return Err(Error::Unreachable { node, why: why.clone() }),
+                    (_, Some(channel)) => break channel.clone(),
+                    (_, None) => {}
                 }
-                (_, Some(channel)) => channel.clone(),
             }
+            timeout_at(deadline, changed).await.map_err(|_| Error::Deadline(node))?;
         };
         let timeout_ms = milliseconds(deadline.saturating_duration_since(Instant::now()));
         let frame = Request { kind, id: 0, timeout_ms, body };
@@ -307,6 +318,7 @@ impl Link {
         let mut state = self.state.lock();
         state.phase = Phase::Up;
         state.channel = Some(channel);
+        self.changed.notify_waiters();
         Ok((answers, connection))
     }
 
@@ -340,6 +352,7 @@ impl Link {
             queue = std::mem::take(&mut state.queue);
             waiting = std::mem::take(&mut state.waiting);
         }
+        self.changed.notify_waiters();
         drop(queue);
         for (_, waiting) in waiting {
             let _ = waiting.answer.send(Err(Error::Lost(self.node)));
