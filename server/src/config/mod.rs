@@ -526,7 +526,7 @@ mod tests {
     fn a_token_is_never_shown() {
         let config = yaml("join_token: squeamish-ossifrage\n").unwrap();
         assert!(matches!(&config.join_token, Auto::Set(token) if token.reveal() == "squeamish-ossifrage"));
-        let told = [format!("{config:?}"), config.to_yaml(), yaml("join_token: ossi\n").unwrap_err()];
+        let told = [format!("{config:?}"), config.to_yaml(), yaml("join_token: ossi frage\n").unwrap_err()];
         for text in told {
             assert!(!text.contains("ossi") && text.contains(values::REDACTED), "{text}");
         }

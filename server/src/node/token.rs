@@ -128,7 +128,7 @@ mod tests {
         let config = Config { data_dir: dir.path().to_path_buf(), join, ..Config::default() };
         let error = choose(&config, false, || 7).unwrap_err().to_string();
         assert!(error.contains("SARSEN_JOIN_TOKEN") && error.contains("`join-token`"), "{error}");
-        fs::write(path(dir.path()), "no\n").unwrap();
+        fs::write(path(dir.path()), "n o\n").unwrap();
         assert!(choose(&config, false, || 7).unwrap_err().to_string().contains("holds no token"));
     }
 }

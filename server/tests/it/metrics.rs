@@ -53,7 +53,10 @@ fn requests_and_samples_are_counted() {
 #[test]
 fn the_cluster_is_measured_also_when_it_is_one_node() {
     let node = Node::start();
-    let now = scrape(&node);
+    let now = until("the only node votes", || {
+        let now = scrape(&node);
+        (value(&now, "sarsen_cluster_voters", &[]) == 1.0).then_some(now)
+    });
     for (name, labels, want) in [
         ("sarsen_cluster_nodes", &[("state", "up")][..], 1.0),
         ("sarsen_cluster_nodes", &[("state", "down")], 0.0),
