@@ -376,7 +376,7 @@ impl Coordinator {
     }
 
     fn unavailable(&self, lost: &[(Shard, &Reading)]) -> Error {
-        let worst = lost.iter().map(|(_, r)| (r.have(), r.need)).max_by_key(|(have, need)| need - have);
+        let worst = lost.iter().map(|(_, r)| r.lack()).max_by_key(|(have, need)| need - have);
         let (have, need) = worst.unwrap_or((0, 1));
         let mut missing = BTreeSet::new();
         for (_, reading) in lost {
@@ -394,7 +394,8 @@ impl Coordinator {
     fn partial(&self, lost: &[(Shard, &Reading)]) -> Vec<String> {
         let mut alike: BTreeMap<(usize, usize, BTreeSet<String>), Vec<u16>> = BTreeMap::new();
         for (shard, reading) in lost {
-            let lacks = (reading.have(), reading.need, self.missing(reading).collect());
+            let (have, need) = reading.lack();
+            let lacks = (have, need, self.missing(reading).collect());
             alike.entry(lacks).or_default().push(shard.0);
         }
         let warning = |((have, need, missing), shards): ((usize, usize, BTreeSet<String>), Vec<u16>)| {
@@ -441,6 +442,12 @@ impl Reading {
     /// How many answered, or did so before they were asked for more.
     fn have(&self) -> usize {
         self.tried.iter().filter(|t| self.counts(t)).count()
+    }
+
+    /// Have and need of a read that is lost. Digests compare rows and are none: where nobody brought the rows, one answer is missing,
+    /// however many digests there are.
+    fn lack(&self) -> (usize, usize) {
+        (self.have().min(self.need - 1), self.need)
     }
 
     /// A damaged copy counts only where there is no other.

@@ -43,7 +43,10 @@ fn open(vfs: &CrashVfs, options: &Options) -> Result<(Log, Recovered, Vec<Placed
 
 /// A log of so many records in each commit, of these lengths.
 fn write(commits: &[Vec<usize>], segment_bytes: u64, close: bool) -> Written {
-    let vfs = CrashVfs::new();
+    write_on(CrashVfs::new(), commits, segment_bytes, close)
+}
+
+fn write_on(vfs: CrashVfs, commits: &[Vec<usize>], segment_bytes: u64, close: bool) -> Written {
     let options = Options { segment_bytes, pending_bytes_max: 1 << 20, preallocate: true };
     let (log, _, _) = open(&vfs, &options).unwrap();
     let mut numbers = Vec::new();
@@ -278,7 +281,11 @@ proptest! {
 
 /// Ten commits of two records of 100 bytes each, in segments of four.
 fn ten_commits() -> Written {
-    write(&vec![vec![100, 100]; 10], HEADER + 4 * (FRAME + 100), false)
+    ten_commits_on(CrashVfs::new())
+}
+
+fn ten_commits_on(vfs: CrashVfs) -> Written {
+    write_on(vfs, &vec![vec![100, 100]; 10], HEADER + 4 * (FRAME + 100), false)
 }
 
 #[test]
@@ -350,7 +357,10 @@ fn a_segment_under_another_name_is_not_read_as_that_segment() {
 #[test]
 fn files_of_another_log_are_named_and_left_alone() {
     let written = ten_commits();
-    let other = ten_commits();
+    // Simulated disks give the same numbers in the same order; this one is one further.
+    let vfs = CrashVfs::new();
+    vfs.unique();
+    let other = ten_commits_on(vfs);
     let foreign = other.path(SegmentNumber(2));
     let copy = written.vfs.open(&foreign, OpenMode::Create).unwrap();
     copy.write_all_at(&other.bytes(SegmentNumber(2)), 0).unwrap();
