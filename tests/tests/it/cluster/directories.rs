@@ -4,6 +4,7 @@ use super::*;
 use std::fs;
 use std::path::Path;
 use tests::cluster::{Cluster, Member};
+use tests::until::until;
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder can be made");
@@ -60,7 +61,7 @@ fn a_directory_of_another_cluster_is_refused() {
     let client = foreign.client.clone();
     // It goes on as what it is, a cluster of its own, or says why not; it never becomes a node of the first.
     let process = foreign.process.take().expect("just started");
-    tests::until::until("a decision", PATIENCE, || match (client.is_ok("/-/ready"), process.output()) {
+    until("a decision", PATIENCE, || match (client.is_ok("/-/ready"), process.output()) {
         (true, _) => Ok(()),
         (false, output) if output.contains("error:") => Ok(()),
         (false, output) => Err(output),
@@ -91,9 +92,16 @@ fn an_old_backup_of_a_directory_is_refused() {
     let mut cluster = filled(dir.path());
     cluster.nodes[1].terminate();
     copy(&dir.path().join("node1/data"), &dir.path().join("backup"));
-    for _ in 0..2 {
+    for starts in [2, 3] {
         cluster.nodes[1].start();
         cluster.await_safe();
+        // What tells an old directory is how often the cluster has agreed that it was started.
+        until("the start to be agreed on", PATIENCE, || {
+            let status = cluster.nodes[0].status()?;
+            let nodes = status["nodes"].as_array().ok_or("no nodes")?;
+            let node = nodes.iter().find(|node| node["address"] == *cluster.nodes[1].address);
+            if node.is_some_and(|node| node["starts"] == starts) { Ok(()) } else { Err(status.to_string()) }
+        });
         cluster.nodes[1].terminate();
     }
     fs::remove_dir_all(dir.path().join("node1/data")).expect("a folder can be removed");
