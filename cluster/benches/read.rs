@@ -4,7 +4,7 @@
 //! `cargo bench -p cluster --bench read`.
 
 use cluster::placement::NodeId;
-use cluster::read::{Bounds, Effect, Event, Own, Plan, Select, serve};
+use cluster::read::{Bounds, Effect, Event, Plan, Select, serve};
 use cluster::view::View;
 use model::*;
 use std::collections::BTreeMap;
@@ -113,6 +113,12 @@ impl Replica for Copy {
     }
     fn digest(&self, _: Shard, _: TimeRange) -> Result<Digest, Error> {
         Ok(Digest::default())
+    }
+    fn summary(&self, _: Shard, _: TimeRange) -> Vec<(TimeRange, Digest)> {
+        Vec::new()
+    }
+    fn known_digests(&self, _: Shard, ranges: &[TimeRange]) -> Vec<Option<Digest>> {
+        vec![None; ranges.len()]
     }
     fn series_digests(&self, _: Shard, _: TimeRange) -> Result<Vec<(SeriesId, Digest)>, Error> {
         Ok(Vec::new())
@@ -242,8 +248,8 @@ fn majority(
     while let Some(effect) = effects.pop() {
         match effect {
             Effect::Own(ask) => {
-                let result = Own::select(view, own, &ask, 1, &|| false);
-                effects.extend(select.step(1, Event::Own { number: ask.number, result }));
+                let answer = ask.perform(view, own, 1, &|| false);
+                effects.extend(select.step(1, Event::Own { number: ask.number, answer }));
             }
             Effect::Send { number, to, request, .. } => {
                 let theirs = View { me: to, ..(**view).clone() };

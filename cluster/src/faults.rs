@@ -24,6 +24,8 @@ pub enum Mistake {
     ReadOne,
     /// What differs between copies is not fetched.
     SkipFetch,
+    /// A replica says that it has what another one has, without a look.
+    TrustSummaries,
     /// A replica answers reads of what it knows to be damaged.
     ReadDamaged,
     /// Repair compares which series there are, and not what they have.
@@ -42,7 +44,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Mistake; 16] = [
+    pub const ALL: [Mistake; 17] = [
         Mistake::AcknowledgeAtOne,
         Mistake::CountHint,
         Mistake::AcknowledgeBeforeSync,
@@ -52,6 +54,7 @@ impl Mistake {
         Mistake::MergeByArrival,
         Mistake::ReadOne,
         Mistake::SkipFetch,
+        Mistake::TrustSummaries,
         Mistake::ReadDamaged,
         Mistake::CompareSeriesOnly,
         Mistake::SkipRecentWindows,

@@ -43,6 +43,7 @@ struct State {
     lagging: bool,
     series_max: Option<usize>,
     damage: Vec<Damage>,
+    silent: ShardSet,
 }
 
 /// A replica in memory; clones share it.
@@ -77,6 +78,15 @@ impl Memory {
     /// More series than this are refused.
     pub fn limit_series(&self, series_max: Option<usize>) {
         self.state.lock().series_max = series_max;
+    }
+
+    /// Knows no digest of these shards without a look.
+    pub fn forget_digests(&self, shards: ShardSet) {
+        self.state.lock().silent = shards;
+    }
+
+    fn is_silent_about(&self, shard: Shard) -> bool {
+        self.state.lock().silent.contains(shard)
     }
 
     /// Reports a damaged place.
@@ -424,6 +434,25 @@ impl Replica for Memory {
 
     fn digest(&self, shard: Shard, range: TimeRange) -> Result<Digest, Error> {
         Ok(self.series_digests(shard, range)?.into_iter().map(|(_, digest)| digest).sum())
+    }
+
+    /// Pieces of ten milliseconds, and all of time before and after.
+    fn summary(&self, shard: Shard, range: TimeRange) -> Vec<(TimeRange, Digest)> {
+        if self.is_silent_about(shard) {
+            return Vec::new();
+        }
+        let inner = (1..10).map(|cell| TimeRange::new(cell * 10, cell * 10 + 9));
+        let ends = [TimeRange::new(i64::MIN, 9), TimeRange::new(100, i64::MAX)];
+        let mut all: Vec<TimeRange> = inner.chain(ends).filter(|piece| piece.overlaps(&range)).collect();
+        all.sort_by_key(|piece| piece.min);
+        let digest = |piece: TimeRange| Some((piece, self.digest(shard, piece).ok()?));
+        all.into_iter().filter_map(digest).collect()
+    }
+
+    fn known_digests(&self, shard: Shard, ranges: &[TimeRange]) -> Vec<Option<Digest>> {
+        let known =
+            |range: &TimeRange| self.digest(shard, *range).ok().filter(|_| !self.is_silent_about(shard));
+        ranges.iter().map(known).collect()
     }
 
     fn series_digests(&self, shard: Shard, range: TimeRange) -> Result<Vec<(SeriesId, Digest)>, Error> {

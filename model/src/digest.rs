@@ -43,18 +43,26 @@ fn fold(a: u64, b: u64) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
-/// The two keys of a series.
+/// What makes the hashes of a series its own.
 #[derive(Clone, Copy)]
-struct Mixer(u64, u64);
+pub struct DigestKey(u64, u64);
 
-impl Mixer {
-    fn new(id: SeriesId) -> Mixer {
+impl DigestKey {
+    /// Of a series.
+    #[inline]
+    pub fn new(id: SeriesId) -> DigestKey {
         let (high, low) = ((id.0 >> 64) as u64, id.0 as u64);
         // A factor of zero would forget the other one.
-        Mixer(
+        DigestKey(
             fold(high ^ 0x9e37_79b9_7f4a_7c15, low ^ 0xd6e8_feb8_6659_fd93) | 1,
             low.rotate_left(32) ^ high | 1,
         )
+    }
+
+    /// Of one float without a start timestamp.
+    #[inline]
+    pub fn float(self, timestamp: i64, value: f64) -> Digest {
+        self.mix(timestamp, 0, value.to_bits())
     }
 
     #[inline]
@@ -70,15 +78,15 @@ impl Mixer {
 impl Digest {
     /// Of the samples of one series.
     pub fn of(id: SeriesId, samples: &Samples) -> Digest {
-        let mixer = Mixer::new(id);
+        let key = DigestKey::new(id);
         let mut sum = Digest::default();
         if samples.starts.is_empty() {
             for (&t, v) in samples.timestamps.iter().zip(&samples.values) {
-                sum += mixer.mix(t, 0, v.to_bits());
+                sum += key.float(t, *v);
             }
         } else {
             for ((&t, v), &start) in samples.timestamps.iter().zip(&samples.values).zip(&samples.starts) {
-                sum += mixer.mix(t, start, v.to_bits());
+                sum += key.mix(t, start, v.to_bits());
             }
         }
         let mut bytes = Vec::new();
@@ -91,7 +99,7 @@ impl Digest {
                 word[..chunk.len()].copy_from_slice(chunk);
                 fold(hash ^ u64::from_le_bytes(word), 0xeb44_acca_b455_d165)
             });
-            sum += mixer.mix(*t, *start, hash.rotate_left(1)) + Digest(1);
+            sum += key.mix(*t, *start, hash.rotate_left(1)) + Digest(1);
         }
         sum
     }

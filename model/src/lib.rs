@@ -24,7 +24,7 @@ pub mod value;
 pub mod varint;
 
 pub use batch::{Batch, BatchSeries, HistogramRow};
-pub use digest::Digest;
+pub use digest::{Digest, DigestKey};
 pub use error::Error;
 pub use histogram::Histogram;
 pub use id::{SeriesId, SeriesKey, Shard};

@@ -18,7 +18,14 @@ pub trait Replica: Sink + Source {
     /// Of everything that reads see of `shard` in `range`.
     fn digest(&self, shard: Shard, range: TimeRange) -> Result<Digest, Error>;
 
-    /// The same by series, sorted by id, without series that have nothing there. Their sum is [`Replica::digest`].
+    /// Digests that are known without a look at samples, of pieces of `range` that the replica chooses: disjoint, in the order of time, finer
+    /// the newer they are. They may reach beyond `range`; what lies in none of them is not known.
+    fn summary(&self, shard: Shard, range: TimeRange) -> Vec<(TimeRange, Digest)>;
+
+    /// [`Replica::digest`] of each of these ranges, where it is known without a look at samples. All as of one moment.
+    fn known_digests(&self, shard: Shard, ranges: &[TimeRange]) -> Vec<Option<Digest>>;
+
+    /// The same as [`Replica::digest`] by series, sorted by id, without series that have nothing there. Their sum is that digest.
     fn series_digests(&self, shard: Shard, range: TimeRange) -> Result<Vec<(SeriesId, Digest)>, Error>;
 
     /// Appends to `into` what is there of those of `series` (sorted by id) that have samples in `range`, with their labels and

@@ -48,12 +48,18 @@ impl ShardSet {
     }
 }
 
+impl Extend<Shard> for ShardSet {
+    fn extend<I: IntoIterator<Item = Shard>>(&mut self, shards: I) {
+        shards.into_iter().for_each(|shard| {
+            self.insert(shard);
+        });
+    }
+}
+
 impl FromIterator<Shard> for ShardSet {
     fn from_iter<I: IntoIterator<Item = Shard>>(shards: I) -> ShardSet {
         let mut set = ShardSet::default();
-        shards.into_iter().for_each(|shard| {
-            set.insert(shard);
-        });
+        set.extend(shards);
         set
     }
 }

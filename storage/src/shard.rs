@@ -7,6 +7,7 @@ use crate::block;
 use crate::engine::Digests;
 use crate::head::Head;
 use disk::log::{Log, Position};
+use model::TimeRange;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -32,4 +33,12 @@ pub(crate) struct State {
     pub blocks: Arc<[Arc<block::Reader>]>,
     /// What is remembered of digests; appends forget what they change.
     pub digests: Digests,
+}
+
+impl State {
+    /// What reads see of this time has changed, otherwise than by rows that [`crate::head::Minutes`] has counted.
+    pub fn changed(&mut self, now: i64, range: TimeRange) {
+        self.digests.changed(range);
+        self.head.minutes.mix(now, range);
+    }
 }

@@ -1,7 +1,6 @@
 //! Digests of the series of a set, by several threads.
 
 use model::{Digest, Error, Samples, SeriesSet, TimeRange};
-use std::ops::Range;
 
 /// Series that are worth a thread of their own.
 const SERIES_PER_THREAD_MIN: usize = 256;
@@ -11,7 +10,6 @@ const SERIES_PER_LOOK: usize = 64;
 
 /// A series that could not be read.
 pub(super) struct Failed {
-    pub series: usize,
     pub error: Error,
 }
 
@@ -19,33 +17,32 @@ pub(super) struct Failed {
 /// `expired` says so.
 pub(super) fn digests(
     set: &dyn SeriesSet,
-    series: Range<usize>,
+    series: &[usize],
     range: TimeRange,
     threads: usize,
     expired: &(dyn Fn() -> bool + Sync),
 ) -> Result<Vec<u64>, Failed> {
     let mut all = vec![0; series.len()];
     let parts = threads.min(series.len() / SERIES_PER_THREAD_MIN).max(1);
-    let fill = |first: usize, part: &mut [u64]| -> Result<(), Failed> {
+    let fill = |series: &[usize], part: &mut [u64]| -> Result<(), Failed> {
         let mut samples = Samples::default();
-        for (i, digest) in part.iter_mut().enumerate() {
-            let index = first + i;
+        for (i, (&index, digest)) in series.iter().zip(part).enumerate() {
             if i % SERIES_PER_LOOK == 0 && expired() {
-                return Err(Failed { series: index, error: Error::Canceled });
+                return Err(Failed { error: Error::Canceled });
             }
-            set.read(index, range, &mut samples).map_err(|error| Failed { series: index, error })?;
+            set.read(index, range, &mut samples).map_err(|error| Failed { error })?;
             *digest = half(Digest::of(set.id(index), &samples));
         }
         Ok(())
     };
     if parts == 1 {
-        fill(series.start, &mut all)?;
+        fill(series, &mut all)?;
         return Ok(all);
     }
     let size = series.len().div_ceil(parts);
     std::thread::scope(|scope| {
-        let spawn = |(i, part)| scope.spawn(move || fill(series.start + i * size, part));
-        let running: Vec<_> = all.chunks_mut(size).enumerate().map(spawn).collect();
+        let spawn = |(series, part)| scope.spawn(move || fill(series, part));
+        let running: Vec<_> = series.chunks(size).zip(all.chunks_mut(size)).map(spawn).collect();
         // All are joined before the first failure is given.
         let ends: Vec<_> = running.into_iter().map(|t| t.join().expect("BUG: a digest panicked")).collect();
         ends.into_iter().collect::<Result<(), Failed>>()

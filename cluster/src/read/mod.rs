@@ -9,9 +9,9 @@
 //!                         └──────── compared ─── what differs is fetched ──► Set
 //! ```
 //!
-//! A read of a majority must see every sample that was acknowledged, yet copies are equal nearly always. So one copy is read, and of the
-//! others only a digest of each series; rows travel only for series that differ or are missing. A node reads its own copy lazily, as a
-//! single node does; the price of the majority is one more decoding here and one at another replica.
+//! A read of a majority must see every sample that was acknowledged, yet copies are equal nearly always. So one copy is read, lazily, as a
+//! single node does; and the others are compared with it, as coarsely as possible. First by what copies know anyway, a digest of a shard
+//! over minutes or hours ([`summary`]); where that differs, by a digest of each series; rows travel only for series that differ or are missing.
 //!
 //! Three things are kept apart. [`Coordinator`] counts answers, with no idea of their content. [`Select`] and [`Lookup`] know the
 //! content and are driven by events; a simulator drives them as they are. [`ClusterSource`] is the shell with threads and channels.
@@ -23,12 +23,15 @@ mod answer;
 mod coordinator;
 mod digests;
 mod lookup;
+mod own;
 mod packed;
 mod patience;
 mod select;
 mod serve;
 mod set;
 mod source;
+mod summary;
+mod union;
 mod wire;
 
 #[cfg(test)]
@@ -36,9 +39,11 @@ mod tests;
 
 pub use coordinator::{Answer, Ask, Coordinator, Event as Heard, Mode, Outcome, Plan, Why};
 pub use lookup::Lookup;
+pub use own::{Own, OwnAnswer, OwnAsk, OwnWork};
 pub use patience::Patience;
-pub use select::{Bounds, Effect, Event, OwnAsk, Select};
-pub use serve::{Emit, Own, Stop, serve};
+pub use select::{Bounds, Effect, Event, Select};
+pub use serve::{Emit, Stop, serve};
 pub use set::Set;
 pub use source::{Asker, ClusterSource, Inbox, Options, Shared};
+pub use summary::{Piece, Summaries};
 pub use wire::{Body, Group, Request, What};

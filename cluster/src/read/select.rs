@@ -1,33 +1,33 @@
 //! One select as a state machine: who is asked, what is compared, what is fetched.
 //!
 //! ```text
-//! ask ─► own series, digests, whole answers ─► compare ─► fetch what differs ─► set
-//!            ▲                                              │ a node went away meanwhile
-//!            └──────────────────────────────────────────────┘
+//! own summary ─► ask ─► own series, digests, whole answers ─► own digests of what differs ─► compare ─► fetch what differs ─► set
+//!                 ▲                                                                                      │ a node went away meanwhile
+//!                 └──────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! Equality is established once, for the whole range of the selection; after that, reading costs what it costs on a single node.
 
-use super::answer::{Incoming, Packed, Received, Rules, Taken};
+use super::answer::{Incoming, Received, Rules, Taken};
 use super::coordinator::{self, Answer, Ask, Coordinator, Mode, Outcome, Plan, Why};
-use super::digests::half;
+use super::own::{Own, OwnAnswer, OwnAsk, OwnWork};
 use super::packed::Unpacker;
-use super::serve::Own;
 use super::set::{Part, Set};
+use super::summary::{Compared, Summaries};
+use super::union::{ById, Union, Wanted};
 use super::wire::{Body, Chunk, Group, Request};
 use crate::faults::{Mistake, planted};
 use crate::placement::NodeId;
+use crate::quorum::Consistency;
 use crate::view::View;
-use model::{Digest, Error, Selection, SeriesId, Shard, ShardSet};
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use model::{Error, Selection, SeriesId, Shard, ShardSet, TimeRange};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Something to do for a read.
 #[derive(Debug)]
 pub enum Effect {
-    /// Read the node's own replica with [`Own::select`]; [`Event::Own`] is the answer.
+    /// Ask the node's own replica, with [`OwnAsk::perform`]; [`Event::Own`] is the answer.
     Own(OwnAsk),
     /// Send a request to a node. [`Event::Chunk`] are the parts of its answer, [`Event::Failed`] says that no more will come. A lookup
     /// asks the node itself in this way, too.
@@ -43,21 +43,6 @@ pub enum Effect {
     },
 }
 
-/// What is read of the node's own replica.
-#[derive(Clone, Debug)]
-pub struct OwnAsk {
-    /// For [`Event::Own`].
-    pub number: u32,
-    /// Of these shards.
-    pub shards: ShardSet,
-    /// Also where samples may be missing.
-    pub damaged: bool,
-    /// Whether it will be compared with other copies.
-    pub digests: bool,
-    /// What.
-    pub selection: Selection,
-}
-
 /// What happened.
 pub enum Event {
     /// The node's own replica answered.
@@ -65,7 +50,7 @@ pub enum Event {
         /// The ask's number.
         number: u32,
         /// What it gave.
-        result: Result<Own, Error>,
+        answer: OwnAnswer,
     },
     /// A part of an answer.
     Chunk {
@@ -116,19 +101,40 @@ pub struct Select {
     coordinator: Coordinator,
     unpacker: Unpacker,
     received: u64,
+    /// What the own copies knew of themselves before they were read.
+    summary: Summary,
     /// Usually one; a copy with gaps is read apart.
     own: Vec<Own>,
+    /// What was hashed of them, and what is being hashed.
+    stretches: Vec<Stretch>,
     incoming: BTreeMap<u32, (Incoming, Got)>,
     union: Option<Union>,
     fetches: BTreeMap<u32, Fetch>,
     fetch_number: u32,
     begun: bool,
+    /// The own copy was lost after others were compared with what it knew: the read has to begin anew.
+    is_void: bool,
     end: Option<Result<(), Error>>,
+}
+
+enum Summary {
+    /// These wait for it.
+    Awaited(Vec<Ask>),
+    Known(Summaries),
+}
+
+/// A part of the own series, in shards and time.
+struct Stretch {
+    shards: ShardSet,
+    range: TimeRange,
+    /// By series.
+    digests: Option<Vec<u64>>,
 }
 
 /// What one replica answered.
 #[derive(Default)]
 struct Got {
+    compared: Compared,
     digests: Vec<(SeriesId, u64)>,
     rows: Received,
 }
@@ -156,12 +162,15 @@ impl Select {
             plan,
             bounds,
             received: 0,
+            summary: Summary::Known(Summaries::new()),
             own: Vec::new(),
+            stretches: Vec::new(),
             incoming: BTreeMap::new(),
             union: None,
             fetches: BTreeMap::new(),
             fetch_number: FETCHES,
             begun: false,
+            is_void: false,
             end: None,
         }
     }
@@ -171,11 +180,12 @@ impl Select {
         if self.end.is_some() {
             return Vec::new();
         }
-        if !std::mem::replace(&mut self.begun, true) {
+        let is_first = !std::mem::replace(&mut self.begun, true);
+        if is_first {
             self.share_time(now_ms);
         }
         let asks = match event {
-            Event::Own { number, result } => self.own(now_ms, number, result),
+            Event::Own { number, answer } => self.own(now_ms, number, answer),
             Event::Chunk { number, bytes } if number < FETCHES => self.chunk(now_ms, number, bytes),
             Event::Chunk { number, bytes } => self.fetched(now_ms, number, bytes),
             Event::Failed { number, why } => self.failed(now_ms, number, Why::Failed(why)),
@@ -191,9 +201,24 @@ impl Select {
             }
         };
         let mut effects = Vec::new();
-        self.begin(now_ms, asks, &mut effects);
+        match self.summarize(is_first, &asks) {
+            Some(effect) => {
+                self.summary = Summary::Awaited(asks);
+                effects.push(effect);
+            }
+            None => self.begin(now_ms, asks, &mut effects),
+        }
         self.settle(now_ms, &mut effects);
         effects
+    }
+
+    /// Before the first asks: what the own copies know, if others are to be compared with them.
+    fn summarize(&self, is_first: bool, asks: &[Ask]) -> Option<Effect> {
+        let is_compared =
+            self.plan.consistency != Consistency::One && asks.iter().any(|ask| ask.mode == Mode::Digests);
+        let own = asks.iter().find(|ask| ask.node == self.view.me && !ask.damaged)?;
+        let work = OwnWork::Summary { shards: own.shards.clone(), range: self.selection.range };
+        (is_first && is_compared).then_some(Effect::Own(OwnAsk { number: own.number, work }))
     }
 
     /// When the next [`Event::Tick`] is due.
@@ -219,7 +244,8 @@ impl Select {
 
     /// Whether it failed for a reason that passes when a change of the placement has reached everybody.
     pub fn is_behind(&self) -> bool {
-        matches!(self.end, Some(Err(Error::Unavailable { .. }))) && self.coordinator.is_behind()
+        matches!(self.end, Some(Err(Error::Unavailable { .. })))
+            && (self.is_void || self.coordinator.is_behind())
     }
 
     /// The series, or why there are none.
@@ -269,18 +295,32 @@ impl Select {
 
     fn begin(&mut self, now_ms: u64, asks: Vec<Ask>, effects: &mut Vec<Effect>) {
         for ask in asks {
-            let Ask { number, node, shards, mode, damaged } = ask;
-            if node == self.view.me {
-                let digests = self.plan.consistency != crate::quorum::Consistency::One
-                    && shards.iter().any(|shard| self.view.placement.replicas(shard).len() > 1);
-                let selection = self.selection.clone();
-                effects.push(Effect::Own(OwnAsk { number, shards, damaged, digests, selection }));
+            if let Summary::Awaited(waiting) = &mut self.summary {
+                waiting.push(ask);
                 continue;
             }
-            self.incoming.insert(number, (Incoming::new(shards.clone()), Got::default()));
-            let selection = Selection { shards: Some(shards), ..self.selection.clone() };
-            let body = Body::Select { selection, mode, damaged };
+            let Ask { number, node, shards, mode, damaged } = ask;
+            let selection = Selection { shards: Some(shards.clone()), ..self.selection.clone() };
+            if node == self.view.me {
+                let work = OwnWork::Select { selection, damaged };
+                effects.push(Effect::Own(OwnAsk { number, work }));
+                continue;
+            }
+            let summaries = self.summaries(mode, &shards);
+            self.incoming.insert(number, (Incoming::new(shards), Got::default()));
+            let body = Body::Select { selection, mode, damaged, summaries };
             effects.push(self.send(now_ms, number, node, body));
+        }
+    }
+
+    /// What is told to a replica that is asked for digests.
+    fn summaries(&self, mode: Mode, shards: &ShardSet) -> Summaries {
+        match &self.summary {
+            Summary::Known(known) if mode == Mode::Digests => {
+                let wanted = known.iter().filter(|(shard, _)| shards.contains(**shard));
+                wanted.map(|(shard, pieces)| (*shard, pieces.clone())).collect()
+            }
+            _ => Summaries::new(),
         }
     }
 
@@ -290,18 +330,42 @@ impl Select {
         Effect::Send { number, to, request, timeout_ms }
     }
 
-    fn own(&mut self, now_ms: u64, number: u32, result: Result<Own, Error>) -> Vec<Ask> {
-        let event = match result {
-            Ok(own) => {
+    fn own(&mut self, now_ms: u64, number: u32, answer: OwnAnswer) -> Vec<Ask> {
+        let event = match answer {
+            OwnAnswer::Summary(known) => {
+                return match std::mem::replace(&mut self.summary, Summary::Known(known)) {
+                    Summary::Awaited(waiting) => waiting,
+                    Summary::Known(_) => Vec::new(),
+                };
+            }
+            OwnAnswer::Select(Ok(own)) => {
                 let (shards, refused) = (own.shards.clone(), own.refused.clone());
                 self.own.push(own);
                 coordinator::Event::Answered { number, shards, refused }
             }
-            Err(error @ Error::Limit { .. }) => {
+            OwnAnswer::Digests(Ok(digests)) => {
+                self.stretches[number as usize].digests = Some(digests);
+                return Vec::new();
+            }
+            OwnAnswer::Select(Err(error @ Error::Limit { .. })) => {
                 self.end = Some(Err(error));
                 return Vec::new();
             }
-            Err(error) => coordinator::Event::Failed { number, why: Why::Failed(error.to_string()) },
+            OwnAnswer::Select(Err(error)) => {
+                coordinator::Event::Failed { number, why: Why::Failed(error.to_string()) }
+            }
+            OwnAnswer::Digests(Err(error)) => {
+                let why = match error {
+                    Error::Canceled => Why::TimedOut,
+                    // It is known to be damaged from now on, so that it is not asked again.
+                    error => Why::Damaged(error.to_string()),
+                };
+                self.own.clear();
+                self.stretches.clear();
+                self.fetches.clear();
+                self.union = None;
+                coordinator::Event::Withdrawn { node: self.view.me, why }
+            }
         };
         self.coordinator.step(now_ms, event)
     }
@@ -332,8 +396,26 @@ impl Select {
         let shards = self.view.shards();
         let event = match incoming.take(&bytes) {
             Taken::Begun => Ok(coordinator::Event::Heard { number }),
+            Taken::Content(Chunk::Compared(compared)) => {
+                let is_first = got.digests.is_empty() && got.compared == Compared::default();
+                let known = match &self.summary {
+                    Summary::Known(known) => known,
+                    Summary::Awaited(_) => unreachable!("BUG: somebody was asked before the summary"),
+                };
+                let was_told = |shards: &ShardSet| shards.iter().all(|shard| known.contains_key(&shard));
+                let was_told = was_told(&compared.equal) && was_told(&compared.partly);
+                let range = self.selection.range;
+                let lies_within = |r: TimeRange| range.min <= r.min && r.min <= r.max && r.max <= range.max;
+                let right = compared.range.map_or(compared.partly.is_empty(), lies_within);
+                got.compared = compared;
+                match is_first && was_told && right {
+                    true => Ok(coordinator::Event::Heard { number }),
+                    false => Err(Why::Malformed("it compares what it was not asked to".into())),
+                }
+            }
             Taken::Content(Chunk::Digests(digests)) => {
-                let right = digests.iter().all(|(id, _)| incoming.covers(id.shard(shards)));
+                let is_due = |shard| incoming.covers(shard) && !got.compared.equal.contains(shard);
+                let right = digests.iter().all(|(id, _)| is_due(id.shard(shards)));
                 got.digests.extend(digests.iter());
                 incoming.add(digests.iter().len() as u64);
                 match right {
@@ -462,14 +544,23 @@ impl Select {
                     return;
                 }
                 Some(Outcome::Done { answers, warnings }) => {
-                    let (union, groups) = self.compare(&answers, warnings);
+                    let used = Used::new(&answers);
+                    if let Some(error) = self.void(&answers) {
+                        (self.is_void, self.end) = (true, Some(Err(error)));
+                        return;
+                    }
+                    if !self.hash_own(&used, effects) {
+                        return;
+                    }
+                    let mut union = self.compare(&answers, &used, warnings);
                     let (max, got) = (self.selection.series_max, union.count());
+                    let wanted = union.wanted();
                     self.union = Some(union);
                     if got > max {
                         return self.over_series(max as u64, got as u64);
                     }
                     if !planted(Mistake::SkipFetch) {
-                        self.fetch(now_ms, groups, effects);
+                        self.fetch(now_ms, wanted, effects);
                     }
                 }
             }
@@ -478,6 +569,63 @@ impl Select {
             self.take_labels();
             self.end = Some(Ok(()));
         }
+    }
+
+    /// Replicas say what they have beside the own copy: without it, that means nothing.
+    fn void(&self, answers: &BTreeMap<Shard, Vec<Answer>>) -> Option<Error> {
+        let is_relative = |shard: Shard, answer: &Answer| {
+            answer.mode == Mode::Digests
+                && self.incoming.get(&answer.number).is_some_and(|(_, got)| {
+                    got.compared.equal.contains(shard) || got.compared.partly.contains(shard)
+                })
+        };
+        let is_own = |answer: &Answer| answer.mode == Mode::Whole && answer.node == self.view.me;
+        let lost = answers.iter().filter(|(shard, answers)| {
+            answers.iter().any(|answer| is_relative(**shard, answer)) && !answers.iter().any(is_own)
+        });
+        let shards: Vec<u16> = lost.map(|(shard, _)| shard.0).collect();
+        let missing =
+            vec![format!("{} (its own copy could not be read)", self.coordinator.name_of(self.view.me))];
+        (!shards.is_empty()).then_some(Error::Unavailable { shards, have: 0, need: 1, missing })
+    }
+
+    /// Whether everything that has to be compared has been hashed; what has not is begun.
+    fn hash_own(&mut self, used: &Used, effects: &mut Vec<Effect>) -> bool {
+        let mut needed: Vec<(ShardSet, TimeRange)> = Vec::new();
+        let mut full = ShardSet::default();
+        let owned = |shard: &Shard| self.own.iter().any(|own| own.shards.contains(*shard));
+        for (number, (mode, node, covered)) in &used.0 {
+            if *node == self.view.me {
+                continue;
+            }
+            let Compared { equal, partly, range } = match mode {
+                Mode::Digests => &self.incoming[number].1.compared,
+                Mode::Whole => &Compared::default(),
+            };
+            let rest = covered.iter().filter(|shard| !equal.contains(*shard) && !partly.contains(*shard));
+            full.extend(rest.filter(owned));
+            needed.extend(range.map(|range| (partly.clone(), range)));
+        }
+        if !full.is_empty() {
+            needed.push((full, self.selection.range));
+        }
+        let mut is_ready = true;
+        for (shards, range) in needed {
+            let known = self.stretches.iter().find(|known| known.shards == shards && known.range == range);
+            is_ready &= known.is_some_and(|known| known.digests.is_some());
+            if known.is_none() {
+                let sets = self.own.iter().map(|own| own.set.clone()).collect();
+                let number = self.stretches.len() as u32;
+                let work = OwnWork::Digests { sets, shards: shards.clone(), range };
+                effects.push(Effect::Own(OwnAsk { number, work }));
+                self.stretches.push(Stretch { shards, range, digests: None });
+            }
+        }
+        is_ready
+    }
+
+    fn own_digests(&self, is_it: impl Fn(&Stretch) -> bool) -> Option<&[u64]> {
+        self.stretches.iter().find(|stretch| is_it(stretch)).and_then(|stretch| stretch.digests.as_deref())
     }
 
     /// The labels of series that only others have came with what was fetched.
@@ -491,8 +639,8 @@ impl Select {
         }
     }
 
-    fn fetch(&mut self, now_ms: u64, groups: BTreeMap<NodeId, Vec<Group>>, effects: &mut Vec<Effect>) {
-        for (node, groups) in groups {
+    fn fetch(&mut self, now_ms: u64, wanted: Vec<Wanted>, effects: &mut Vec<Effect>) {
+        for Wanted { node, range, groups } in wanted {
             for groups in requests(groups) {
                 let number = self.fetch_number;
                 self.fetch_number += 1;
@@ -502,68 +650,58 @@ impl Select {
                 let incoming = Incoming::new(shards);
                 let fetch = Fetch { node, incoming, wanted, rows: Received::default(), heard_ms: now_ms };
                 self.fetches.insert(number, fetch);
-                let body = Body::Fetch { range: self.selection.range, groups };
-                effects.push(self.send(now_ms, number, node, body));
+                effects.push(self.send(now_ms, number, node, Body::Fetch { range, groups }));
             }
         }
     }
 
     /// Joins what was answered, and finds what has to be fetched from whom.
-    fn compare(
-        &self,
-        answers: &BTreeMap<Shard, Vec<Answer>>,
-        warnings: Vec<String>,
-    ) -> (Union, BTreeMap<NodeId, Vec<Group>>) {
+    fn compare(&self, answers: &BTreeMap<Shard, Vec<Answer>>, used: &Used, warnings: Vec<String>) -> Union {
         let shards = self.view.shards();
-        // Which shards each answer counts for.
-        let mut used: BTreeMap<u32, (Mode, NodeId, ShardSet)> = BTreeMap::new();
-        for (shard, answers) in answers {
-            for answer in answers {
-                let entry = used.entry(answer.number);
-                entry.or_insert((answer.mode, answer.node, ShardSet::default())).2.insert(*shard);
-            }
-        }
-        let mut union = Union { warnings, ..Union::default() };
-        let is_alone = used.values().all(|(_, node, _)| *node == self.view.me);
+        let mut union = Union::default();
+        union.warnings = warnings;
+        let brings = |(number, (mode, node, _)): (&u32, &(Mode, NodeId, ShardSet))| {
+            *node != self.view.me && (*mode == Mode::Whole || !self.incoming[number].1.digests.is_empty())
+        };
+        let is_joined = used.0.iter().any(brings);
         for own in &self.own {
-            if !is_alone {
+            if is_joined {
                 let first = union.owned;
                 union.index.reserve(own.set.len());
                 union.index.extend((0..own.set.len()).map(|i| (own.set.id(i), (first + i) as u32)));
-                union.digests.extend(&own.digests);
-                // Not compared, if none were asked for: everything differs.
-                union.digests.resize(first + own.set.len(), 0);
             }
             union.owned += own.set.len();
         }
-        for (number, (mode, node, covered)) in &used {
+        union.digests.resize(union.owned, 0);
+        for full in self.stretches.iter().filter(|stretch| stretch.range == self.selection.range) {
+            let digests = union.digests.iter_mut().zip(full.digests.iter().flatten());
+            digests.filter(|(_, digest)| **digest != 0).for_each(|(known, digest)| *known = *digest);
+        }
+        for (number, (mode, node, covered)) in &used.0 {
             if *mode == Mode::Whole && *node != self.view.me {
                 union.add_whole(*number, &self.incoming[number].1.rows.sections, shards, covered);
             }
         }
-        let mut groups: BTreeMap<(NodeId, Shard, bool), Vec<SeriesId>> = BTreeMap::new();
-        let mut planned: BTreeSet<(SeriesId, u64)> = BTreeSet::new();
-        for (number, (mode, node, covered)) in &used {
+        for (number, (mode, node, covered)) in &used.0 {
             if *mode == Mode::Whole {
                 continue;
             }
-            for &(id, digest) in &self.incoming[number].1.digests {
+            let got = &self.incoming[number].1;
+            let Compared { partly, range, .. } = &got.compared;
+            let own = range.and_then(|range| self.own_digests(|s| s.range == range && s.shards == *partly));
+            for &(id, digest) in &got.digests {
                 let shard = id.shard(shards);
                 if !covered.contains(shard) || !self.has_whole(answers, shard) {
                     continue;
                 }
-                if let Some(labels) = union.add_digest(id, digest, &mut planned) {
-                    union.differing.insert(shard);
-                    groups.entry((*node, shard, labels)).or_default().push(id);
-                }
+                let (range, own) = match range {
+                    Some(range) if partly.contains(shard) => (*range, own),
+                    _ => (self.selection.range, None),
+                };
+                union.add_digest((*node, shard, range), (id, digest), own);
             }
         }
-        let mut by_node: BTreeMap<NodeId, Vec<Group>> = BTreeMap::new();
-        for ((node, shard, labels), mut series) in groups {
-            series.sort_unstable();
-            by_node.entry(node).or_default().push(Group { shard, labels, series });
-        }
-        (union, by_node)
+        union
     }
 
     /// A shard that only digests came of, in a partial answer, has nothing to compare them with.
@@ -572,79 +710,19 @@ impl Select {
     }
 }
 
-/// Everything that was answered, by series.
-#[derive(Default)]
-struct Union {
-    /// How many series the node's own replica has; they come first.
-    owned: usize,
-    index: HashMap<SeriesId, u32, ById>,
-    /// Of the first copy of each series.
-    digests: Vec<u64>,
-    others: Vec<(SeriesId, model::Labels)>,
-    parts: Vec<Part>,
-    /// By ask: series, and which section.
-    whole: BTreeMap<u32, Vec<(u32, u32)>>,
-    warnings: Vec<String>,
-    differing: ShardSet,
-}
+/// Which shards each answer counts for, by ask.
+struct Used(BTreeMap<u32, (Mode, NodeId, ShardSet)>);
 
-impl Union {
-    fn count(&self) -> usize {
-        self.owned + self.others.len()
-    }
-
-    fn other(&mut self, id: SeriesId, labels: model::Labels, digest: u64) -> u32 {
-        let series = self.count() as u32;
-        self.others.push((id, labels));
-        self.index.insert(id, series);
-        self.digests.resize(series as usize, 0);
-        self.digests.push(digest);
-        series
-    }
-
-    fn add_whole(&mut self, number: u32, sections: &[Packed], shards: u32, covered: &ShardSet) {
-        let mut rows = Vec::new();
-        // A series' sections stand together.
-        let mut next = 0;
-        for same in sections.chunk_by(|a, b| a.id == b.id) {
-            let first = next;
-            next += same.len();
-            let id = same[0].id;
-            if !covered.contains(id.shard(shards)) {
-                continue;
-            }
-            let digest = half(same.iter().map(|packed| packed.digest).sum::<Digest>());
-            let series = match self.index.get(&id) {
-                Some(series) if self.digests[*series as usize] == digest => continue,
-                Some(series) => {
-                    self.differing.insert(id.shard(shards));
-                    *series
-                }
-                None => {
-                    let labels = same[0].labels.clone();
-                    self.other(id, labels.expect("BUG: rows without labels were let in"), digest)
-                }
-            };
-            rows.extend((first..first + same.len()).map(|at| (series, at as u32)));
-        }
-        self.whole.insert(number, rows);
-    }
-
-    /// Whether a series that another copy has must be fetched from it, and with its labels.
-    fn add_digest(
-        &mut self,
-        id: SeriesId,
-        digest: u64,
-        planned: &mut BTreeSet<(SeriesId, u64)>,
-    ) -> Option<bool> {
-        match self.index.entry(id) {
-            Entry::Occupied(known) if self.digests[*known.get() as usize] == digest => None,
-            Entry::Occupied(_) => planned.insert((id, digest)).then_some(false),
-            Entry::Vacant(_) => {
-                self.other(id, model::Labels::default(), digest);
-                Some(true)
+impl Used {
+    fn new(answers: &BTreeMap<Shard, Vec<Answer>>) -> Used {
+        let mut used: BTreeMap<u32, (Mode, NodeId, ShardSet)> = BTreeMap::new();
+        for (shard, answers) in answers {
+            for answer in answers {
+                let entry = used.entry(answer.number);
+                entry.or_insert((answer.mode, answer.node, ShardSet::default())).2.insert(*shard);
             }
         }
+        Used(used)
     }
 }
 
@@ -676,25 +754,5 @@ pub(super) fn over_bytes(max: u64, got: u64) -> Error {
         key: "limits.query_fetch_bytes_max",
         max,
         got,
-    }
-}
-
-/// An id is a hash already.
-#[derive(Default)]
-pub(super) struct IdHasher(u64);
-
-pub(super) type ById = BuildHasherDefault<IdHasher>;
-
-impl Hasher for IdHasher {
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("BUG: an id is hashed as a number");
-    }
-
-    fn write_u128(&mut self, id: u128) {
-        self.0 = id as u64;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }

@@ -1,8 +1,9 @@
 //! The replica's side: what a node answers of its own copies.
 
 use super::coordinator::{Mode, Why};
-use super::digests::{Failed, digests};
+use super::digests::digests;
 use super::packed::{self, Named};
+use super::summary::Compared;
 use super::wire::{Body, CHUNK_BYTES, Chunk, Group, Request, What, push_digest};
 use crate::faults::{Mistake, planted};
 use crate::rows::Encoder;
@@ -76,46 +77,6 @@ pub(super) fn readable(
     (answered, refused)
 }
 
-/// What a node gives to its own reads: the set is read lazily, and compared with others by digests.
-pub struct Own {
-    /// The series of the shards that can be answered.
-    pub(super) set: Box<dyn SeriesSet>,
-    /// One for each series, or none if nobody else is asked.
-    pub(super) digests: Vec<u64>,
-    pub(super) shards: ShardSet,
-    pub(super) refused: Vec<(Shard, Why)>,
-}
-
-impl Own {
-    /// Reads the node's own replica: a shard with a series that cannot be read is refused as a whole.
-    pub fn select(
-        view: &View,
-        replica: &dyn Replica,
-        ask: &super::select::OwnAsk,
-        threads: usize,
-        expired: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Own, Error> {
-        let range = ask.selection.range;
-        let (mut shards, mut refused) = readable(view, replica, &ask.shards, range, ask.damaged);
-        loop {
-            let selection = Selection { shards: Some(shards.clone()), ..ask.selection.clone() };
-            let set = replica.select(&selection)?;
-            if !ask.digests {
-                return Ok(Own { set, digests: Vec::new(), shards, refused });
-            }
-            match digests(&*set, 0..set.len(), range, threads, expired) {
-                Ok(digests) => return Ok(Own { set, digests, shards, refused }),
-                Err(Failed { error: Error::Canceled, .. }) => return Err(Error::Canceled),
-                Err(Failed { series, error }) => {
-                    let bad = set.id(series).shard(view.shards());
-                    refused.push((bad, Why::Damaged(error.to_string())));
-                    shards = shards.iter().filter(|shard| *shard != bad).collect();
-                }
-            }
-        }
-    }
-}
-
 enum End {
     Stop,
     Error(Error),
@@ -144,16 +105,31 @@ struct Answer<'a> {
 impl Answer<'_> {
     fn body(&mut self, body: Body) -> Result<(), End> {
         match body {
-            Body::Select { mut selection, mode, damaged } => {
+            Body::Select { mut selection, mode: Mode::Whole, damaged, .. } => {
                 let shards = selection.shards.take().unwrap_or_default();
                 selection.shards = Some(self.header(&shards, selection.range, damaged)?);
                 let set = self.replica.select(&selection)?;
-                let count = match mode {
-                    Mode::Whole => self.whole(&*set, selection.range)?,
-                    Mode::Digests => self.digests(&*set, selection.range)?,
-                };
+                let count = self.whole(&*set, selection.range)?;
                 let warnings = if damaged { set.warnings().to_vec() } else { Vec::new() };
                 self.end(false, warnings, count)
+            }
+            Body::Select { mut selection, mode: Mode::Digests, damaged, summaries } => {
+                let shards = selection.shards.take().unwrap_or_default();
+                let shards = self.header(&shards, selection.range, damaged)?;
+                let compared = Compared::of(self.replica, &summaries, &shards, selection.range);
+                let whole = shards.iter().filter(|shard| !summaries.contains_key(shard)).collect();
+                if !summaries.is_empty() {
+                    self.send(&Chunk::Compared(compared.clone()))?;
+                }
+                let mut count = 0;
+                let partly = compared.range.map(|range| (compared.partly, range));
+                for (shards, range) in partly.into_iter().chain([(whole, selection.range)]) {
+                    if !shards.is_empty() {
+                        let selection = Selection { shards: Some(shards), range, ..selection.clone() };
+                        count += self.digests(&*self.replica.select(&selection)?, range)?;
+                    }
+                }
+                self.end(false, Vec::new(), count)
             }
             Body::Fetch { range, groups } => {
                 let shards = groups.iter().map(|group| group.shard).collect();
@@ -233,16 +209,16 @@ impl Answer<'_> {
     fn digests(&mut self, set: &dyn SeriesSet, range: TimeRange) -> Result<u64, End> {
         let mut count = 0;
         let mut chunk = Vec::new();
-        for from in (0..set.len()).step_by(SERIES_PER_CHUNK) {
-            let series = from..(from + SERIES_PER_CHUNK).min(set.len());
-            let digests = digests(set, series.clone(), range, self.threads, self.expired);
+        let all: Vec<usize> = (0..set.len()).collect();
+        for series in all.chunks(SERIES_PER_CHUNK) {
+            let digests = digests(set, series, range, self.threads, self.expired);
             let digests = digests.map_err(|failed| match failed.error {
                 Error::Canceled => End::Stop,
                 error => End::Error(error),
             })?;
             chunk.clear();
             chunk.push(b'D');
-            for (index, digest) in series.zip(digests).filter(|(_, digest)| *digest != 0) {
+            for (&index, digest) in series.iter().zip(digests).filter(|(_, digest)| *digest != 0) {
                 push_digest(&mut chunk, set.id(index), digest);
                 count += 1;
             }

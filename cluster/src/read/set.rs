@@ -6,6 +6,7 @@ use crate::faults::{Mistake, first_wins, planted};
 use crate::rows;
 use model::{Error, Labels, Samples, SeriesId, SeriesKey, SeriesSet, ShardSet, TimeRange, merge};
 use std::cell::RefCell;
+use std::sync::Arc;
 
 /// A union of copies.
 ///
@@ -14,7 +15,7 @@ use std::cell::RefCell;
 pub struct Set {
     /// Outside of this, copies were not compared.
     pub(super) range: TimeRange,
-    pub(super) own: Vec<Box<dyn SeriesSet>>,
+    pub(super) own: Vec<Arc<dyn SeriesSet>>,
     pub(super) owned: usize,
     /// Series that the own replica does not have.
     pub(super) others: Vec<(SeriesId, Labels)>,

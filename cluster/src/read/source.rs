@@ -5,9 +5,10 @@
 
 use super::coordinator::Plan;
 use super::lookup::Lookup;
+use super::own::{OwnAnswer, OwnAsk};
 use super::patience::Patience;
-use super::select::{Bounds, Effect, Event, OwnAsk, Select};
-use super::serve::{Own, Stop, serve};
+use super::select::{Bounds, Effect, Event, Select};
+use super::serve::{Stop, serve};
 use super::set::Set;
 use super::wire::{Body, Chunk, Request, What};
 use crate::placement::NodeId;
@@ -85,7 +86,7 @@ struct Arrived {
 enum Part {
     Chunk(Vec<u8>),
     Failed(String),
-    Own(Result<Own, Error>),
+    Own(OwnAnswer),
 }
 
 /// How a source reads.
@@ -307,7 +308,7 @@ impl<'s, 'e, A: Asker> Shell<'s, 'e, A> {
                 Event::Chunk { number, bytes }
             }
             Part::Failed(why) => Event::Failed { number, why },
-            Part::Own(result) => Event::Own { number, result },
+            Part::Own(answer) => Event::Own { number, answer },
         };
         effects.extend(readers[reader].step(now, event).into_iter().map(|effect| (reader, effect)));
     }
@@ -345,9 +346,9 @@ impl<'s, 'e, A: Asker> Shell<'s, 'e, A> {
                 match work {
                     Work::Read(reader, ask) => {
                         let threads = source.options.threads;
-                        let result = Own::select(view, &*source.replica, &ask, threads, &expired);
+                        let answer = ask.perform(view, &*source.replica, threads, &expired);
                         // If nobody waits any more, it is not needed.
-                        let _ = to.send(Arrived { reader, number: ask.number, what: Part::Own(result) });
+                        let _ = to.send(Arrived { reader, number: ask.number, what: Part::Own(answer) });
                     }
                     Work::Serve(mut inbox, request) => {
                         let emit = &mut |chunk| inbox.put(chunk);

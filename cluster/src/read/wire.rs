@@ -6,6 +6,7 @@
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::coordinator::{Mode, Why};
+use super::summary::{Compared, Piece, Summaries};
 use crate::wire::{Malformed, Reader, Writer};
 use model::{
     LabelQuery, MatchOp, Matcher, Metadata, MetricType, Selection, SeriesId, Shard, ShardSet, TimeRange,
@@ -13,7 +14,7 @@ use model::{
 };
 
 /// The version in front of every request.
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 
 /// Most matchers in a request.
 pub(super) const MATCHERS_MAX: usize = 1024;
@@ -49,6 +50,8 @@ pub enum Body {
         mode: Mode,
         /// Also where samples may be missing.
         damaged: bool,
+        /// For digests: what the sender's copies know of themselves.
+        summaries: Summaries,
     },
     /// Samples of series.
     Fetch {
@@ -102,6 +105,8 @@ pub(super) enum Chunk<'a> {
     Header { shards: ShardSet, refused: Vec<(Shard, Why)> },
     /// `R`: nothing is answered.
     Refused(Why),
+    /// `P`: what summaries showed. Before all digests.
+    Compared(Compared),
     /// `D`: (id, first half of the digest) of series.
     Digests(Digests<'a>),
     /// `S`: sections of rows.
@@ -145,13 +150,22 @@ impl Request {
         out.u64(self.epoch);
         out.varint(self.timeout_ms);
         match &self.body {
-            Body::Select { selection, mode, damaged } => {
+            Body::Select { selection, mode, damaged, summaries } => {
                 out.u8(b'S');
                 out.u8(u8::from(*mode == Mode::Digests) | u8::from(*damaged) << 1);
                 put_shards(&mut out, selection.shards.as_ref().unwrap_or(&ShardSet::default()));
                 put_range(&mut out, selection.range);
                 out.count(selection.series_max);
                 put_matchers(&mut out, &selection.matchers);
+                out.count(summaries.len());
+                for (shard, pieces) in summaries {
+                    out.varint(u64::from(shard.0));
+                    out.count(pieces.len());
+                    for piece in pieces {
+                        put_range(&mut out, piece.range);
+                        out.u64(piece.digest);
+                    }
+                }
             }
             Body::Fetch { range, groups } => {
                 out.u8(b'F');
@@ -206,11 +220,12 @@ impl Request {
                 let range = range(&mut r)?;
                 let series_max = usize::try_from(r.varint()?).map_err(|_| bad.clone())?;
                 let matchers = matchers(&mut r, &mut room)?;
-                if flags > 3 {
+                let summaries: Summaries = r.list(summary)?.into_iter().collect();
+                if flags > 3 || !summaries.is_empty() && mode == Mode::Whole {
                     return Err(bad);
                 }
                 let selection = Selection { matchers, range, series_max, shards };
-                Body::Select { selection, mode, damaged: flags & 2 == 2 }
+                Body::Select { selection, mode, damaged: flags & 2 == 2, summaries }
             }
             b'F' => Body::Fetch { range: range(&mut r)?, groups: r.list(group)? },
             b'L' => {
@@ -264,6 +279,13 @@ impl Chunk<'_> {
                 out.u8(b'R');
                 put_why(&mut out, why);
             }
+            Chunk::Compared(Compared { equal, partly, range }) => {
+                out.u8(b'P');
+                put_shards(&mut out, equal);
+                put_shards(&mut out, partly);
+                out.u8(u8::from(range.is_some()));
+                range.iter().for_each(|range| put_range(&mut out, *range));
+            }
             Chunk::Digests(digests) => {
                 out.u8(b'D');
                 out.0.extend_from_slice(digests.0.as_flattened());
@@ -316,6 +338,11 @@ impl<'a> Chunk<'a> {
                 Chunk::Header { shards, refused: r.list(one)? }
             }
             b'R' => Chunk::Refused(why(&mut r)?),
+            b'P' => {
+                let (equal, partly) = (shards(&mut r)?, shards(&mut r)?);
+                let range = flag(&mut r)?.then(|| range(&mut r)).transpose()?;
+                Chunk::Compared(Compared { equal, partly, range })
+            }
             b'D' => {
                 let (entries, []) = r.rest().as_chunks() else { return Err(bad) };
                 Chunk::Digests(Digests(entries))
@@ -383,6 +410,17 @@ fn put_range(out: &mut Writer, range: TimeRange) {
 
 fn range(r: &mut Reader<'_>) -> Result<TimeRange, Malformed> {
     Ok(TimeRange::new(varint::unzigzag(r.varint()?), varint::unzigzag(r.varint()?)))
+}
+
+/// A shard's pieces, in the order of time.
+fn summary(r: &mut Reader<'_>) -> Result<(Shard, Vec<Piece>), Malformed> {
+    let shard = shard(r)?;
+    let pieces = r.list(|r| Ok(Piece { range: range(r)?, digest: r.u64()? }))?;
+    let follows = |a: &Piece, b: &Piece| a.range.max < b.range.min;
+    if !pieces.is_sorted_by(follows) || pieces.iter().any(|piece| piece.range.min > piece.range.max) {
+        return Err(r.malformed());
+    }
+    Ok((shard, pieces))
 }
 
 fn text(r: &mut Reader<'_>) -> Result<String, Malformed> {
@@ -506,7 +544,7 @@ mod tests {
         let header = hex(&Chunk::Header { shards, refused: vec![(Shard(2), Why::NotHeld)] }.encode());
         assert!(page.contains(&format!("`{header}`")), "{header}");
         assert!(PAGE.contains(&format!("This page describes version {VERSION}.")));
-        for kind in ["S", "F", "L", "M", "H", "D", "I", "E", "R"] {
+        for kind in ["S", "F", "L", "M", "H", "P", "D", "I", "E", "R"] {
             assert!(PAGE.contains(&format!("| `{kind}` ")), "{kind}");
         }
         let whys = [

@@ -6,8 +6,8 @@ use crate::shard::State;
 use crate::wal::{RowsWriter, encode_metadata};
 use disk::log::{Log, Position};
 use model::{
-    Appended, Batch, BatchSeries, Durable, Error, Metadata, RejectReason, Rejection, SeriesKey, Shard, Sink,
-    TimeRange, Written,
+    Appended, Batch, BatchSeries, DigestKey, Durable, Error, Metadata, RejectReason, Rejection, SeriesKey,
+    Shard, Sink, TimeRange, Written,
 };
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -42,6 +42,7 @@ pub(super) enum Origin {
 
 /// What becomes of a batch, gathered while it is worked through.
 struct Outcomes {
+    now: i64,
     accept: std::ops::RangeInclusive<i64>,
     origin: Origin,
     written: Written,
@@ -98,6 +99,7 @@ impl Engine {
             Origin::Replica => i64::MAX,
         };
         let mut outcomes = Outcomes {
+            now,
             // The last moment of all is what a flush of everything stops before.
             accept: oldest..=newest.min(i64::MAX - 1),
             origin,
@@ -231,7 +233,8 @@ impl Engine {
             define(head, slot, *generation, next_number, writer);
         }
         let (mut first, mut last) = (i64::MAX, i64::MIN);
-        let known = &mut head.series[slot as usize];
+        let key = DigestKey::new(series.id);
+        let (known, minutes) = (&mut head.series[slot as usize], &mut head.minutes);
         let number = known.number;
         for row in series.floats() {
             let (t, v, start) = (batch.timestamps[row], f64::from_bits(batch.values[row]), batch.start(row));
@@ -245,6 +248,10 @@ impl Engine {
                 continue;
             }
             (first, last) = (first.min(t), last.max(t));
+            match straight {
+                true => minutes.count(outcomes.now, key, t, v),
+                false => minutes.mix(outcomes.now, TimeRange::new(t, t)),
+            }
             if start == 0 {
                 writer.float(number, t, v);
             } else {
@@ -260,6 +267,7 @@ impl Engine {
             let shared = Arc::new(row.histogram.clone());
             known.append_histogram(row.timestamp, row.start, shared, &mut head.sample_bytes);
             (first, last) = (first.min(row.timestamp), last.max(row.timestamp));
+            minutes.mix(outcomes.now, TimeRange::new(row.timestamp, row.timestamp));
             writer.histogram(number, row.timestamp, row.start, &row.histogram);
         }
         if first <= last {

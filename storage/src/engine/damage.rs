@@ -389,7 +389,7 @@ impl Engine {
                 let kept = state.blocks.iter().filter(|other| !Arc::ptr_eq(other, &block)).cloned();
                 state.blocks = kept.chain(salvaged).collect();
                 let span = block.meta().span;
-                state.digests.changed(span);
+                state.changed((self.clock)().0, span);
             }
             {
                 let mut ledger = self.damage.lock();

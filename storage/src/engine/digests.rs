@@ -5,14 +5,16 @@
 //!                        └▶ all the rest: a merged scan, remembered until something arrives in the window
 //! ```
 //!
+//! The newest minutes are counted as rows arrive ([`crate::head::Minutes`]). [`Shard::summary`] and [`Shard::known`] say what is known in these ways, and scan nothing.
+//!
 //! What two places have of one moment is merged before it is hashed, so digests add up only over places that share no time. A
 //! flush changes nothing that reads see and forgets nothing; an append forgets the windows that it touches.
 
 use super::Engine;
 use super::read::Selected;
 use crate::block::Reader;
-use crate::head::Head;
-use crate::shard;
+use crate::head::{Head, MINUTE_MS};
+use crate::shard::{self, State};
 use model::{Digest, Error, Samples, SeriesId, TimeRange, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -136,7 +138,172 @@ fn settle(blocks: &[Arc<Reader>], head: &Head, range: TimeRange) -> (Digest, Vec
     (sum, rest)
 }
 
+/// What is known of the digests of one shard at one moment, without a look at samples.
+struct Known<'a> {
+    state: &'a mut State,
+    window_ms: i64,
+    cut_off: i64,
+    /// There is nothing outside.
+    bounds: TimeRange,
+}
+
+/// Most windows that are looked at for one range: a year of two hours each.
+const KNOWN_WINDOWS_MAX: i64 = 4380;
+
+impl Known<'_> {
+    fn new(state: &mut State, window_ms: i64, cut_off: i64) -> Known<'_> {
+        let spans = state.blocks.iter().map(|block| block.meta().span);
+        let head = state.head.oldest.zip(state.head.newest).map(|(a, b)| TimeRange::new(a, b));
+        let join = |a: TimeRange, b: TimeRange| TimeRange { min: a.min.min(b.min), max: a.max.max(b.max) };
+        let nothing = TimeRange { min: Timestamp::MAX, max: Timestamp::MIN };
+        let bounds = spans.chain(head).fold(nothing, join);
+        Known { state, window_ms, cut_off, bounds }
+    }
+
+    /// The part of a range where there may be something, widened to whole cells; none if there is nothing.
+    fn within(&self, range: TimeRange, cell_ms: i64) -> Option<TimeRange> {
+        let (min, max) = (self.bounds.min.0, self.bounds.max.0);
+        let range = TimeRange::new(range.min.0.max(floor(min, cell_ms)), range.max.0.min(ceil(max, cell_ms)));
+        (self.bounds.overlaps(&range) && range.min <= range.max).then_some(range)
+    }
+
+    /// The digest of a range.
+    fn digest(&mut self, range: TimeRange) -> Option<Digest> {
+        let Some(minutes) = self.within(range, MINUTE_MS) else { return Some(Digest::default()) };
+        if minutes.min.0 < self.cut_off {
+            return None;
+        }
+        if let Some(digest) = self.state.head.minutes.digest(minutes) {
+            return Some(digest);
+        }
+        let windows = self.within(range, self.window_ms)?;
+        let (mut at, mut sum) = (windows.min.0, Digest::default());
+        let is_whole =
+            at.rem_euclid(self.window_ms) == 0 && windows.max.0 == ceil(windows.max.0, self.window_ms);
+        if !is_whole || windows.max.0.saturating_sub(at) / self.window_ms > KNOWN_WINDOWS_MAX {
+            return None;
+        }
+        while at <= windows.max.0 {
+            let last = ceil(at, self.window_ms);
+            sum += self.window(TimeRange::new(at, last))?;
+            at = last.checked_add(1)?;
+        }
+        Some(sum)
+    }
+
+    /// The digest of one window: remembered, or blocks' own.
+    fn window(&mut self, window: TimeRange) -> Option<Digest> {
+        if window.min.0 < self.cut_off {
+            return None;
+        }
+        let State { digests, head, blocks, .. } = &mut *self.state;
+        if let Some(digest) = digests.get(window, window) {
+            return Some(digest);
+        }
+        if let Some(digest) = head.minutes.digest(window) {
+            return Some(digest);
+        }
+        if head.may_touch(window) {
+            return None;
+        }
+        let (sum, rest) = settle(blocks, head, window);
+        rest.is_empty().then_some(sum)
+    }
+
+    /// The digests of pieces of a range, in the order of time: what of it is not in a piece is not known. The first and the last reach to the
+    /// ends of the range or beyond.
+    fn summary(&mut self, range: TimeRange) -> Vec<(TimeRange, Digest)> {
+        let Some(within) = self.within(range, self.window_ms) else {
+            return vec![(range, Digest::default())];
+        };
+        let minutes_from = self.state.head.minutes.known_from();
+        let wanted_from = floor(within.min.0, MINUTE_MS);
+        let (mut at, mut windows) = (floor(within.min.0, self.window_ms), Vec::new());
+        let mut pieces = Vec::new();
+        if within.max.0.saturating_sub(at) / self.window_ms > KNOWN_WINDOWS_MAX {
+            return pieces;
+        }
+        while at <= within.max.0 && minutes_from > at.max(wanted_from) {
+            let last = ceil(at, self.window_ms);
+            match self.window(TimeRange::new(at, last)) {
+                Some(digest) => windows.push((TimeRange::new(at, last), digest)),
+                None if last >= minutes_from => {
+                    at = minutes_from;
+                    break;
+                }
+                None => {}
+            }
+            at = last.saturating_add(1);
+        }
+        join(windows, &mut pieces);
+        let (mut at, mut minutes) = (at.max(wanted_from), Vec::new());
+        let until = range.max.0.min(ceil(self.bounds.max.0, MINUTE_MS));
+        while at <= until {
+            let minute = TimeRange::new(at, ceil(at, MINUTE_MS));
+            minutes.extend(self.state.head.minutes.digest(minute).map(|digest| (minute, digest)));
+            at = minute.max.0.saturating_add(1);
+        }
+        join(minutes, &mut pieces);
+        // Outside of the bounds there is nothing.
+        if let Some((first, _)) = pieces.first_mut().filter(|(first, _)| first.min <= self.bounds.min) {
+            first.min.0 = first.min.0.min(floor(range.min.0, MINUTE_MS));
+        }
+        if let Some((last, _)) = pieces.last_mut().filter(|(last, _)| last.max >= self.bounds.max) {
+            last.max.0 = last.max.0.max(ceil(range.max.0, MINUTE_MS));
+        }
+        pieces
+    }
+}
+
+/// The first millisecond of the cell that `t` lies in.
+fn floor(t: i64, cell_ms: i64) -> i64 {
+    t.saturating_sub(t.rem_euclid(cell_ms))
+}
+
+/// The last one.
+fn ceil(t: i64, cell_ms: i64) -> i64 {
+    floor(t, cell_ms).saturating_add(cell_ms - 1)
+}
+
+/// Joins neighbours to longer pieces the further back they lie: one, one, two, four... What differs is mostly new, and only pieces that differ
+/// are looked at more closely.
+fn join(cells: Vec<(TimeRange, Digest)>, pieces: &mut Vec<(TimeRange, Digest)>) {
+    let first = pieces.len();
+    let (mut length, mut room) = (1usize, 1);
+    for (range, digest) in cells.into_iter().rev() {
+        match pieces[first..].last_mut() {
+            Some((later, sum)) if room > 0 && range.max.0.checked_add(1) == Some(later.min.0) => {
+                later.min = range.min;
+                *sum += digest;
+            }
+            _ => {
+                if pieces.len() > first + 1 {
+                    length = length.saturating_mul(2);
+                }
+                room = length;
+                pieces.push((range, digest));
+            }
+        }
+        room -= 1;
+    }
+    pieces[first..].reverse();
+}
+
 impl Engine {
+    /// See [`model::Replica::summary`].
+    pub(super) fn summary_of(&self, shard: &shard::Shard, range: TimeRange) -> Vec<(TimeRange, Digest)> {
+        let cut_off = self.cut_off();
+        Known::new(&mut shard.state.lock(), self.options.block_window_ms, cut_off).summary(range)
+    }
+
+    /// See [`model::Replica::known_digests`].
+    pub(super) fn known_digests_of(&self, shard: &shard::Shard, ranges: &[TimeRange]) -> Vec<Option<Digest>> {
+        let cut_off = self.cut_off();
+        let mut state = shard.state.lock();
+        let mut known = Known::new(&mut state, self.options.block_window_ms, cut_off);
+        ranges.iter().map(|range| known.digest(*range)).collect()
+    }
+
     /// See [`model::Replica::digest`].
     pub(super) fn digest_of(&self, shard: &shard::Shard, window: TimeRange) -> Result<Digest, Error> {
         let range = self.visible(window);
@@ -144,7 +311,8 @@ impl Engine {
         let mut gather = self.gather(range, false, &mut series);
         let (ticket, mut digest, blocks) = {
             let mut state = shard.state.lock();
-            if let Some(known) = state.digests.get(window, range) {
+            if let Some(known) = state.digests.get(window, range).or_else(|| state.head.minutes.digest(range))
+            {
                 return Ok(known);
             }
             let (settled, blocks) = settle(&state.blocks, &state.head, range);

@@ -313,12 +313,13 @@ impl Engine {
         let written = blocks.len() as u64;
         let (_garbage, dropped): (Garbage, usize) = {
             let mut state = shard.state.lock();
-            if !blocks.is_empty() {
+            if let Some(last) = blocks.iter().map(|block| block.meta().span.max.0).max() {
+                state.head.minutes.seal(last);
                 state.blocks = state.blocks.iter().cloned().chain(blocks).collect();
             }
             // What is past its retention was left out, and would be seen again if the clock went back.
             let expired = TimeRange::new(i64::MIN, self.cut_off().saturating_sub(1));
-            state.digests.changed(expired);
+            state.changed((self.clock)().0, expired);
             (state.head.forget(&frozen), state.head.shrink())
         };
         self.counters.series.fetch_sub(dropped as u64, Relaxed);
@@ -393,7 +394,7 @@ impl Engine {
             {
                 let mut state = shard.state.lock();
                 state.blocks = kept.into();
-                state.digests.changed(TimeRange::new(i64::MIN, cut_off.saturating_sub(1)));
+                state.changed((self.clock)().0, TimeRange::new(i64::MIN, cut_off.saturating_sub(1)));
             }
             for block in &expired {
                 match self.vfs.remove(&block.meta().path) {

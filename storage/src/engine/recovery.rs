@@ -5,14 +5,14 @@ use super::digests::Digests;
 use super::health::ReadOnly;
 use super::scrub::Scrub;
 use super::{Counters, Engine, Options, Progress, flush};
-use crate::head::Head;
+use crate::head::{Head, Outcome};
 use crate::identity::Identity;
 use crate::shard::{Shard, State};
 use crate::wal::{Other, Record, Rows};
 use crate::{Error, Result, block};
 use disk::log::Log;
 use disk::{ReadOnlyVfs, Vfs};
-use model::{Metadata, SeriesKey, TimeRange, Timestamp};
+use model::{DigestKey, Metadata, SeriesKey, TimeRange, Timestamp};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,6 +40,8 @@ struct ReplayShard {
 /// What the log said.
 struct Replay {
     key: SeriesKey,
+    /// When it began.
+    now: i64,
     shards: Vec<ReplayShard>,
     metadata: BTreeMap<String, Metadata>,
     generation: u32,
@@ -63,7 +65,7 @@ impl Replay {
     }
 
     fn rows(&mut self, rows: &Rows<'_>) {
-        let Replay { key, shards, orphans, generation, .. } = self;
+        let Replay { key, now, shards, orphans, generation, .. } = self;
         let shard = &mut shards[usize::from(rows.shard.0)];
         *generation = (*generation).max(rows.generation);
         if shard.generation != rows.generation {
@@ -88,7 +90,14 @@ impl Replay {
         };
         for (number, t, v) in rows.floats() {
             let Some(slot) = slot(number) else { continue };
-            head.series[slot as usize].append_float(t, 0, v, &mut head.scratch, &mut head.sample_bytes);
+            let series = &mut head.series[slot as usize];
+            let straight = series.is_straight(t, 0);
+            if series.append_float(t, 0, v, &mut head.scratch, &mut head.sample_bytes) == Outcome::Taken {
+                match straight {
+                    true => head.minutes.count(*now, DigestKey::new(series.id), t, v),
+                    false => head.minutes.mix(*now, TimeRange::new(t, t)),
+                }
+            }
             head.saw(t);
         }
         for (number, t, start, other) in rows.others() {
@@ -102,6 +111,7 @@ impl Replay {
                     series.append_histogram(t, start, Arc::new(h), &mut head.sample_bytes);
                 }
             }
+            head.minutes.mix(*now, TimeRange::new(t, t));
             head.saw(t);
         }
         if lost > 0 {
@@ -190,9 +200,17 @@ impl Engine {
             Err(e) if e.is_not_found() => 0,
             entries => entries?.iter().map(|entry| entry.len).sum(),
         };
+        let replay_shard = |blocks: &Vec<Arc<block::Reader>>| {
+            let mut shard = ReplayShard::default();
+            if let Some(last) = blocks.iter().map(|block| block.meta().span.max.0).max() {
+                shard.head.minutes.begin_behind(last);
+            }
+            shard
+        };
         let mut replay = Replay {
             key: identity.key(),
-            shards: (0..options.shards).map(|_| ReplayShard::default()).collect(),
+            now: clock().0,
+            shards: blocks.iter().map(replay_shard).collect(),
             metadata: BTreeMap::new(),
             generation: 0,
             orphans: BTreeMap::new(),

@@ -29,6 +29,15 @@ impl Replica for Engine {
         self.digest_of(self.shard(shard)?, range)
     }
 
+    fn summary(&self, shard: Shard, range: TimeRange) -> Vec<(TimeRange, Digest)> {
+        self.shard(shard).map_or(Vec::new(), |shard| self.summary_of(shard, range))
+    }
+
+    fn known_digests(&self, shard: Shard, ranges: &[TimeRange]) -> Vec<Option<Digest>> {
+        let none = || vec![None; ranges.len()];
+        self.shard(shard).map_or_else(|_| none(), |shard| self.known_digests_of(shard, ranges))
+    }
+
     fn series_digests(&self, shard: Shard, range: TimeRange) -> Result<Vec<(SeriesId, Digest)>, Error> {
         self.series_digests_of(self.shard(shard)?, range)
     }

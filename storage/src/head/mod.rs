@@ -15,11 +15,13 @@
 
 mod chunk;
 mod index;
+mod minutes;
 mod series;
 mod side;
 mod table;
 
 use index::Index;
+pub use minutes::{MINUTE_MS, Minutes};
 pub use series::{Frozen, Garbage, Outcome, Scratch, Series, Snapshot};
 pub use side::histogram_bytes;
 pub use table::Table;
@@ -44,6 +46,8 @@ pub struct Head {
     pub newest: Option<i64>,
     /// The least timestamp that may be here.
     pub oldest: Option<i64>,
+    /// Digests of the newest minutes, of blocks too.
+    pub minutes: Minutes,
 }
 
 impl Head {
@@ -96,11 +100,14 @@ impl Head {
         0..self.series.len() as u32
     }
 
+    /// Whether there may be a sample in the range, by the bounds of all samples alone.
+    pub fn may_touch(&self, range: TimeRange) -> bool {
+        self.oldest.is_some_and(|t| t <= range.max.0) && self.newest.is_some_and(|t| t >= range.min.0)
+    }
+
     /// Whether there is a sample in the range, as far as can be told without unpacking any.
     pub fn touches(&self, range: TimeRange) -> bool {
-        let near =
-            self.oldest.is_some_and(|t| t <= range.max.0) && self.newest.is_some_and(|t| t >= range.min.0);
-        near && self.series.iter().any(|series| series.touches(range))
+        self.may_touch(range) && self.series.iter().any(|series| series.touches(range))
     }
 
     /// Whether a series has, or may have, samples in the range.
@@ -173,7 +180,8 @@ impl Head {
         if empty == 0 || empty * 8 < self.series.len() {
             return 0;
         }
-        let mut kept = Head { newest: self.newest, oldest: self.oldest, ..Head::default() };
+        let minutes = std::mem::take(&mut self.minutes);
+        let mut kept = Head { newest: self.newest, oldest: self.oldest, minutes, ..Head::default() };
         kept.series.reserve_exact(self.series.len() - empty);
         let mut bytes = Vec::new();
         for slot in 0..self.series.len() as u32 {

@@ -5,6 +5,7 @@ use disk::{CrashVfs, OpenMode, Vfs};
 use model::value::Value;
 use model::{Digest, Matcher, Replica, Samples, Selection, Shard, ShardSet, Sink, Source, TimeRange};
 use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::Engine;
@@ -338,5 +339,145 @@ fn only_the_shards_that_are_asked_for_answer() {
         let names = engine.label_values("__name__", &query).unwrap().items;
         assert_eq!(names.contains(&"head".to_string()), head);
         assert_eq!(engine.label_names(&query).unwrap().items, ["__name__", "i", "job"]);
+    }
+}
+
+const MINUTE: i64 = 60_000;
+/// A window of ten minutes.
+const LONG: i64 = 10 * MINUTE;
+
+/// What happens to an engine whose rows spread over an hour and a half.
+#[derive(Clone, Debug)]
+enum Deed {
+    /// The next scrape of every series, so many seconds later.
+    Scrape(i64),
+    /// A row that is late, so many seconds before the newest, and may be there already.
+    Late(u32, i64, f64),
+    /// A row with a start timestamp.
+    Started(u32, i64),
+    /// A row far ahead of the clock, from another node.
+    Ahead(u32, i64),
+    Maintain,
+    FlushAll,
+    Restart,
+    /// Somebody asks for a window, so that it is remembered.
+    Ask(i64),
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    prop_oneof![
+        30 => (1i64..60).prop_map(Deed::Scrape),
+        3 => (0..SERIES, 0i64..4000, prop::sample::select(vec![1.0, 2.0])).prop_map(|(s, t, v)| Deed::Late(s, t, v)),
+        1 => (0..SERIES, 0i64..4000).prop_map(|(s, t)| Deed::Started(s, t)),
+        1 => (0..SERIES, 0i64..9000).prop_map(|(s, t)| Deed::Ahead(s, t)),
+        2 => Just(Deed::Maintain),
+        1 => Just(Deed::FlushAll),
+        1 => Just(Deed::Restart),
+        2 => (0i64..9).prop_map(Deed::Ask),
+    ]
+}
+
+/// What the engine says that it knows must be what a scan gives.
+fn check_known(engine: &Engine, ranges: &[TimeRange]) -> Result<(), TestCaseError> {
+    for shard in shards() {
+        let scan = |range: TimeRange| -> Digest {
+            engine.series_digests(shard, range).unwrap().into_iter().map(|series| series.1).sum()
+        };
+        for &range in ranges {
+            let pieces = engine.summary(shard, range);
+            prop_assert!(pieces.is_sorted_by(|a, b| a.0.max < b.0.min), "{:?}", pieces);
+            for &(piece, digest) in &pieces {
+                prop_assert_eq!(digest, scan(piece), "{:?} of {:?}", piece, range);
+            }
+            let asked: Vec<_> = pieces.iter().map(|(piece, _)| *piece).chain([range]).collect();
+            for (asked, known) in asked.iter().zip(engine.known_digests(shard, &asked)) {
+                if let Some(known) = known {
+                    prop_assert_eq!(known, scan(*asked), "{:?}", asked);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn spread_out() -> World {
+    let mut world = World::on(Arc::new(CrashVfs::new()));
+    world.options.block_window_ms = LONG;
+    world
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_known_without_a_scan_is_what_a_scan_gives(
+        deeds in prop::collection::vec(deed(), 1..160),
+        ranges in prop::collection::vec((0i64..6000, 0i64..6000), 1..6)
+    ) {
+        let world = spread_out();
+        let mut engine = world.open();
+        let mut now = 0i64;
+        let put = |engine: &Engine, number: u32, t: i64, start: i64, v: f64| {
+            append(engine, &Row { series: number, t, start, value: Value::Float(v) }, true);
+        };
+        for deed in &deeds {
+            match *deed {
+                Deed::Scrape(seconds) => {
+                    now += seconds * 1000;
+                    world.set_now(now);
+                    (0..SERIES).for_each(|i| put(&engine, i, now + i64::from(i), 0, now as f64));
+                }
+                Deed::Late(i, seconds, v) => put(&engine, i, (now - seconds * 1000).max(0), 0, v),
+                Deed::Started(i, seconds) => put(&engine, i, (now - seconds * 1000).max(0), 7, 3.0),
+                Deed::Ahead(i, seconds) => put(&engine, i, now + seconds * 1000, 0, 4.0),
+                Deed::Maintain => drop(engine.maintain().unwrap()),
+                Deed::FlushAll => drop(engine.flush_all().unwrap()),
+                Deed::Restart => {
+                    engine.close().unwrap();
+                    drop(engine);
+                    engine = world.open();
+                }
+                Deed::Ask(window) => {
+                    let range = TimeRange::new(window * LONG, (window + 1) * LONG - 1);
+                    shards().for_each(|shard| drop(engine.digest(shard, range).unwrap()));
+                }
+            }
+        }
+        let ranges = ranges.iter().map(|&(from, len)| TimeRange::new(from * 1000, (from + len) * 1000 + 17));
+        check_known(&engine, &ranges.chain([TimeRange::ALL]).collect::<Vec<_>>())?;
+    }
+}
+
+#[test]
+fn rows_that_come_in_order_are_known_whole_also_out_of_blocks_and_after_a_restart() {
+    let world = spread_out();
+    let mut engine = world.open();
+    for scrape in 0..240 {
+        let now = scrape * 15_000;
+        world.set_now(now);
+        (0..40).for_each(|i| write(&engine, &series(i), &[(now + 3, f64::from(i))]));
+        engine.maintain().unwrap();
+    }
+    // The last hour, and all of time; neither begins or ends with a minute.
+    for range in [TimeRange::new(2_000, 3_600_001), TimeRange::new(600_007, 3_500_003), TimeRange::ALL] {
+        for restarted in [false, true] {
+            if restarted {
+                engine.close().unwrap();
+                drop(engine);
+                engine = world.open();
+            }
+            for shard in shards() {
+                let pieces = engine.summary(shard, range);
+                let (first, last) = (pieces.first().unwrap().0, pieces.last().unwrap().0);
+                assert!(first.min <= range.min && last.max >= range.max, "{restarted} {range:?}: {pieces:?}");
+                let is_adjacent =
+                    |a: &(TimeRange, Digest), b: &(TimeRange, Digest)| a.0.max.0 + 1 == b.0.min.0;
+                assert!(pieces.is_sorted_by(is_adjacent), "{restarted} {range:?}: {pieces:?}");
+                assert!((2..=16).contains(&pieces.len()), "few pieces: {pieces:?}");
+                let asked: Vec<_> = pieces.iter().map(|(piece, _)| *piece).collect();
+                let known = engine.known_digests(shard, &asked);
+                assert!(known.iter().zip(&pieces).all(|(known, piece)| *known == Some(piece.1)));
+            }
+        }
     }
 }

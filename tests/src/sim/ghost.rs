@@ -162,6 +162,12 @@ impl Replica for Ghosted {
     fn digest(&self, shard: Shard, range: TimeRange) -> Result<Digest, Error> {
         self.engine.digest(shard, range)
     }
+    fn summary(&self, shard: Shard, range: TimeRange) -> Vec<(TimeRange, Digest)> {
+        self.engine.summary(shard, range)
+    }
+    fn known_digests(&self, shard: Shard, ranges: &[TimeRange]) -> Vec<Option<Digest>> {
+        self.engine.known_digests(shard, ranges)
+    }
     fn series_digests(&self, shard: Shard, range: TimeRange) -> Result<Vec<(SeriesId, Digest)>, Error> {
         self.engine.series_digests(shard, range)
     }

@@ -56,9 +56,13 @@ proptest! {
     fn a_read_of_a_majority_sees_what_was_acknowledged_or_says_which_shards_it_cannot_read(
         nodes in 3u128..7, factor in 1u8..6, rows in prop::collection::vec(row(), 0..60),
         fates in prop::collection::vec(fate(), 6), own_fails in prop::bool::weighted(0.1), seed in any::<u64>(),
+        silent in prop::collection::vec(prop_oneof![2 => Just(0u8), 1 => any::<u8>()], 6),
     ) {
         let mut world = World::new(nodes, factor.min(nodes as u8), 4);
         let expected = fill(&world, &rows);
+        for (node, silent) in world.nodes.values().zip(silent) {
+            node.forget_digests((0..4).filter(|shard| silent >> shard & 1 == 1).map(Shard).collect());
+        }
         world.fates = (2..=nodes).map(NodeId).zip(fates).collect();
         if own_fails {
             world.nodes[&ME].fail(Some(Error::Canceled));

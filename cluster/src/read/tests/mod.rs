@@ -151,8 +151,8 @@ impl World {
             while let Some(effect) = todo.pop_front() {
                 match effect {
                     Effect::Own(ask) => {
-                        let result = Own::select(&self.view, &self.nodes[&ME], &ask, 1, &|| false);
-                        todo.extend(machine.step(now, Event::Own { number: ask.number, result }));
+                        let answer = ask.perform(&self.view, &self.nodes[&ME], 1, &|| false);
+                        todo.extend(machine.step(now, Event::Own { number: ask.number, answer }));
                     }
                     Effect::Send { number, to, request, .. } => {
                         let body = format!("{:?}", Request::decode(&request).unwrap().body);
@@ -350,7 +350,7 @@ fn a_long_series_travels_in_small_chunks() {
         series_max: 10,
         shards: Some([Shard(0)].into_iter().collect()),
     };
-    let body = Body::Select { selection, mode: Mode::Whole, damaged: false };
+    let body = Body::Select { selection, mode: Mode::Whole, damaged: false, summaries: Summaries::new() };
     let request = Request { epoch: world.view.epoch(), timeout_ms: 1000, body }.encode();
     let chunks = world.answer(holder, &request);
     assert!(chunks.len() > 3 && chunks.iter().flatten().all(|chunk| chunk.len() < 1 << 20));

@@ -161,8 +161,8 @@ fn fetching(world: &World) -> (Select, u32, NodeId, Vec<u8>) {
     while let Some(effect) = todo.pop_front() {
         match effect {
             Effect::Own(ask) => {
-                let result = Own::select(&world.view, &world.nodes[&ME], &ask, 1, &|| false);
-                todo.extend(select.step(0, Event::Own { number: ask.number, result }));
+                let answer = ask.perform(&world.view, &world.nodes[&ME], 1, &|| false);
+                todo.extend(select.step(0, Event::Own { number: ask.number, answer }));
             }
             Effect::Send { number, to, request, .. } => {
                 if let Body::Fetch { .. } = Request::decode(&request).unwrap().body {
@@ -224,7 +224,7 @@ fn requests_round_trip_and_every_cut_is_refused() {
     let group =
         Group { shard: Shard(9), labels: true, series: vec![model::SeriesId(1), model::SeriesId(u128::MAX)] };
     for body in [
-        Body::Select { selection, mode: Mode::Digests, damaged: true },
+        Body::Select { selection, mode: Mode::Digests, damaged: true, summaries: Summaries::new() },
         Body::Fetch { range: RANGE, groups: vec![group] },
         Body::Lookup { what: What::Values("é".into()), query, damaged: false },
         Body::Metadata { family: Some("up".into()) },

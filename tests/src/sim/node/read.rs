@@ -7,7 +7,7 @@ use super::super::world::Out;
 use super::calls::For;
 use super::{Process, Timer, machine_of};
 use cluster::quorum::Consistency;
-use cluster::read::{Body, Bounds, Effect, Event, Own, Plan, Request, Select, Set, serve};
+use cluster::read::{Body, Bounds, Effect, Event, Plan, Request, Select, Set, serve};
 use cluster::view::View;
 use model::{Error, Replica, Samples, Selection, SeriesSet, ShardSet, TimeRange, Timestamp};
 use std::collections::BTreeMap;
@@ -79,8 +79,8 @@ impl Process {
             match effect {
                 Effect::Own(ask) => {
                     let Some(engine) = &self.engine else { return };
-                    let result = Own::select(&read.view, &*engine.ghosted, &ask, 1, &|| false);
-                    self.step_read(out, number, Event::Own { number: ask.number, result });
+                    let answer = ask.perform(&read.view, &*engine.ghosted, 1, &|| false);
+                    self.step_read(out, number, Event::Own { number: ask.number, answer });
                 }
                 Effect::Send { number: ask, to, request, timeout_ms } => {
                     let machine = read.view.nodes.get(&to).and_then(|peer| machine_of(&peer.address));
@@ -195,7 +195,8 @@ fn answers_damaged(view: &View, replica: &Ghosted, body: &[u8]) -> Option<String
         return None;
     }
     let Ok(mut request) = Request::decode(body) else { return None };
-    let Body::Select { selection, damaged: false, .. } = &mut request.body else { return None };
+    let Body::Select { selection, damaged: false, summaries, .. } = &mut request.body else { return None };
+    summaries.clear();
     let asked = selection.shards.take()?;
     let hurt = damage.iter().filter(|d| d.range.overlaps(&selection.range) && asked.contains(d.shard));
     let hurt: ShardSet = hurt.map(|d| d.shard).collect();
