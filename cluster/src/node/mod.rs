@@ -16,6 +16,7 @@
 mod control;
 mod hints;
 mod options;
+mod places;
 mod race;
 mod repair;
 mod serve;
@@ -46,12 +47,9 @@ use shared::{Data, Joining, Shared};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
-
-/// Reads and repairs of other nodes that are worked on at a time, for each CPU.
-const SERVING_MAX: usize = 4;
 
 /// Why a node cannot start, or cannot do what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -229,7 +227,6 @@ impl Boot {
     /// Serves other nodes and this one's clients from `replica`, whose directory has the identity by now.
     pub async fn serve(self, replica: Arc<dyn Replica>) -> Result<Arc<Node>, Error> {
         let Boot { shared, control, directory, address, starts, lock } = self;
-        let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
         let (suspects, inbox) = mpsc::channel(repair::EVENTS_MAX);
         let session = Session::new(starts, (shared.options.random)() as u32);
         let opening = shared.clone();
@@ -243,7 +240,7 @@ impl Boot {
             session,
             described: Mutex::default(),
             reading: Arc::default(),
-            serving: Arc::new(Semaphore::new(SERVING_MAX * cpus)),
+            serving: serve::Serving::new(),
             hints,
             suspects: suspects.clone(),
             repair: Mutex::default(),

@@ -1,5 +1,6 @@
 //! What this node does for others with its own replica.
 
+use super::places::{Place, Places};
 use super::shared::Shared;
 use crate::placement::NodeId;
 use crate::transport::{Emitter, Kind, Reply};
@@ -7,6 +8,27 @@ use crate::write::{self, Received};
 use crate::{read, repair};
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Reads of other nodes that are worked on at a time, for each CPU.
+const READS_MAX: usize = 4;
+/// The same for their repair, which can wait.
+const REPAIRS_MAX: usize = 2;
+
+/// Room for what other nodes ask of this one's replica.
+pub(super) struct Serving {
+    pub reads: Arc<Places>,
+    pub repair: Arc<Places>,
+}
+
+impl Serving {
+    pub fn new() -> Serving {
+        let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
+        let places = |each: usize| Arc::new(Places::new(each * cpus));
+        Serving { reads: places(READS_MAX), repair: places(REPAIRS_MAX) }
+    }
+}
 
 /// Series of a request may be read by so many threads at a time.
 pub(super) fn threads() -> usize {
@@ -45,22 +67,33 @@ impl Shared {
     }
 
     /// Answers reads and repair, on a thread that may block.
-    pub(super) fn serve_stream(self: Arc<Shared>, from: NodeId, kind: Kind, body: Bytes, emit: Emitter) {
-        let Some(places) = self.data().map(|data| data.serving.clone()) else {
-            return emit.busy();
-        };
+    pub(super) fn serve_stream(
+        self: Arc<Shared>,
+        from: NodeId,
+        kind: Kind,
+        body: Bytes,
+        within: Duration,
+        emit: Emitter,
+    ) {
+        let places = self.data().and_then(|data| match kind {
+            Kind::Read => Some(data.serving.reads.clone()),
+            Kind::Repair => Some(data.serving.repair.clone()),
+            _ => None,
+        });
+        let Some(places) = places else { return emit.busy() };
         tokio::spawn(async move {
-            // It is never closed.
-            let Ok(place) = places.acquire_owned().await else { return };
-            let work = move || {
-                self.answer(from, kind, &body, emit);
-                drop(place);
-            };
-            let _ = tokio::task::spawn_blocking(work).await;
+            // Who has asked does not wait for longer.
+            match timeout(within, places.take(from)).await {
+                Ok(place) => {
+                    let work = move || self.answer(from, kind, &body, emit, place);
+                    let _ = tokio::task::spawn_blocking(work).await;
+                }
+                Err(_) => emit.busy(),
+            }
         });
     }
 
-    fn answer(&self, from: NodeId, kind: Kind, body: &[u8], emit: Emitter) {
+    fn answer(&self, from: NodeId, kind: Kind, body: &[u8], emit: Emitter, mut place: Place) {
         let (Some(current), Some(data)) = (self.current(), self.data()) else {
             return emit.busy();
         };
@@ -68,15 +101,19 @@ impl Shared {
             return;
         }
         let (view, replica) = (&*current.view, &*data.replica);
+        let mut send = |chunk: Vec<u8>| match emit.is_full() {
+            true => place.aside(|| emit.emit(chunk)),
+            false => emit.emit(chunk),
+        };
         match kind {
             Kind::Read => {
-                let chunks = &mut |chunk: Vec<u8>| emit.emit(chunk).map_err(|_| read::Stop);
+                let chunks = &mut |chunk: Vec<u8>| send(chunk).map_err(|_| read::Stop);
                 // Who stopped knows.
                 let _ = read::serve(view, replica, body, threads(), &|| self.now_ms(), chunks);
             }
             Kind::Repair => {
                 let chunks = &mut |chunk: Vec<u8>| {
-                    let _ = emit.emit(chunk);
+                    let _ = send(chunk);
                 };
                 if let Err(malformed) = repair::serve(view, replica, from, body, chunks) {
                     tracing::warn!(peer = %self.address_of(from), why = %malformed, "refused what a peer asked");

@@ -2,6 +2,7 @@
 
 use super::control::{self, Input};
 use super::hints::Hints;
+use super::serve::Serving;
 use super::{Error, Options};
 use crate::control::Sighting;
 use crate::placement::NodeId;
@@ -19,7 +20,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 /// A view and what follows from it.
@@ -65,8 +66,7 @@ pub(super) struct Data {
     pub session: Session,
     pub described: Mutex<Described>,
     pub reading: Arc<read::Shared>,
-    /// Threads that may serve reads and repair of others.
-    pub serving: Arc<Semaphore>,
+    pub serving: Serving,
     pub hints: Arc<Hints>,
     pub suspects: mpsc::Sender<repair::Event>,
     pub repair: Mutex<repair::Progress>,
@@ -271,9 +271,9 @@ impl Shared {
 }
 
 /// What other nodes ask of this one.
-struct Serving(Weak<Shared>);
+struct Served(Weak<Shared>);
 
-impl Handler for Serving {
+impl Handler for Served {
     fn frame(&self, from: NodeId, kind: Kind, body: Bytes, _within: Duration, reply: Option<Reply>) {
         let Some(shared) = self.0.upgrade() else { return };
         match (kind, reply) {
@@ -291,9 +291,9 @@ impl Handler for Serving {
         }
     }
 
-    fn stream(&self, from: NodeId, kind: Kind, body: Bytes, _within: Duration, emit: Emitter) {
+    fn stream(&self, from: NodeId, kind: Kind, body: Bytes, within: Duration, emit: Emitter) {
         match self.0.upgrade() {
-            Some(shared) => shared.serve_stream(from, kind, body, emit),
+            Some(shared) => shared.serve_stream(from, kind, body, within, emit),
             None => emit.busy(),
         }
     }

@@ -24,8 +24,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tonic::{Status as GrpcStatus, Streaming};
@@ -361,8 +363,9 @@ impl tower_service::Service<tonic::Request<Request>> for Call {
         let frame = request.into_inner();
         counters.received(frame.kind, frame.wire_bytes());
         let (chunks, emitting) = mpsc::channel(CHUNKS_MAX);
-        let emit = Emitter { kind: frame.kind, counters: counters.clone(), chunks };
         let timeout = Duration::from_millis(u64::from(frame.timeout_ms));
+        let (deadline, runtime) = (Instant::now() + timeout, Handle::current());
+        let emit = Emitter { kind: frame.kind, counters: counters.clone(), chunks, deadline, runtime };
         handler.stream(*node, frame.kind, frame.body, timeout, emit);
         ready(Ok(tonic::Response::new(Emitting(emitting))))
     }
@@ -379,7 +382,7 @@ impl tokio_stream::Stream for Emitting {
     }
 }
 
-/// Nobody wants the rest of an answer any more.
+/// Nobody wants the rest of an answer any more: the caller is gone, or its time is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the caller is gone")]
 pub struct Stopped;
@@ -389,9 +392,17 @@ pub struct Emitter {
     kind: Kind,
     counters: Arc<Counters>,
     chunks: mpsc::Sender<Answer>,
+    /// Until then the caller waits for what it has asked for.
+    deadline: Instant,
+    runtime: Handle,
 }
 
 impl Emitter {
+    /// Whether the next chunk has to wait for the caller to take those before.
+    pub fn is_full(&self) -> bool {
+        self.chunks.capacity() == 0
+    }
+
     /// Whether the caller has given up.
     pub fn is_stopped(&self) -> bool {
         self.chunks.is_closed()
@@ -403,14 +414,25 @@ impl Emitter {
         answer
     }
 
-    /// Sends a chunk, when the network has room. Blocks; not for threads of the runtime.
+    /// Sends an answer when the network has room, but not after the caller's deadline: it may be there and not take anything.
+    fn send(&self, answer: Answer) -> Result<(), Stopped> {
+        let answer = match self.chunks.try_send(answer) {
+            Ok(()) => return Ok(()),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(Stopped),
+            Err(mpsc::error::TrySendError::Full(answer)) => answer,
+        };
+        let sent = self.runtime.block_on(async { timeout_at(self.deadline, self.chunks.send(answer)).await });
+        sent.ok().and_then(Result::ok).ok_or(Stopped)
+    }
+
+    /// Sends a chunk. Blocks while the network has no room; not for threads of the runtime.
     pub fn emit(&self, body: impl Into<Bytes>) -> Result<(), Stopped> {
-        self.chunks.blocking_send(self.answer(Status::Done, body.into())).map_err(|_| Stopped)
+        self.send(self.answer(Status::Done, body.into()))
     }
 
     /// Says why the answer is not complete. Blocks; not for threads of the runtime.
     pub fn fail(self, why: impl Into<String>) {
-        let _ = self.chunks.blocking_send(self.answer(Status::Failed, Bytes::from(why.into())));
+        let _ = self.send(self.answer(Status::Failed, Bytes::from(why.into())));
     }
 
     /// Says that there is too much to do. Only instead of the first chunk.

@@ -336,6 +336,15 @@ async fn a_streamed_call_ends_at_its_deadline() {
 }
 
 #[tokio::test]
+async fn a_streamed_answer_that_is_not_taken_is_given_up_at_the_deadline() {
+    let ((one, _e1), _two, peer) = pair(Manner::Echo, quick()).await;
+    // Its connection is alive, and nobody reads.
+    let chunks = stream(&one, "1000000 1000000", Duration::from_millis(300)).await;
+    until(|| *peer.stopped.borrow() == 1).await;
+    drop(chunks);
+}
+
+#[tokio::test]
 async fn the_longest_frame_goes_through_and_a_longer_one_does_not_leave() {
     let ((one, _e1), _two, _peer) = pair(Manner::Echo, Bounds { ping_timeout: LONG, ..quick() }).await;
     let body = Bytes::from(vec![7; frame::BYTES_MAX]);
