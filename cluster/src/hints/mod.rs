@@ -14,5 +14,5 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use replay::{Effect, Event, Replay, Situation};
-pub use store::{Chunk, Counts, Options, Store};
+pub use replay::{Effect, Event, Replay, Replayed, Situation};
+pub use store::{Chunk, Counts, Hint, Options, Store};

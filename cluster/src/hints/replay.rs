@@ -6,27 +6,32 @@
 //!   ▲                            │  ▲           │ acknowledged       │
 //!   └──── Remove, all sent ──────┘  └───────────┴────────────────────┘
 //! ```
+//!
+//! A hint goes out in parts: one, unless it is too large for a frame, by itself or with the labels that its node has asked for. What a node does
+//! not take now it gets later, with longer and longer pauses, until the hint expires. Only what it will never take is given up.
 
-use crate::hints::Chunk;
+use crate::hints::{Chunk, Hint};
 use crate::placement::NodeId;
-use crate::rows::{Decoder, Encoder, Limits, Name, NoNumbers, sections};
+use crate::rows::{self, Decoder, Limits, NoNumbers, sections};
 use crate::view::{Health, View};
-use crate::write::{Header, Reply, Session};
+use crate::write::{Header, Most, Reply, Session, encode_sections, pieces};
 use bytes::Bytes;
 use disk::log::SegmentNumber;
-use model::{Batch, Replica, Shard};
-use std::collections::BTreeMap;
+use model::{Batch, Replica, Shard, Timestamp};
+use std::collections::VecDeque;
 
 /// How long a node that did not take a hint, or for which there is none, is left alone.
 const PAUSE_MS: u64 = 1000;
 
-/// A hint that its node refuses so often is dropped: repair brings what it would have brought.
-const REFUSALS_MAX: u32 = 5;
+/// The pause doubles with each refusal, so often.
+const DOUBLINGS_MAX: u32 = 5;
 
 /// What a step is decided by.
 pub struct Situation<'a> {
     /// Monotonic.
     pub now_ms: u64,
+    /// Hints from before are too old.
+    pub oldest: Timestamp,
     /// The cluster.
     pub view: &'a View,
     /// Of this node.
@@ -35,6 +40,8 @@ pub struct Situation<'a> {
     pub replica: &'a dyn Replica,
     /// How long the shell waits for a reply.
     pub timeout_ms: u32,
+    /// What a frame holds.
+    pub most: Most,
 }
 
 /// What has happened.
@@ -61,12 +68,43 @@ pub enum Effect {
     Remove(SegmentNumber),
 }
 
+/// What became of hints that were loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// The node has them.
+    pub delivered: u64,
+    /// The node, or this one, can never do anything with them, or with a part of them.
+    pub dropped: u64,
+    /// Bytes of those that became too old before the node took them.
+    pub expired_bytes: u64,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Idle,
     Loading,
     Ready,
     Sent { round: u8 },
+}
+
+/// Sections that fit into a frame.
+#[derive(Debug)]
+struct Part {
+    sections: Vec<u8>,
+    /// 1: series as the hint names them, 2: by labels, since the node has asked for them.
+    round: u8,
+}
+
+/// The hint that is being sent.
+#[derive(Debug, Default)]
+struct Current {
+    missed_at: Option<Timestamp>,
+    /// What is left of it, in order.
+    parts: VecDeque<Part>,
+    /// Whether the node has taken a part.
+    taken: bool,
+    /// Whether a part was given up.
+    given_up: bool,
 }
 
 /// The replay of the hints for one node.
@@ -76,11 +114,13 @@ pub struct Replay {
     bytes_per_second: u64,
     state: State,
     chunk: Option<Chunk>,
-    next: usize,
+    /// How many hints of the chunk are done, or under way.
+    begun: usize,
+    current: Current,
     ready_ms: u64,
     refusals: u32,
-    delivered: u64,
-    dropped: u64,
+    replayed: Replayed,
+    why: String,
 }
 
 impl Replay {
@@ -91,35 +131,32 @@ impl Replay {
             bytes_per_second: bytes_per_second.max(1),
             state: State::Idle,
             chunk: None,
-            next: 0,
+            begun: 0,
+            current: Current::default(),
             ready_ms: 0,
             refusals: 0,
-            delivered: 0,
-            dropped: 0,
+            replayed: Replayed::default(),
+            why: String::new(),
         }
     }
 
-    /// Hints that the node has taken.
-    pub fn delivered(&self) -> u64 {
-        self.delivered
+    /// What became of the hints so far.
+    pub fn replayed(&self) -> Replayed {
+        self.replayed
     }
 
-    /// Hints that it would not take.
-    pub fn dropped(&self) -> u64 {
-        self.dropped
+    /// Why the last hint that was dropped was.
+    pub fn why_dropped(&self) -> &str {
+        &self.why
     }
 
     /// Takes an event, and tells what is to be done, if anything.
     pub fn step(&mut self, situation: &Situation<'_>, event: Event<'_>) -> Option<Effect> {
         match (self.state, event) {
             (State::Loading, Event::Loaded(Some(chunk))) => {
-                (self.state, self.chunk, self.next) = (State::Ready, Some(chunk), 0);
+                (self.state, self.chunk, self.begun) = (State::Ready, Some(chunk), 0);
             }
-            (State::Loading, Event::Loaded(None)) => {
-                self.state = State::Idle;
-                self.pause(situation);
-            }
-            (State::Loading, Event::Failed) => {
+            (State::Loading, Event::Loaded(None) | Event::Failed) => {
                 self.state = State::Idle;
                 self.pause(situation);
             }
@@ -128,45 +165,59 @@ impl Replay {
                 self.pause(situation);
             }
             (State::Sent { round }, Event::Reply(reply)) => match Reply::decode(reply) {
-                Ok((of, _)) if of != round => return None,
-                Ok((_, Reply::Appended { unknown, .. })) if round == 1 && !unknown.is_empty() => {
-                    if let Some(body) = self.by_labels(situation, &unknown) {
-                        return Some(self.send(situation, body, 2));
-                    }
-                    self.dropped += 1;
-                    self.advance();
-                }
-                Ok((_, Reply::Appended { .. })) => {
-                    self.delivered += 1;
-                    self.advance();
-                }
-                Ok((_, Reply::StaleEpoch { .. } | Reply::BehindEpoch { .. })) => {
-                    self.state = State::Ready;
-                    self.pause(situation);
-                }
-                Ok((_, Reply::NotHeld { .. } | Reply::Failed { .. })) | Err(_) => {
-                    self.refusals += 1;
-                    self.state = State::Ready;
-                    if self.refusals >= REFUSALS_MAX {
-                        self.dropped += 1;
-                        self.advance();
-                    }
-                    self.pause(situation);
-                }
+                // Who cannot read a frame knows of no round.
+                Ok((of, _)) if of != round && of != 0 => return None,
+                Ok((_, reply)) => self.replied(situation, round, reply),
+                Err(_) => self.refused(situation),
             },
             _ => {}
         }
         self.next(situation)
     }
 
+    fn replied(&mut self, situation: &Situation<'_>, round: u8, reply: Reply) {
+        self.state = State::Ready;
+        match reply {
+            Reply::Appended { unknown, .. } => {
+                let part = self.current.parts.pop_front();
+                self.refusals = 0;
+                self.current.taken = true;
+                if let (1, false, Some(part)) = (round, unknown.is_empty(), part) {
+                    self.by_labels(situation, &part, &unknown);
+                }
+            }
+            Reply::StaleEpoch { .. } | Reply::BehindEpoch { .. } => self.pause(situation),
+            Reply::NotHeld { .. } | Reply::Failed { .. } => self.refused(situation),
+            Reply::Never { why } => {
+                self.current.parts.pop_front();
+                self.give_up(&why);
+            }
+        }
+    }
+
     fn pause(&mut self, situation: &Situation<'_>) {
         self.ready_ms = situation.now_ms + PAUSE_MS;
     }
 
-    fn advance(&mut self) {
-        self.next += 1;
-        self.refusals = 0;
+    /// The node does not take the part now.
+    fn refused(&mut self, situation: &Situation<'_>) {
         self.state = State::Ready;
+        self.ready_ms = situation.now_ms + (PAUSE_MS << self.refusals.min(DOUBLINGS_MAX));
+        self.refusals += 1;
+    }
+
+    fn give_up(&mut self, why: &str) {
+        self.current.given_up = true;
+        self.why.clear();
+        self.why.push_str(why);
+    }
+
+    /// Nothing is left of the current hint.
+    fn end(&mut self) {
+        let Current { taken, given_up, .. } = std::mem::take(&mut self.current);
+        self.refusals = 0;
+        self.replayed.dropped += u64::from(given_up);
+        self.replayed.delivered += u64::from(taken && !given_up);
     }
 
     fn next(&mut self, situation: &Situation<'_>) -> Option<Effect> {
@@ -181,73 +232,141 @@ impl Replay {
         if self.state != State::Ready {
             return None;
         }
-        while let Some(hint) = self.chunk.as_ref().and_then(|chunk| chunk.hints.get(self.next)) {
-            if let Some(body) = frame(situation, self.node, hint) {
-                return Some(self.send(situation, body, 1));
+        loop {
+            if self.current.missed_at.is_some_and(|at| at < situation.oldest) {
+                let left = std::mem::take(&mut self.current).parts;
+                self.replayed.expired_bytes +=
+                    left.iter().map(|part| part.sections.len() as u64).sum::<u64>();
             }
-            // Nothing that concerns the node any more.
-            self.advance();
+            while let Some(part) = self.current.parts.front() {
+                match held(situation.view, self.node, &part.sections) {
+                    Some(sections) if sections.len() > situation.most.bytes => {
+                        self.current.parts.pop_front();
+                        self.give_up("a histogram does not fit into a frame");
+                    }
+                    Some(sections) => return Some(self.send(situation, sections)),
+                    // Nothing that concerns the node any more.
+                    None => drop(self.current.parts.pop_front()),
+                }
+            }
+            self.end();
+            let Some(chunk) = &self.chunk else { break };
+            let Some(Hint { missed_at, sections }) = chunk.hints.get(self.begun) else { break };
+            self.begun += 1;
+            self.current.missed_at = Some(*missed_at);
+            match parts(situation, sections) {
+                Ok(parts) => self.current.parts = parts,
+                Err(error) => self.give_up(&error.to_string()),
+            }
         }
         self.state = State::Idle;
         self.chunk.take().map(|chunk| Effect::Remove(chunk.segment))
     }
 
-    fn send(&mut self, situation: &Situation<'_>, body: Vec<u8>, round: u8) -> Effect {
+    /// Sends the first part, of which these sections concern the node.
+    fn send(&mut self, situation: &Situation<'_>, sections: Vec<u8>) -> Effect {
+        let Situation { view, session, timeout_ms, now_ms, .. } = situation;
+        let round = self.current.parts.front().map_or(1, |part| part.round);
+        let mut body = Vec::with_capacity(Header::BYTES + sections.len());
+        Header { epoch: view.epoch(), timeout_ms: *timeout_ms, session: *session, round }.encode(&mut body);
+        body.extend_from_slice(&sections);
+        if let Some(part) = self.current.parts.front_mut() {
+            // Positions in the reply are those of what was sent.
+            part.sections = sections;
+        }
         self.state = State::Sent { round };
-        self.ready_ms = situation.now_ms + body.len() as u64 * 1000 / self.bytes_per_second;
+        self.ready_ms = now_ms + body.len() as u64 * 1000 / self.bytes_per_second;
         Effect::Send(Bytes::from(body))
     }
 
-    /// The rows of the series at these positions of the frame that was sent, with their labels; `None` if none of them is known here.
-    fn by_labels(&self, situation: &Situation<'_>, positions: &[u32]) -> Option<Vec<u8>> {
-        let view = situation.view;
-        let hint = self.chunk.as_ref()?.hints.get(self.next)?;
-        let sent = frame(situation, self.node, hint)?;
-        let decoder = Decoder { key: view.key, shards: view.shards(), limits: Limits::default() };
-        let mut batch = Batch::default();
-        for section in sections(sent.get(Header::BYTES..)?) {
-            decoder.decode(&section.ok()?, &mut NoNumbers, &mut batch, &mut Vec::new()).ok()?;
+    /// The series at these positions of a part are to come next, with their labels.
+    fn by_labels(&mut self, situation: &Situation<'_>, part: &Part, positions: &[u32]) {
+        let mut sent = Batch::default();
+        for section in sections(&part.sections) {
+            let decoded = section.and_then(|section| decode(situation, &section, &mut sent));
+            if let Err(error) = decoded {
+                return self.give_up(&error.to_string());
+            }
         }
-        let mut shards: BTreeMap<Shard, Vec<(Vec<u8>, usize)>> = BTreeMap::new();
+        let (mut labelled, mut only) = (std::mem::take(&mut sent.series), Vec::new());
         for &position in positions {
-            let series = batch.series.get(position as usize)?;
-            let mut labels = Vec::new();
-            if situation.replica.labels_of(series.id, &mut labels) {
-                let shard = series.id.shard(view.shards());
-                shards.entry(shard).or_default().push((labels, position as usize));
+            let Some(series) = labelled.get_mut(position as usize) else {
+                return self.give_up("it asks for series that it was not sent");
+            };
+            let at = sent.bytes.len();
+            if situation.replica.labels_of(series.id, &mut sent.bytes) {
+                (series.checked, series.labels_at) = (true, at as u32);
+                series.labels_len = (sent.bytes.len() - at) as u32;
+                only.push(position);
             }
         }
-        if shards.is_empty() {
-            return None;
+        sent.series = labelled;
+        if only.len() < positions.len() {
+            self.give_up("it lacks series whose labels are not known here any more");
         }
-        let mut body = Vec::new();
-        header(situation, 2).encode(&mut body);
-        let mut encoder = Encoder::default();
-        for (shard, series) in shards {
-            for (labels, at) in &series {
-                encoder.push_batch(Name::Labels(labels), &batch, &batch.series[*at]);
-            }
-            encoder.finish(shard, 0, &mut body);
+        for sections in encoded(situation, &sent, &only).into_iter().rev() {
+            self.current.parts.push_front(Part { sections, round: 2 });
         }
-        Some(body)
     }
 }
 
-fn header(situation: &Situation<'_>, round: u8) -> Header {
-    let Situation { view, session, timeout_ms, .. } = situation;
-    Header { epoch: view.epoch(), timeout_ms: *timeout_ms, session: *session, round }
+/// Series of a batch, as sections that fit into frames.
+fn encoded(situation: &Situation<'_>, batch: &Batch, only: &[u32]) -> Vec<Vec<u8>> {
+    let shards = situation.view.shards();
+    match pieces(batch, Some(only), &situation.most) {
+        None if only.is_empty() => Vec::new(),
+        None => vec![encode_sections(batch, Some(only), shards)],
+        Some(pieces) => pieces.iter().map(|piece| encode_sections(&piece.batch, None, shards)).collect(),
+    }
 }
 
-/// The sections of a hint for shards that the node has a replica of.
-fn frame(situation: &Situation<'_>, node: NodeId, hint: &[u8]) -> Option<Vec<u8>> {
-    let holds = |shard: Shard| situation.view.placement.replicas(shard).iter().any(|r| r.node == node);
-    let mut body = Vec::with_capacity(Header::BYTES + hint.len());
-    header(situation, 1).encode(&mut body);
+fn decode(
+    situation: &Situation<'_>,
+    section: &rows::Section<'_>,
+    into: &mut Batch,
+) -> Result<(), rows::Error> {
+    let view = situation.view;
+    let decoder = Decoder { key: view.key, shards: view.shards(), limits: Limits::default() };
+    decoder.decode(section, &mut NoNumbers, into, &mut Vec::new())
+}
+
+/// A hint in parts that fit into frames. One that is too large is from before writes came in pieces.
+fn parts(situation: &Situation<'_>, hint: &[u8]) -> Result<VecDeque<Part>, rows::Error> {
+    let part = |sections: Vec<u8>| Part { sections, round: 1 };
+    let most = situation.most.bytes;
+    if hint.len() <= most {
+        return Ok(VecDeque::from([part(hint.to_vec())]));
+    }
+    let (mut parts, mut gathered) = (VecDeque::new(), Vec::new());
+    for section in sections(hint) {
+        let section = section?;
+        if gathered.len() + section.bytes.len() > most && !gathered.is_empty() {
+            parts.push_back(part(std::mem::take(&mut gathered)));
+        }
+        if section.bytes.len() <= most {
+            gathered.extend_from_slice(section.bytes);
+            continue;
+        }
+        let mut batch = Batch::default();
+        decode(situation, &section, &mut batch)?;
+        let all: Vec<u32> = (0..batch.series.len() as u32).collect();
+        parts.extend(encoded(situation, &batch, &all).into_iter().map(part));
+    }
+    if !gathered.is_empty() {
+        parts.push_back(part(gathered));
+    }
+    Ok(parts)
+}
+
+/// The sections for shards that the node has a replica of; `None` if there are none.
+fn held(view: &View, node: NodeId, hint: &[u8]) -> Option<Vec<u8>> {
+    let holds = |shard: Shard| view.placement.replicas(shard).iter().any(|r| r.node == node);
+    let mut held = Vec::with_capacity(hint.len());
     for section in sections(hint) {
         let section = section.ok()?;
         if holds(section.shard) {
-            body.extend_from_slice(section.bytes);
+            held.extend_from_slice(section.bytes);
         }
     }
-    (body.len() > Header::BYTES).then_some(body)
+    (!held.is_empty()).then_some(held)
 }

@@ -54,13 +54,22 @@ pub struct Counts {
     pub expired_bytes: u64,
 }
 
+/// Rows that a node has missed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hint {
+    /// When.
+    pub missed_at: Timestamp,
+    /// The rows.
+    pub sections: Vec<u8>,
+}
+
 /// The hints of one segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
     /// The segment, for [`Store::remove`].
     pub segment: SegmentNumber,
-    /// Sections, in the order in which they were missed.
-    pub hints: Vec<Vec<u8>>,
+    /// In the order in which they were missed.
+    pub hints: Vec<Hint>,
 }
 
 /// All hints of this node. Shared between threads.
@@ -199,12 +208,17 @@ impl Store {
         }
         let log = queue.log.clone();
         drop(queues);
-        let mut hints = Vec::new();
+        let (mut hints, mut expired_bytes) = (Vec::new(), 0);
         log.read_segment(segment, &mut |record| {
-            if missed_at(record.payload).is_some_and(|at| at >= oldest) {
-                hints.push(record.payload[AT_BYTES..].to_vec());
+            let Some((at, sections)) = record.payload.split_first_chunk() else { return };
+            match i64::from_le_bytes(*at) {
+                at if at >= oldest => {
+                    hints.push(Hint { missed_at: Timestamp(at), sections: sections.to_vec() });
+                }
+                _ => expired_bytes += sections.len() as u64,
             }
         })?;
+        self.queues.lock().counts.expired_bytes += expired_bytes;
         Ok(Some(Chunk { segment, hints }))
     }
 

@@ -3,10 +3,10 @@ use crate::placement::NodeId;
 use crate::rows::Limits;
 use crate::testing::{KEY, Memory, batch, labels, view};
 use crate::view::{Health, View};
-use crate::write::{Received, Receiver, Reply, Session};
+use crate::write::{Header, Most, Received, Receiver, Reply, Session};
 use disk::crash::Exploration;
 use disk::{CrashVfs, Vfs};
-use model::{Replica, Timestamp};
+use model::{Labels, Replica, Timestamp};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ fn open(vfs: &CrashVfs) -> Store {
 fn drain(store: &Store, node: NodeId, now: Timestamp) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     while let Some(chunk) = store.load(node, now).expect("loads") {
-        all.extend(chunk.hints);
+        all.extend(chunk.hints.into_iter().map(|hint| hint.sections));
         store.remove(node, chunk.segment).expect("removes");
     }
     all
@@ -103,7 +103,7 @@ fn the_oldest_hints_make_room_and_old_ones_expire() {
     let counts = store.counts();
     assert!(counts.dropped_bytes > 0 && counts.added == 240 && counts.expired_bytes == 0, "{counts:?}");
     let chunk = store.load(NODE, Timestamp(1000)).unwrap().expect("some are left");
-    assert!(chunk.hints[0] > hint(100) || chunk.hints[0][0] > 100, "the oldest are gone");
+    assert!(chunk.hints[0].sections > hint(100) || chunk.hints[0].sections[0] > 100, "the oldest are gone");
     store.expire(Timestamp(1120)).unwrap();
     assert_eq!(store.load(NODE, Timestamp(1120)).unwrap(), None);
     assert!(store.counts().expired_bytes > 0);
@@ -111,6 +111,18 @@ fn the_oldest_hints_make_room_and_old_ones_expire() {
     // One that is larger than all room is not kept.
     store.add(NODE, Timestamp(1120), &[0; 4000]).unwrap();
     assert_eq!(store.nodes(), []);
+}
+
+/// The situation of a node that sends hints.
+fn situation<'a>(now_ms: u64, view: &'a View, replica: &'a Memory) -> Situation<'a> {
+    let (session, most) = (Session::new(1, 1), Most::of_frame(16 << 20));
+    Situation { now_ms, oldest: Timestamp(0), view, session, replica, timeout_ms: 1000, most }
+}
+
+/// A chunk of these hints.
+fn chunk(hints: impl IntoIterator<Item = Vec<u8>>) -> Option<Chunk> {
+    let hints = hints.into_iter().map(|sections| Hint { missed_at: Timestamp(5), sections });
+    Some(Chunk { segment: disk::log::SegmentNumber(4), hints: hints.collect() })
 }
 
 /// A node that gets its hints: the receiver of the write path, and a store in memory.
@@ -172,8 +184,7 @@ fn a_replay_waits_for_the_node_sends_everything_and_brings_labels_where_they_are
         if now_ms == 5000 {
             view.nodes.get_mut(&NODE).expect("there").health = Health::Up;
         }
-        let situation =
-            Situation { now_ms, view: &view, session: Session::new(1, 1), replica: &own, timeout_ms: 1000 };
+        let situation = situation(now_ms, &view, &own);
         let mut effect = replay.step(&situation, Event::Tick);
         while let Some(todo) = effect {
             effect = match todo {
@@ -202,51 +213,152 @@ fn a_replay_waits_for_the_node_sends_everything_and_brings_labels_where_they_are
     let ids: BTreeSet<_> = target.replica.content().into_iter().map(|(id, ..)| id).collect();
     let expected = ["a", "b", "c"].map(|name| KEY.id(labels(name, &[]).as_bytes()));
     assert_eq!(ids, expected.into());
-    assert_eq!((replay.delivered(), replay.dropped()), (2, 1));
+    assert_eq!(replay.replayed(), Replayed { delivered: 2, dropped: 1, expired_bytes: 0 });
+    assert!(replay.why_dropped().contains("labels are not known"), "{}", replay.why_dropped());
     assert_eq!(store.nodes(), []);
 }
 
 #[test]
-fn what_a_node_no_longer_holds_is_not_sent_and_what_it_refuses_is_given_up() {
+fn a_hint_that_is_too_large_for_a_frame_goes_out_in_several_and_so_do_the_labels_that_it_lacks() {
+    let (own, target) = (Memory::new(SHARDS), target());
+    let long = "x".repeat(200);
+    let all: Vec<Labels> = (0..60).map(|i| labels("up", &[("i", &i.to_string()), ("long", &long)])).collect();
+    all.iter().for_each(|labels| own.put(labels, &[]));
+    // By id, a third of them with so many rows that the rows alone do not fit.
+    let mut hint = Vec::new();
+    let mut rows = 0;
+    for (i, labels) in all.iter().enumerate() {
+        let samples: Vec<(i64, f64)> =
+            (0..if i % 3 == 0 { 300 } else { 1 }).map(|t| (t * t * 7, (t as f64).sqrt())).collect();
+        rows += samples.len();
+        let rows = batch(&[(labels.clone(), samples)]);
+        let mut encoder = crate::rows::Encoder::default();
+        encoder.push_batch(crate::rows::Name::Id(rows.series[0].id), &rows, &rows.series[0]);
+        encoder.finish(rows.series[0].id.shard(SHARDS), 0, &mut hint);
+    }
+    let most = Most { bytes: 1500, ..Most::of_frame(0) };
+    assert!(hint.len() > 10 * most.bytes);
+    let view = view(1, 3, 3, SHARDS);
+    let mut replay = Replay::new(NODE, u64::MAX);
+    let mut effect = None;
+    let mut frames = 0;
+    for now_ms in 0..10_000 {
+        let situation = Situation { most, ..situation(now_ms, &view, &own) };
+        effect = match effect {
+            None => replay.step(&situation, Event::Tick),
+            Some(Effect::Load) => replay.step(&situation, Event::Loaded(chunk([hint.clone()]))),
+            Some(Effect::Send(frame)) => {
+                assert!(frame.len() <= most.bytes + Header::BYTES, "{}", frame.len());
+                frames += 1;
+                replay.step(&situation, Event::Reply(&target.receive(&frame)))
+            }
+            Some(Effect::Remove(_)) => break,
+        };
+    }
+    assert!(matches!(effect, Some(Effect::Remove(_))), "{effect:?}");
+    assert!(frames > 20, "{frames}");
+    assert_eq!(target.replica.content().len(), rows);
+    assert_eq!(replay.replayed(), Replayed { delivered: 1, dropped: 0, expired_bytes: 0 });
+}
+
+/// The name of a series of this shard.
+fn name_in(shard: model::Shard) -> String {
+    let here = |name: &String| KEY.id(labels(name, &[]).as_bytes()).shard(SHARDS) == shard;
+    (0..).map(|i| format!("n{i}")).take(100).find(here).expect("every fourth")
+}
+
+#[test]
+fn what_a_node_no_longer_holds_is_not_sent() {
     let own = Memory::new(SHARDS);
     let far = view(1, 5, 3, SHARDS);
     let shard = model::Shard(0);
     let stranger =
         *far.nodes.keys().find(|node| !far.held_by(**node).contains(shard)).expect("three of five");
-    let names: Vec<String> = (0..).map(|i| format!("n{i}")).take(40).collect();
-    let here = |name: &&String| KEY.id(labels(name, &[]).as_bytes()).shard(SHARDS) == shard;
-    let name = names.iter().find(here).expect("every fourth");
-    let chunk = |hint| Some(Chunk { segment: disk::log::SegmentNumber(4), hints: vec![hint] });
-    let situation = |now_ms| Situation {
-        now_ms,
-        view: &far,
-        session: Session::new(1, 1),
-        replica: &own,
-        timeout_ms: 1000,
-    };
     let mut replay = Replay::new(stranger, 1 << 20);
-    assert_eq!(replay.step(&situation(0), Event::Tick), Some(Effect::Load));
-    let removed = replay.step(&situation(0), Event::Loaded(chunk(missed(&[name], false))));
+    assert_eq!(replay.step(&situation(0, &far, &own), Event::Tick), Some(Effect::Load));
+    let hints = chunk([missed(&[&name_in(shard)], false)]);
+    let removed = replay.step(&situation(0, &far, &own), Event::Loaded(hints));
     assert_eq!(removed, Some(Effect::Remove(disk::log::SegmentNumber(4))));
+    assert_eq!(replay.replayed(), Replayed::default());
+}
 
-    let holder = far.placement.replicas(shard)[0].node;
-    let mut replay = Replay::new(holder, 1 << 20);
-    assert_eq!(replay.step(&situation(0), Event::Tick), Some(Effect::Load));
-    let mut effect = replay.step(&situation(0), Event::Loaded(chunk(missed(&[name], false))));
-    let no = Reply::Failed { why: "no".into() }.encode(1);
+/// Answers every frame of a hint with this, until `until_ms` have passed or it is done with: how often, and when first and last.
+fn refuse(replay: &mut Replay, reply: &Reply, until_ms: u64) -> (usize, Option<Effect>) {
+    let (own, view) = (Memory::new(SHARDS), view(1, 3, 3, SHARDS));
+    let mut effect = None;
     let mut refusals = 0;
-    for now_ms in (0..60_000).step_by(100) {
-        if let Some(Effect::Send(_)) = effect {
-            refusals += 1;
-            effect = replay.step(&situation(now_ms), Event::Reply(&no));
-        } else if let Some(Effect::Remove(_)) = effect {
-            break;
-        } else {
-            effect = replay.step(&situation(now_ms), Event::Tick);
-        }
+    for now_ms in (0..until_ms).step_by(100) {
+        let situation = situation(now_ms, &view, &own);
+        effect = match effect {
+            None => replay.step(&situation, Event::Tick),
+            Some(Effect::Load) => {
+                let hints = [missed(&["a"], true), missed(&["b"], true)];
+                replay.step(&situation, Event::Loaded(chunk(hints)))
+            }
+            Some(Effect::Send(frame)) => {
+                refusals += 1;
+                let (header, _) = Header::decode(&frame).unwrap();
+                replay.step(&situation, Event::Reply(&reply.encode(header.round)))
+            }
+            Some(Effect::Remove(_)) => break,
+        };
     }
-    assert!(matches!(effect, Some(Effect::Remove(_))), "{effect:?}");
-    assert_eq!((refusals, replay.dropped()), (5, 1));
+    (refusals, effect)
+}
+
+#[test]
+fn a_refusal_that_passes_drops_nothing_and_is_asked_about_less_and_less_often() {
+    for reply in [
+        Reply::Failed { why: "read-only".into() },
+        Reply::NotHeld { shard: model::Shard(1) },
+        Reply::StaleEpoch { epoch: 9 },
+        Reply::BehindEpoch { epoch: 0 },
+    ] {
+        let mut replay = Replay::new(NODE, 1 << 20);
+        let (refusals, left) = refuse(&mut replay, &reply, 600_000);
+        assert!(refusals > 20, "{reply:?}: {refusals}");
+        if matches!(reply, Reply::Failed { .. }) {
+            assert!(refusals < 40, "{refusals}");
+        }
+        assert!(!matches!(left, Some(Effect::Remove(_))), "{reply:?}");
+        assert_eq!(replay.replayed(), Replayed::default(), "{reply:?}");
+        // It takes them in the end.
+        let all = Reply::Appended { missing: vec![], unknown: vec![], refused: vec![] };
+        let (own, view) = (Memory::new(SHARDS), view(1, 3, 3, SHARDS));
+        let mut effect = left;
+        for now_ms in (600_000..700_000).step_by(100) {
+            effect = match effect {
+                Some(Effect::Send(_)) => {
+                    replay.step(&situation(now_ms, &view, &own), Event::Reply(&all.encode(1)))
+                }
+                Some(Effect::Remove(_)) => break,
+                _ => replay.step(&situation(now_ms, &view, &own), Event::Tick),
+            };
+        }
+        assert!(matches!(effect, Some(Effect::Remove(_))), "{reply:?}: {effect:?}");
+        assert_eq!(replay.replayed(), Replayed { delivered: 2, dropped: 0, expired_bytes: 0 });
+    }
+}
+
+#[test]
+fn what_a_node_will_never_take_is_dropped_counted_and_said() {
+    let mut replay = Replay::new(NODE, 1 << 20);
+    let (refusals, left) = refuse(&mut replay, &Reply::Never { why: "no rows".into() }, 60_000);
+    assert!(matches!(left, Some(Effect::Remove(_))), "{left:?}");
+    assert_eq!((refusals, replay.why_dropped()), (2, "no rows"));
+    assert_eq!(replay.replayed(), Replayed { delivered: 0, dropped: 2, expired_bytes: 0 });
+}
+
+#[test]
+fn a_hint_that_becomes_too_old_while_its_node_refuses_makes_way() {
+    let mut replay = Replay::new(NODE, 1 << 20);
+    refuse(&mut replay, &Reply::Failed { why: "read-only".into() }, 60_000);
+    let (own, view) = (Memory::new(SHARDS), view(1, 3, 3, SHARDS));
+    let now = situation(200_000, &view, &own);
+    let later = Situation { oldest: Timestamp(6), ..now };
+    assert!(matches!(replay.step(&later, Event::Tick), Some(Effect::Remove(_))));
+    let expired_bytes = 2 * missed(&["a"], true).len() as u64;
+    assert_eq!(replay.replayed(), Replayed { delivered: 0, dropped: 0, expired_bytes });
 }
 
 #[test]

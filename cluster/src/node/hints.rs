@@ -5,16 +5,17 @@
 //! ```
 
 use super::shared::Shared;
-use crate::hints::{Chunk, Counts, Effect, Event, Options, Replay, Situation, Store};
+use crate::hints::{Chunk, Counts, Effect, Event, Options, Replay, Replayed, Situation, Store};
 use crate::placement::NodeId;
 use crate::transport::Kind;
-use crate::write::Missed;
+use crate::write::{Missed, Most};
 use bytes::Bytes;
 use disk::log::SegmentNumber;
+use model::Timestamp;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -23,6 +24,8 @@ use tokio::time::{Instant, sleep_until};
 
 /// Hints and questions that wait for the disk. Hints beyond it are left to repair.
 const QUEUE_MAX: usize = 1024;
+/// Bytes of hints that wait for it: a few of the largest.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Answers of disk and peers that wait: a few for each node.
 const EVENTS_MAX: usize = 1024;
 /// How often it is looked whether there is anything to replay.
@@ -40,7 +43,7 @@ const BYTES_PER_SECOND: u64 = 8 << 20;
 
 /// What the thread is to do.
 enum Task {
-    Keep(Vec<Missed>),
+    Keep(Missed),
     Load(NodeId),
     Remove(NodeId, SegmentNumber),
     Forget(NodeId),
@@ -61,8 +64,10 @@ pub(super) struct Hints {
     store: Arc<Store>,
     tasks: SyncSender<Task>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Bytes of hints that wait for the disk.
+    queued: Arc<AtomicUsize>,
     lost: AtomicU64,
-    delivered: AtomicU64,
+    replayed: Mutex<Replayed>,
 }
 
 /// What became of hints, for people.
@@ -72,8 +77,10 @@ pub struct HintStatus {
     pub counts: Counts,
     /// Bytes that wait, by node.
     pub waiting: Vec<(NodeId, u64)>,
-    /// Hints that their nodes have taken.
-    pub delivered: u64,
+    /// Bytes that wait for the disk.
+    pub queued_bytes: u64,
+    /// What became of those that were sent.
+    pub replayed: Replayed,
     /// Hints that were not kept because the disk was behind.
     pub lost: u64,
 }
@@ -92,13 +99,14 @@ impl Hints {
         let store = Arc::new(store);
         let (tasks, work) = sync_channel(QUEUE_MAX);
         let (answers, answered) = mpsc::channel(EVENTS_MAX);
+        let queued = Arc::new(AtomicUsize::new(0));
         let thread = {
-            let (store, shared) = (store.clone(), shared.clone());
+            let (store, shared, queued) = (store.clone(), shared.clone(), queued.clone());
             let answers = answers.clone();
             let watched = shared.watch("the thread of the hints");
             let run = move || {
                 let _watched = watched;
-                keep(&store, &shared, &work, &answers);
+                keep(&store, &shared, &work, &queued, &answers);
             };
             std::thread::Builder::new().name("hints".into()).spawn(run).map_err(|error| error.to_string())?
         };
@@ -106,8 +114,9 @@ impl Hints {
             store,
             tasks,
             thread: Mutex::new(Some(thread)),
+            queued,
             lost: AtomicU64::new(0),
-            delivered: AtomicU64::new(0),
+            replayed: Mutex::default(),
         };
         let hints = Arc::new(hints);
         Ok((hints.clone(), Replaying { hints, events: answers, answered }))
@@ -115,17 +124,29 @@ impl Hints {
 
     /// Keeps what nodes have missed, if the disk can follow.
     pub fn add(&self, missed: Vec<Missed>) {
-        let count = missed.len() as u64;
-        if count > 0 && self.tasks.try_send(Task::Keep(missed)).is_err() {
-            self.lost.fetch_add(count, Ordering::Relaxed);
+        for one in missed {
+            let bytes = one.sections.len();
+            let fits = self.queued.fetch_add(bytes, Ordering::Relaxed) + bytes <= QUEUE_BYTES_MAX;
+            if !fits || self.tasks.try_send(Task::Keep(one)).is_err() {
+                self.queued.fetch_sub(bytes, Ordering::Relaxed);
+                self.lost.fetch_add(1, Ordering::Relaxed);
+            }
         }
+    }
+
+    fn count(&self, before: Replayed, after: Replayed) {
+        let mut all = self.replayed.lock();
+        all.delivered += after.delivered - before.delivered;
+        all.dropped += after.dropped - before.dropped;
+        all.expired_bytes += after.expired_bytes - before.expired_bytes;
     }
 
     pub fn status(&self) -> HintStatus {
         HintStatus {
             counts: self.store.counts(),
             waiting: self.store.nodes(),
-            delivered: self.delivered.load(Ordering::Relaxed),
+            queued_bytes: self.queued.load(Ordering::Relaxed) as u64,
+            replayed: *self.replayed.lock(),
             lost: self.lost.load(Ordering::Relaxed),
         }
     }
@@ -141,17 +162,18 @@ impl Hints {
 }
 
 /// The thread.
-fn keep(store: &Store, shared: &Shared, work: &Receiver<Task>, answers: &Answers) {
+fn keep(store: &Store, shared: &Shared, work: &Receiver<Task>, queued: &AtomicUsize, answers: &Answers) {
     let (mut committed, mut expired) = (Instant::now(), Instant::now());
     let mut dirty = false;
     let mut told = String::new();
     loop {
         let mut stop = false;
         let done = match work.recv_timeout(COMMIT) {
-            Ok(Task::Keep(missed)) => {
+            Ok(Task::Keep(Missed { node, sections })) => {
                 dirty = true;
-                let now = shared.wall();
-                missed.iter().try_for_each(|one| store.add(one.node, now, &one.sections))
+                let added = store.add(node, shared.wall(), &sections);
+                queued.fetch_sub(sections.len(), Ordering::Relaxed);
+                added
             }
             Ok(Task::Load(node)) => {
                 let loaded = store.load(node, shared.wall());
@@ -247,16 +269,25 @@ fn step(
     event: Event<'_>,
 ) {
     let (Some(current), Some(data)) = (shared.current(), shared.data()) else { return };
+    let age_max = shared.options.hints_age_max.as_millis() as u64;
     let situation = Situation {
         now_ms: shared.now_ms(),
+        oldest: Timestamp(shared.wall().0.saturating_sub_unsigned(age_max)),
         view: &current.view,
         session: data.session,
         replica: &*data.replica,
         timeout_ms: REPLY.as_millis() as u32,
+        most: Most::of_frame(shared.bounds.frame_bytes_max),
     };
-    let before = replay.delivered();
+    let (before, told) = (replay.replayed(), replay.why_dropped().to_owned());
     let effect = replay.step(&situation, event);
-    hints.delivered.fetch_add(replay.delivered() - before, Ordering::Relaxed);
+    let after = replay.replayed();
+    hints.count(before, after);
+    // The same reason again and again is one.
+    if after.dropped > before.dropped && (before.dropped == 0 || told != replay.why_dropped()) {
+        let (peer, why) = (shared.address_of(node), replay.why_dropped());
+        tracing::warn!(peer, why, "a write that a node missed was dropped, for good; repair brings its rows");
+    }
     match effect {
         None => {}
         Some(Effect::Load) => {
@@ -277,5 +308,38 @@ fn step(
                 let _ = events.send((node, happened)).await;
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use disk::CrashVfs;
+
+    #[test]
+    fn what_waits_for_the_disk_is_bounded_by_bytes_too_and_what_is_not_kept_is_counted() {
+        let store = Store::open(Arc::new(CrashVfs::new()), Options::new("/hints")).unwrap();
+        let (tasks, work) = sync_channel(QUEUE_MAX);
+        let hints = Hints {
+            store: Arc::new(store),
+            tasks,
+            thread: Mutex::default(),
+            queued: Arc::default(),
+            lost: AtomicU64::new(0),
+            replayed: Mutex::default(),
+        };
+        // A disk that takes nothing.
+        let missed = |bytes: usize| Missed { node: NodeId(2), sections: vec![0; bytes] };
+        for _ in 0..10 {
+            hints.add(vec![missed(12 << 20)]);
+        }
+        let waiting: usize =
+            work.try_iter().map(|task| if let Task::Keep(one) = task { one.sections.len() } else { 0 }).sum();
+        assert_eq!(waiting, 60 << 20);
+        assert_eq!((hints.status().queued_bytes, hints.status().lost), (60 << 20, 5));
+        // Small ones still fit, up to their number.
+        (0..QUEUE_MAX + 10).for_each(|_| hints.add(vec![missed(1)]));
+        assert_eq!(hints.status().lost, 15);
+        assert_eq!(hints.status().queued_bytes, (60 << 20) + QUEUE_MAX as u64);
     }
 }

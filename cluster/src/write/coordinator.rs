@@ -339,7 +339,7 @@ impl Coordinator {
                 self.on_failed(from, &format!("has no replica of shard {}", shard.0));
                 None
             }
-            Reply::Failed { why } => {
+            Reply::Failed { why } | Reply::Never { why } => {
                 self.on_failed(from, &why);
                 None
             }

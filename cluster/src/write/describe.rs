@@ -23,6 +23,23 @@ pub fn encode_metadata(metadata: &[Metadata]) -> Vec<u8> {
     out.0
 }
 
+/// Families in parts whose encoding fits into a frame.
+pub fn in_frames(mut metadata: &[Metadata], bytes_max: usize) -> impl Iterator<Item = &[Metadata]> {
+    // The count, and of each family three lengths and the type.
+    let bytes = |one: &Metadata| one.family.len() + one.help.len() + one.unit.len() + 16;
+    std::iter::from_fn(move || {
+        let mut room = bytes_max.saturating_sub(10);
+        let fits = metadata.iter().take_while(|one| {
+            let left = room.checked_sub(bytes(one));
+            room = left.unwrap_or(0);
+            left.is_some()
+        });
+        let (some, rest) = metadata.split_at(fits.count().max(1).min(metadata.len()));
+        metadata = rest;
+        (!some.is_empty()).then_some(some)
+    })
+}
+
 /// Reads [`encode_metadata`]'s bytes. A type that this version does not know is [`MetricType::Unknown`].
 pub fn decode_metadata(bytes: &[u8]) -> Result<Vec<Metadata>, Malformed> {
     let mut input = Reader::new(bytes, "metadata");
@@ -62,7 +79,7 @@ impl Described {
         changed
     }
 
-    /// Forgets what was told: a node has come that did not hear it.
+    /// Forgets what was told: there may be a node that did not hear it.
     pub fn forget(&mut self) {
         self.0.clear();
     }
@@ -88,6 +105,20 @@ mod tests {
         let bytes = encode_metadata(&all);
         assert_eq!(decode_metadata(&bytes).unwrap(), all);
         (0..bytes.len()).for_each(|len| assert!(decode_metadata(&bytes[..len]).is_err(), "{len}"));
+    }
+
+    #[test]
+    fn many_families_come_in_frames() {
+        let all: Vec<Metadata> = (0..100).map(|i| metadata(&format!("m{i}"), &"?".repeat(i * 7))).collect();
+        for bytes_max in [800, 1000, 5000, 1 << 20] {
+            let frames: Vec<&[Metadata]> = in_frames(&all, bytes_max).collect();
+            assert!(frames.iter().all(|frame| encode_metadata(frame).len() <= bytes_max));
+            assert_eq!(frames.concat(), all);
+            assert_eq!(frames.len() > 1, bytes_max < 1 << 20);
+        }
+        // One alone that is larger is not left out; it is refused where it is sent.
+        assert_eq!(in_frames(&all[99..], 10).count(), 1);
+        assert_eq!(in_frames(&[], 10).count(), 0);
     }
 
     #[test]

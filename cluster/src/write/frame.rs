@@ -101,6 +101,11 @@ pub enum Reply {
         /// Why, for people.
         why: String,
     },
+    /// The frame makes no sense, or is more than is taken at once: it will never be taken. Nothing was done.
+    Never {
+        /// Why, for people.
+        why: String,
+    },
 }
 
 /// Bytes of a reason that travel.
@@ -174,6 +179,10 @@ impl Reply {
                 out.u8(4);
                 out.bytes(shortened(why).as_bytes());
             }
+            Reply::Never { why } => {
+                out.u8(5);
+                out.bytes(shortened(why).as_bytes());
+            }
         }
         out.0
     }
@@ -207,9 +216,10 @@ impl Reply {
                 let shard = u16::try_from(input.varint()?).map_err(|_| input.malformed())?;
                 Reply::NotHeld { shard: Shard(shard) }
             }
-            4 => {
+            code @ (4 | 5) => {
                 let why = String::from_utf8_lossy(input.bytes()?);
-                Reply::Failed { why: shortened(&why).to_owned() }
+                let why = shortened(&why).to_owned();
+                if code == 4 { Reply::Failed { why } } else { Reply::Never { why } }
             }
             _ => return Err(input.malformed()),
         };
@@ -240,6 +250,7 @@ mod tests {
             any::<u64>().prop_map(|epoch| Reply::BehindEpoch { epoch }),
             any::<u16>().prop_map(|shard| Reply::NotHeld { shard: Shard(shard) }),
             "[a-z ]{0,40}".prop_map(|why| Reply::Failed { why }),
+            "[a-z ]{0,40}".prop_map(|why| Reply::Never { why }),
         ]
     }
 

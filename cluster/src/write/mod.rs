@@ -24,13 +24,15 @@ mod coordinator;
 mod describe;
 mod dictionary;
 mod frame;
+mod pieces;
 mod receiver;
 #[cfg(test)]
 mod tests;
 
 pub use bounds::Bounds;
 pub use coordinator::{Context, Coordinator, Local, Missed, Outgoing, Verdict};
-pub use describe::{Described, decode_metadata, encode_metadata};
+pub use describe::{Described, decode_metadata, encode_metadata, in_frames};
 pub use dictionary::{Dictionary, Mirror, Session};
 pub use frame::{Header, Refused, Reply};
+pub use pieces::{Most, Piece, encode_sections, pieces};
 pub use receiver::{Received, Receiver};

@@ -74,7 +74,7 @@ impl Receiver {
     pub fn receive(&self, view: &View, replica: &dyn Replica, from: NodeId, frame: &[u8]) -> Received {
         let (header, sections) = match Header::decode(frame) {
             Ok(decoded) => decoded,
-            Err(error) => return Received::now(0, Reply::Failed { why: error.to_string() }),
+            Err(error) => return Received::now(0, Reply::Never { why: error.to_string() }),
         };
         let reply = |reply| Received::now(header.round, reply);
         let epoch = view.epoch();
@@ -87,7 +87,7 @@ impl Receiver {
         }
         for section in rows::sections(sections) {
             match section {
-                Err(error) => return reply(Reply::Failed { why: error.to_string() }),
+                Err(error) => return reply(Reply::Never { why: error.to_string() }),
                 Ok(section) if !holds(view, section.shard) => {
                     return reply(Reply::NotHeld { shard: section.shard });
                 }
@@ -98,7 +98,7 @@ impl Receiver {
         let received = match fresh(&mut batch) {
             Some(into) => match self.decode(view, from, &header, sections, into) {
                 Ok(missing) => append(header.round, replica, &batch, missing),
-                Err(error) => reply(Reply::Failed { why: error.to_string() }),
+                Err(error) => reply(Reply::Never { why: error.to_string() }),
             },
             None => reply(Reply::Failed { why: "BUG: a batch is in use".to_owned() }),
         };

@@ -6,7 +6,8 @@ use super::control::DATA;
 use super::{Process, Timer};
 use cluster::hints::{Effect, Event, Options, Replay, Situation, Store};
 use cluster::placement::NodeId;
-use cluster::write::Missed;
+use cluster::transport::frame::BYTES_MAX as FRAME_BYTES_MAX;
+use cluster::write::{Missed, Most};
 use disk::log::SegmentNumber;
 use model::Timestamp;
 use std::collections::BTreeMap;
@@ -96,12 +97,15 @@ impl Process {
     fn step_hints(&mut self, out: &mut Out<'_>, node: NodeId, event: Event<'_>) {
         let (Some(view), Some(engine)) = (self.view.clone(), &self.engine) else { return };
         let session = self.writes.session();
+        let age_max = Options::new(DATA).age_max_ms;
         let situation = Situation {
             now_ms: out.now_ms(),
+            oldest: Timestamp(out.clock.shown().saturating_sub_unsigned(age_max)),
             view: &view,
             session,
             replica: &*engine.ghosted,
             timeout_ms: REPLY_MS as u32,
+            most: Most::of_frame(FRAME_BYTES_MAX),
         };
         let Some(replay) = self.hints.replays.get_mut(&node) else { return };
         match replay.step(&situation, event) {
