@@ -424,7 +424,7 @@ impl Replica for Memory {
 
     fn commit(&self) -> Result<(), Error> {
         let mut state = self.check()?;
-        if !state.lagging {
+        if !state.lagging && state.committed < state.appended {
             state.durable = state.live.clone();
             state.committed = state.appended;
             std::mem::take(&mut state.wakers).into_iter().for_each(Waker::wake);

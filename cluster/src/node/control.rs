@@ -16,8 +16,8 @@ use crate::transport::{self, Event as Noticed, Kind, PeerAddress, Refusal, Reply
 use crate::view::View;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::mpsc as thread_mpsc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -377,16 +377,20 @@ fn is_for_good(error: &transport::Error) -> bool {
 }
 
 /// Passes on what the transport notices of peers.
-pub(super) async fn notice(mut noticed: mpsc::UnboundedReceiver<Noticed>, inputs: mpsc::Sender<Input>) {
-    while let Some(event) = noticed.recv().await {
+pub(super) async fn notice(mut noticed: mpsc::UnboundedReceiver<Noticed>, shared: Weak<Shared>) {
+    while let (Some(event), Some(shared)) = (noticed.recv().await, shared.upgrade()) {
         let event = match event {
+            Noticed::Connected(_) => {
+                shared.tell_metadata_again();
+                continue;
+            }
             Noticed::Seen(node) => Event::Seen(node),
             Noticed::Refused { reason: Refusal::Stale | Refusal::Removed, why, .. } => {
                 Event::Unwelcome { why }
             }
             Noticed::Lost(node) | Noticed::Refused { by: node, .. } => Event::Lost(node),
         };
-        if inputs.send(Input::Event(event)).await.is_err() {
+        if shared.inputs.send(Input::Event(event)).await.is_err() {
             return;
         }
     }

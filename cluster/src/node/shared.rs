@@ -96,10 +96,10 @@ impl Joining {
     pub fn open(self, shared: &Arc<Shared>, cluster: u128, node: NodeId, starts: u64) {
         let identity = Identity { cluster, node, starts, token: shared.token.clone() };
         let seed = (shared.options.random)() as u64;
-        let handler = Arc::new(Serving(Arc::downgrade(shared)));
+        let handler = Arc::new(Served(Arc::downgrade(shared)));
         let (transport, noticed) = Transport::start(self.listener, identity, shared.bounds, seed, handler);
         if shared.transport.set(transport).is_ok() {
-            tokio::spawn(control::notice(noticed, shared.inputs.clone()));
+            tokio::spawn(control::notice(noticed, Arc::downgrade(shared)));
         }
     }
 }
@@ -150,13 +150,14 @@ impl Shared {
     pub fn set_view(&self, view: Arc<View>) {
         let mine = |replicas: &Vec<crate::placement::Replica>| matches!(&replicas[..], [only] if only.node == view.me);
         let alone = view.placement.shards().iter().all(mine);
-        if let (Some(data), Some(before)) = (self.data(), self.current())
-            && view.nodes.keys().any(|node| !before.view.nodes.contains_key(node))
-        {
-            // Somebody has come who has not heard of any metric family.
+        self.current.send_replace(Some(Current { view, alone }));
+    }
+
+    /// There is somebody who may not have heard of every metric family: new, or back after being away.
+    pub fn tell_metadata_again(&self) {
+        if let Some(data) = self.data() {
             data.described.lock().forget();
         }
-        self.current.send_replace(Some(Current { view, alone }));
     }
 
     pub fn health(&self) -> Health {

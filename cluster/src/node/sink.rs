@@ -6,9 +6,13 @@ use crate::placement::NodeId;
 use crate::quorum::Consistency;
 use crate::transport::{self, Kind};
 use crate::view::View;
-use crate::write::{Bounds, Context, Coordinator, Local, Outgoing, encode_metadata};
+use crate::write::{
+    Bounds, Context, Coordinator, Local, Most, Outgoing, Piece, encode_metadata, in_frames, pieces,
+};
 use bytes::Bytes;
-use model::{Appended, Batch, BatchSeries, Durable, Error, HistogramRow, Metadata, SeriesKey, Sink, Written};
+use model::{
+    Appended, Batch, BatchSeries, Durable, Error, HistogramRow, Metadata, Rejection, SeriesKey, Sink, Written,
+};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -119,6 +123,133 @@ impl ClusterSink {
         };
         Begun { coordinator, durable, sends }
     }
+
+    fn prepare(
+        &self,
+        data: &Data,
+        view: &Arc<View>,
+        batch: &Arc<Batch>,
+        only: Option<&[u32]>,
+        deadline: Instant,
+    ) -> Prepared {
+        let Begun { coordinator, durable, sends } = self.begin(data, view, batch, only, deadline);
+        let unknown = coordinator.unknown().to_vec();
+        let rejected = coordinator.rejected().to_vec();
+        let written = written(coordinator.local().0, only, &unknown);
+        let mut request = Request {
+            sink: ClusterSink { shared: self.shared.clone(), consistency: self.consistency },
+            batch: batch.clone(),
+            // Series that come again have no part in this request.
+            only: (!unknown.is_empty()).then(|| known(batch, only, &unknown)).or(only.map(<[u32]>::to_vec)),
+            race: Race::default(),
+            deadline,
+            busy: false,
+            lingering: None,
+        };
+        request.wait_for(durable);
+        let first_data = (!view.has_data && !coordinator.waiting().is_empty()).then(|| view.epoch());
+        Prepared { request, coordinator, held: sends, first_data, written, unknown, rejected }
+    }
+
+    /// A batch that fits into frames.
+    fn append_one(
+        &self,
+        data: &Data,
+        view: &Arc<View>,
+        batch: &Arc<Batch>,
+        only: Option<&[u32]>,
+        deadline: Instant,
+    ) -> Appended {
+        let mut prepared = self.prepare(data, view, batch, only, deadline);
+        prepared.send();
+        let (written, unknown) = (prepared.written, std::mem::take(&mut prepared.unknown));
+        let rejected = std::mem::take(&mut prepared.rejected);
+        let (tell, told) = oneshot::channel();
+        tokio::spawn(prepared.run(tell));
+        let durable: Durable = Box::pin(async move { told.await.unwrap_or_else(|_| Err(stopped())) });
+        Appended { durable, written, unknown, rejected }
+    }
+
+    /// A batch that does not. Its pieces go out one after the other, so that all of them together need no more room in the queues to other
+    /// nodes than one.
+    fn append_pieces(
+        &self,
+        data: &Data,
+        view: &Arc<View>,
+        pieces: Vec<Piece>,
+        deadline: Instant,
+    ) -> Appended {
+        let (mut written, mut unknown, mut rejected) = (Written::default(), BTreeSet::new(), Vec::new());
+        let mut all = Vec::with_capacity(pieces.len());
+        for Piece { batch, series } in pieces {
+            let mut prepared = self.prepare(data, view, &batch, None, deadline);
+            written.floats += prepared.written.floats;
+            written.histograms += prepared.written.histograms;
+            let whole = |index: u32| series.get(index as usize).copied().unwrap_or(index);
+            unknown.extend(prepared.unknown.drain(..).map(whole));
+            let refused = prepared.rejected.drain(..);
+            rejected.extend(refused.map(|one| Rejection { series: whole(one.series), ..one }));
+            all.push(prepared);
+        }
+        let (tell, told) = oneshot::channel();
+        tokio::spawn(async move {
+            let mut outcome = Ok(());
+            for prepared in all {
+                let (tell, told) = oneshot::channel();
+                tokio::spawn(prepared.run(tell));
+                outcome = worse(outcome, told.await.unwrap_or_else(|_| Err(stopped())));
+            }
+            let _ = tell.send(outcome);
+        });
+        let durable: Durable = Box::pin(async move { told.await.unwrap_or_else(|_| Err(stopped())) });
+        Appended { durable, written, unknown: unknown.into_iter().collect(), rejected }
+    }
+}
+
+/// Of what became of two parts of a request: what passes comes before what does not, since the whole is to be sent again then.
+fn worse(one: Result<(), Error>, other: Result<(), Error>) -> Result<(), Error> {
+    match (&one, &other) {
+        (Ok(()), _) | (Err(Error::Limit { .. }), Err(_)) => other,
+        _ => one,
+    }
+}
+
+/// A request whose rows the own replica has, ready to be run.
+struct Prepared {
+    request: Request,
+    coordinator: Coordinator,
+    /// Frames that are to go out first.
+    held: Vec<Outgoing>,
+    /// The epoch under which this was made, if the cluster does not know of any data yet.
+    first_data: Option<u64>,
+    written: Written,
+    unknown: Vec<u32>,
+    rejected: Vec<Rejection>,
+}
+
+impl Prepared {
+    /// Gives the frames their places in the queues, if they may go out already.
+    fn send(&mut self) {
+        if self.first_data.is_none() {
+            std::mem::take(&mut self.held).into_iter().for_each(|send| self.request.send(send));
+        }
+    }
+
+    async fn run(mut self, tell: oneshot::Sender<Result<(), Error>>) {
+        let shared = self.request.sink.shared.clone();
+        if let Some(epoch) = self.first_data {
+            if let Err(error) = shared.note_data(self.request.deadline).await {
+                return drop(tell.send(Err(error)));
+            }
+            if shared.current().is_none_or(|current| current.view.epoch() != epoch) {
+                return drop(tell.send(Err(moved())));
+            }
+            self.first_data = None;
+        }
+        self.send();
+        let epoch = self.coordinator.epoch();
+        self.request.run(self.coordinator, epoch, tell).await;
+    }
 }
 
 /// A request whose rows the own replica has.
@@ -145,33 +276,10 @@ impl Sink for ClusterSink {
         if alone {
             return self.append_alone(data, &view, batch, only, deadline);
         }
-        let begun = self.begin(data, &view, batch, only, deadline);
-        let unknown = begun.coordinator.unknown().to_vec();
-        let rejected = begun.coordinator.rejected().to_vec();
-        let written = written(begun.coordinator.local().0, only, &unknown);
-        let mut request = Request {
-            sink: ClusterSink { shared: self.shared.clone(), consistency: self.consistency },
-            batch: batch.clone(),
-            // Series that come again have no part in this request.
-            only: (!unknown.is_empty()).then(|| known(batch, only, &unknown)).or(only.map(<[u32]>::to_vec)),
-            race: Race::default(),
-            deadline,
-            busy: false,
-            lingering: None,
-        };
-        let Begun { coordinator, durable, sends } = begun;
-        request.wait_for(durable);
-        // In their places before this returns, if they may go out already.
-        let held = if view.has_data {
-            sends.into_iter().for_each(|send| request.send(send));
-            Vec::new()
-        } else {
-            sends
-        };
-        let (tell, told) = oneshot::channel();
-        tokio::spawn(request.run(coordinator, held, view.epoch(), tell));
-        let durable: Durable = Box::pin(async move { told.await.unwrap_or_else(|_| Err(stopped())) });
-        Ok(Appended { durable, written, unknown, rejected })
+        match pieces(batch, only, &Most::of_frame(self.shared.bounds.frame_bytes_max)) {
+            None => Ok(self.append_one(data, &view, batch, only, deadline)),
+            Some(pieces) => Ok(self.append_pieces(data, &view, pieces, deadline)),
+        }
     }
 
     fn describe(&self, metadata: &[Metadata]) -> Result<(), Error> {
@@ -181,11 +289,16 @@ impl Sink for ClusterSink {
         data.replica.describe(metadata)?;
         if current.view.nodes.len() > 1 {
             let changed = data.described.lock().changed(metadata);
-            if let (false, Some(transport)) = (changed.is_empty(), self.shared.transport()) {
-                let body = Bytes::from(encode_metadata(&changed));
+            let Some(transport) = self.shared.transport() else { return Ok(()) };
+            for some in in_frames(&changed, self.shared.bounds.frame_bytes_max) {
+                let body = Bytes::from(encode_metadata(some));
                 for node in current.view.nodes.keys().filter(|node| **node != current.view.me) {
-                    // Whoever misses it hears it from somebody else, or does without.
-                    let _ = transport.send(*node, Kind::Describe, body.clone());
+                    // Who is away hears it after coming back, and who has no room when it is written again.
+                    if let Err(transport::Error::Busy(_)) =
+                        transport.send(*node, Kind::Describe, body.clone())
+                    {
+                        self.shared.tell_metadata_again();
+                    }
                 }
             }
         }
@@ -281,21 +394,11 @@ impl Request {
     async fn run(
         mut self,
         mut coordinator: Coordinator,
-        held: Vec<Outgoing>,
         epoch: u64,
         tell: oneshot::Sender<Result<(), Error>>,
     ) {
         let shared = self.sink.shared.clone();
         let mut tell = Some(tell);
-        if !held.is_empty() {
-            if let Err(error) = shared.note_data(self.deadline).await {
-                return tell_once(&mut tell, Err(error));
-            }
-            if shared.current().is_none_or(|current| current.view.epoch() != epoch) {
-                return tell_once(&mut tell, Err(moved()));
-            }
-            held.into_iter().for_each(|send| self.send(send));
-        }
         for attempt in 1..=ATTEMPTS {
             self.drive(&mut coordinator, &mut tell, attempt < ATTEMPTS).await;
             if tell.is_none() {

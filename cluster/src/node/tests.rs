@@ -304,6 +304,61 @@ async fn a_sample_of_a_known_series_takes_at_most_twelve_bytes_on_the_wire_to_ea
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_with_more_new_labels_than_a_frame_holds_reaches_every_replica() {
+    // 6,000 series with 4 KiB of labels each are 24 MiB; then the same as a sender writes who does not know that they exist.
+    const SERIES: usize = 6000;
+    let (_machines, running) = three().await;
+    let long = "x".repeat(4096);
+    let series: Vec<(Labels, Vec<(i64, f64)>)> = (0..SERIES)
+        .map(|i| (labels("metric", &[("i", &i.to_string()), ("long", &long)]), vec![(NOW, 1.5)]))
+        .collect();
+    let checked = batch_with_key(running[0].node.view().key, &series);
+    let mut unchecked = model::Batch::clone(&checked);
+    unchecked.series.iter_mut().for_each(|one| one.checked = false);
+    let sink = running[0].node.sink(Some(Consistency::All));
+    let first = sink.append(&Arc::new(unchecked), None).unwrap();
+    assert_eq!(first.unknown, (0..SERIES as u32).collect::<Vec<_>>());
+    let appended = sink.append(&checked, Some(&first.unknown)).unwrap();
+    assert!(appended.unknown.is_empty() && appended.rejected.is_empty());
+    assert_eq!(appended.written.floats, SERIES as u64);
+    timeout(LONG, appended.durable).await.expect("neither yes nor no").unwrap();
+    for one in &running {
+        assert_eq!(one.memory.content().len(), SERIES);
+        one.node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_comes_back_hears_of_the_metric_families_that_it_missed() {
+    let family = |name: &str| model::Metadata {
+        family: name.into(),
+        metric_type: model::MetricType::Gauge,
+        help: "A metric.".into(),
+        unit: String::new(),
+    };
+    let knows = |memory: &Memory, name: &str| !memory.metadata(Some(name)).unwrap().is_empty();
+    let (mut machines, mut running) = three().await;
+    let sink = running[0].node.sink(None);
+    sink.describe(&[family("early")]).unwrap();
+    until(|| running.iter().all(|one| knows(&one.memory, "early"))).await;
+    let third = running.pop().unwrap();
+    let address = third.node.address().to_string();
+    third.kill().await;
+    sink.describe(&[family("missed")]).unwrap();
+    until(|| knows(&running[1].memory, "missed")).await;
+    running.push(machines[2].start(|options| options.listen = address).await);
+    // Senders tell the same again and again.
+    until(|| {
+        sink.describe(&[family("early"), family("missed")]).unwrap();
+        knows(&running[2].memory, "missed")
+    })
+    .await;
+    for one in &running {
+        one.node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_node_takes_changes_and_all_see_them() {
     let (_machines, running) = three().await;
     let namespace = Namespace { write: Consistency::All, ..Namespace::default() };

@@ -249,7 +249,10 @@ impl Link {
             let (why, refused) = match opened {
                 Ok(Ok((answers, _connection))) => {
                     told.clear();
-                    self.tell(&way, Event::Seen(self.node));
+                    match self.lane {
+                        Lane::Write => drop(way.events.send(Event::Connected(self.node))),
+                        _ => self.tell(&way, Event::Seen(self.node)),
+                    }
                     self.receive(answers).await
                 }
                 Ok(Err(failed)) => failed,

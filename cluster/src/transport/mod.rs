@@ -151,6 +151,8 @@ pub enum Event {
     Seen(NodeId),
     /// It does not, or not any more.
     Lost(NodeId),
+    /// There is a connection for rows and metadata, a new one: what was sent before, and not answered, may be lost.
+    Connected(NodeId),
     /// It answered, and does not want to have to do with this node.
     Refused {
         /// Who.

@@ -458,6 +458,11 @@ impl Coordinator {
         copies.filter(|(_, copy)| *copy == Progress::Waiting).map(|(node, _)| *node).collect()
     }
 
+    /// The epoch of the placement under which it is carried out.
+    pub fn epoch(&self) -> u64 {
+        self.context.view.epoch()
+    }
+
     /// The epoch of a placement that a replica has and this request has not: it may succeed under that one.
     pub fn newer_epoch(&self) -> Option<u64> {
         self.newer_epoch
