@@ -36,7 +36,7 @@ mod verify;
 pub use builder::Builder;
 pub use cursor::LabelCursor;
 pub use format::{FORMAT_VERSION, Section};
-pub use reader::{Reader, Stats};
+pub use reader::{Reader, Stats, found_damaged};
 
 use model::{Digest, Labels, Shard, TimeRange};
 use std::cmp::Ordering;

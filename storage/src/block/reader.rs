@@ -18,7 +18,15 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+
+/// Blocks of this process that were found damaged.
+static FOUND_DAMAGED: AtomicU64 = AtomicU64::new(0);
+
+/// How often a block, any of this process, was found damaged: as long as it stays the same, nobody has to look again.
+pub fn found_damaged() -> u64 {
+    FOUND_DAMAGED.load(SeqCst)
+}
 
 /// An open block. Cheap to keep: the bytes are the operating system's to cache.
 ///
@@ -466,7 +474,9 @@ impl Reader {
     #[cold]
     pub(super) fn corrupt(&self, offset: usize, what: impl Into<String>) -> Error {
         let error = Error::Corrupt { path: self.meta.path.clone(), offset: offset as u64, what: what.into() };
-        self.damaged.get_or_init(|| error.to_string());
+        if self.damaged.set(error.to_string()).is_ok() {
+            FOUND_DAMAGED.fetch_add(1, SeqCst);
+        }
         error
     }
 

@@ -26,6 +26,7 @@ use disk::{Mapped, OpenMode, Vfs};
 use model::{Damage, Labels, Samples, ShardSet, TimeRange};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 const FILE: &str = "damage";
 const TITLE: &str = "sarsen damage";
@@ -328,9 +329,14 @@ pub(super) fn sweep(vfs: &dyn Vfs, dir: &Path, ledger: &Ledger) -> Result<()> {
 }
 
 impl Engine {
-    /// See [`model::Replica::damage`]. A block that was found damaged is written down here already, and quarantined by maintenance.
+    /// See [`model::Replica::damage`]. A block that was found damaged is written down here already, and quarantined by maintenance. Every read
+    /// asks: the shards are looked through only after somebody has found something.
     pub(super) fn damages(&self) -> Vec<Damage> {
-        self.note_damaged_blocks();
+        let found = block::found_damaged();
+        if self.damage_seen.load(SeqCst) != found {
+            self.note(&self.damaged_blocks());
+            self.damage_seen.store(found, SeqCst);
+        }
         self.damage.lock().damages(self.options.shards)
     }
 
@@ -339,6 +345,8 @@ impl Engine {
         let file = {
             let mut ledger = self.damage.lock();
             let file = ledger.mend(number, self.options.shards);
+            // A block that is still in its place is damaged all the same.
+            self.damage_seen.store(u64::MAX, SeqCst);
             ledger.save(&*self.vfs, &self.options.dir)?;
             file
         };
@@ -363,9 +371,9 @@ impl Engine {
     }
 
     /// Writes down which blocks were found damaged. Should that fail, they are known all the same, and written down later.
-    fn note_damaged_blocks(&self) {
-        for (shard, block) in self.damaged_blocks() {
-            self.damage.lock().add(finding(shard, &block));
+    fn note(&self, damaged: &[(&Shard, Arc<block::Reader>)]) {
+        for (shard, block) in damaged {
+            self.damage.lock().add(finding(shard, block));
         }
         // An engine that was opened to be looked into keeps it to itself.
         let _ = self.damage.lock().save(&*self.vfs, &self.options.dir);
@@ -379,7 +387,7 @@ impl Engine {
         if damaged.is_empty() {
             return Ok(());
         }
-        self.note_damaged_blocks();
+        self.note(&damaged);
         // Not before it is written down.
         self.damage.lock().save(&*self.vfs, &self.options.dir)?;
         for (shard, block) in damaged {
@@ -562,6 +570,28 @@ mod tests {
             ledger.damages(2).iter().map(|d| (d.shard.0, d.range)).collect::<Vec<_>>(),
             [(0, TimeRange::ALL), (1, TimeRange::ALL)]
         );
+    }
+
+    #[test]
+    fn asking_for_damage_does_not_wait_for_shards_that_are_busy() {
+        let (vfs, drawn) = (Arc::new(disk::CrashVfs::new()), std::sync::atomic::AtomicU64::new(1));
+        let random = move || u128::from(drawn.fetch_add(1, SeqCst));
+        let options = crate::Options { shards: 4, ..crate::Options::new("/data", random) };
+        let engine = Engine::open(vfs, options, Arc::new(|| model::Timestamp(1)), &|_| ()).unwrap();
+        // Other tests of this process find damaged blocks: then it has to look once more.
+        let answered = (0..10).any(|_| {
+            engine.damages();
+            let busy: Vec<_> = engine.shards.iter().map(|shard| shard.state.lock()).collect();
+            std::thread::scope(|scope| {
+                let (tell, told) = std::sync::mpsc::channel();
+                let engine = &engine;
+                scope.spawn(move || tell.send(engine.damages()));
+                let answer = told.recv_timeout(std::time::Duration::from_secs(1));
+                drop(busy);
+                answer.is_ok()
+            })
+        });
+        assert!(answered);
     }
 
     #[test]

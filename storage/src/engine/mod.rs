@@ -63,6 +63,8 @@ pub struct Engine {
     /// Whether `read_only` says something.
     is_read_only: AtomicBool,
     damage: Mutex<damage::Ledger>,
+    /// [`crate::block::found_damaged`] when the shards were last looked through for damaged blocks.
+    damage_seen: AtomicU64,
     scrub: Mutex<scrub::Scrub>,
     closing: Mutex<bool>,
     closed: Condvar,

@@ -307,6 +307,7 @@ impl Engine {
             log: RwLock::new(log),
             shards,
             damage: Mutex::new(ledger),
+            damage_seen: u64::MAX.into(),
             scrub: Mutex::new(scrub),
         }))
     }
