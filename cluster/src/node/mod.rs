@@ -214,6 +214,11 @@ impl Boot {
         self.directory
     }
 
+    /// The cluster as far as it is known: what was agreed on when the node was last here, at least.
+    pub fn view(&self) -> Arc<View> {
+        self.shared.current().expect("BUG: a node boots without a view").view
+    }
+
     /// Where this node listens for others.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -46,8 +46,6 @@ pub struct Options {
     pub repair_interval: Duration,
     /// Bytes a second that repair may move.
     pub repair_bytes_per_second: u64,
-    /// How long samples are kept where the namespace does not say, in milliseconds; 0 for ever.
-    pub retention_ms: u64,
     /// How far in the future a sample may be.
     pub future_max: Duration,
     /// Whether a node that has lost its Raft log, and nothing else, may join again as a new member.
@@ -90,7 +88,6 @@ impl Options {
             fetch_bytes_max: 1 << 30,
             repair_interval: Duration::from_secs(600),
             repair_bytes_per_second: 16 << 20,
-            retention_ms: 0,
             future_max: Duration::from_secs(600),
             rejoin: false,
             control: control::Options::default(),

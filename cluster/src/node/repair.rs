@@ -20,7 +20,6 @@ pub(super) async fn run(shared: Arc<Shared>, events: mpsc::Sender<Event>, mut in
     let options = Options {
         recent_interval_ms: shared.options.repair_interval.as_millis() as u64,
         bytes_per_s: shared.options.repair_bytes_per_second,
-        retention_ms: shared.options.retention_ms,
         ..Options::default()
     };
     let mut repair = Repair::new(options, (shared.options.random)() as u64 >> 1);

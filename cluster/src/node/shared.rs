@@ -225,6 +225,14 @@ impl Shared {
         view.namespaces.get("default").copied().unwrap_or_default()
     }
 
+    /// The first moment within retention. It is the cluster's: no node has one of its own, or copies would lack what others have.
+    pub fn oldest(&self, view: &View) -> i64 {
+        match i64::try_from(self.namespace(view).retention_ms) {
+            Ok(0) | Err(_) => i64::MIN,
+            Ok(retention_ms) => self.wall().0.saturating_sub(retention_ms),
+        }
+    }
+
     pub fn read_consistency(&self) -> Consistency {
         self.current().map(|current| self.namespace(&current.view).read).unwrap_or_default()
     }

@@ -48,16 +48,8 @@ fn moved() -> Error {
 impl ClusterSink {
     fn bounds(&self, view: &View) -> Bounds {
         let (now, options) = (self.shared.wall().0, &self.shared.options);
-        let retention_ms = match self.shared.namespace(view).retention_ms {
-            0 => options.retention_ms,
-            own => own,
-        };
-        let oldest = match i64::try_from(retention_ms) {
-            Ok(0) | Err(_) => i64::MIN,
-            Ok(retention) => now.saturating_sub(retention),
-        };
         let future = i64::try_from(options.future_max.as_millis()).unwrap_or(i64::MAX);
-        Bounds { oldest, newest: now.saturating_add(future) }
+        Bounds { oldest: self.shared.oldest(view), newest: now.saturating_add(future) }
     }
 
     fn context(&self, data: &Data, view: &Arc<View>, deadline: Instant) -> Context {

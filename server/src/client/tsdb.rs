@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::http::json::put_float;
 use crate::{node, time};
 use anyhow::{Context, bail};
+use cluster::view::Namespace;
 use disk::{RealVfs, Vfs};
 use model::{MatchOp, Matcher, Samples, Selection, Source, TimeRange, Timestamp};
 use serde_json::Value;
@@ -43,7 +44,7 @@ fn open(dir: &Path) -> anyhow::Result<Arc<storage::Engine>> {
         bail!("{} is not a data directory of Sarsen; name one with --data-dir", dir.display());
     }
     let config = Config { data_dir: dir.to_path_buf(), ..Config::default() };
-    let options = node::storage_options(&config, &*vfs)?;
+    let options = node::storage_options(&config, &Namespace::default(), &*vfs)?;
     Ok(storage::Engine::open_read_only(vfs, options, Arc::new(time::now), &|_| {})?)
 }
 

@@ -6,13 +6,14 @@
 //!
 //! From the boot on the directory is locked.
 
-use super::random;
 use super::token::{self, Token};
+use super::{random, settings};
 use crate::app::{App, VERSION};
 use crate::config::{Auto, Bytes, Config, Durability, Listen, Retention, Secret};
-use crate::{process, time};
+use crate::{namespaces, process, time};
 use anyhow::{Context, bail};
 use cluster::control::NodeReport;
+use cluster::view::Namespace;
 use disk::{RealVfs, Vfs};
 use parking_lot::Mutex;
 use std::net::{IpAddr, SocketAddr};
@@ -65,9 +66,10 @@ pub async fn open(app: &Arc<App>, address: SocketAddr) -> anyhow::Result<Open> {
         disk: directory.disk,
         shards: directory.shards,
     };
+    let namespace = settings::default_of(&boot.view());
     let opening = {
         let app = app.clone();
-        tokio::task::spawn_blocking(move || open_engine(&app, vfs, identity))
+        tokio::task::spawn_blocking(move || open_engine(&app, vfs, identity, &namespace))
     };
     let engine = tokio::select! {
         opened = opening => opened.context("opening the data was stopped by a bug")??,
@@ -179,8 +181,9 @@ fn open_engine(
     app: &App,
     vfs: Arc<dyn Vfs>,
     identity: storage::Identity,
+    namespace: &Namespace,
 ) -> anyhow::Result<Arc<storage::Engine>> {
-    let mut options = storage_options(&app.config, &*vfs)?;
+    let mut options = storage_options(&app.config, namespace, &*vfs)?;
     options.identity = Some(identity);
     let logged = Mutex::new(Instant::now());
     let progress = |p: storage::Progress| {
@@ -194,8 +197,13 @@ fn open_engine(
     Ok(storage::Engine::open(vfs, options, Arc::new(time::now), &progress)?)
 }
 
-/// What the configuration means for the engine.
-pub fn storage_options(config: &Config, vfs: &dyn Vfs) -> anyhow::Result<storage::Options> {
+/// What the configuration means for the engine. What is kept for how long is the namespace's from the first moment: a copy that keeps less
+/// than others would drop, in silence, what it is sent.
+pub fn storage_options(
+    config: &Config,
+    namespace: &Namespace,
+    vfs: &dyn Vfs,
+) -> anyhow::Result<storage::Options> {
     let limits = &config.limits;
     let memory = process::memory_bytes().unwrap_or(4 << 30);
     vfs.create_dir_all(&config.data_dir).with_context(|| {
@@ -212,11 +220,8 @@ pub fn storage_options(config: &Config, vfs: &dyn Vfs) -> anyhow::Result<storage
     options.wal_bytes_max = limits.wal_bytes_max.0;
     let floor = || Bytes((total / 50).clamp(2 << 30, 20 << 30));
     options.disk_reserve_bytes = limits.disk_free_min.or(floor).0;
-    options.retention_ms = match config.retention {
-        Auto::Set(retention) => retention_ms(retention),
-        Auto::Auto => None,
-    };
-    options.durability = durability(config.durability.or(|| Durability::Fsync));
+    options.retention_ms = retention_ms(namespaces::retention(namespace));
+    options.durability = durability(namespaces::durability(namespace));
     Ok(options)
 }
 
@@ -247,6 +252,23 @@ pub fn reached_at(listen: &Listen, advertise: &Auto<Listen>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_is_opened_as_the_namespace_says_not_as_its_node_is_configured() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config {
+            data_dir: dir.path().to_path_buf(),
+            retention: Auto::Set(Retention::Millis(3_600_000)),
+            durability: Auto::Set(Durability::Interval),
+            ..Config::default()
+        };
+        let options = storage_options(&config, &Namespace::default(), &RealVfs).unwrap();
+        assert_eq!((options.retention_ms, options.durability), (None, storage::Durability::Fsync));
+        let month = Namespace { retention_ms: 30 * 86_400_000, fsync: false, ..Namespace::default() };
+        let options = storage_options(&config, &month, &RealVfs).unwrap();
+        assert_eq!(options.retention_ms, Some(30 * 86_400_000));
+        assert_ne!(options.durability, storage::Durability::Fsync);
+    }
 
     #[test]
     fn an_address_for_people_is_one_that_can_be_reached() {

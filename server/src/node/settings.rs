@@ -28,7 +28,8 @@ fn configured(config: &Config, now: &Namespace) -> Option<Namespace> {
     (wanted != *now).then_some(wanted)
 }
 
-fn default_of(view: &View) -> Namespace {
+/// What the cluster has agreed on for the one namespace.
+pub fn default_of(view: &View) -> Namespace {
     view.namespaces.get(DEFAULT).copied().unwrap_or_default()
 }
 
