@@ -51,6 +51,9 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 
+/// What expires so soon is not read: by the clock of another copy it may be hidden already, and copies that answer for the same range are equal.
+const CLOCKS_DIFFER_MS: i64 = 60_000;
+
 /// Why a node cannot start, or cannot do what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -315,7 +318,8 @@ impl Node {
     /// Where reads come from. Blocking, as every source.
     pub fn source(&self, options: ReadOptions) -> Arc<dyn Source> {
         let data = self.data();
-        if self.current().alone {
+        let current = self.current();
+        if current.alone {
             return data.replica.clone();
         }
         let own = &self.shared.options;
@@ -326,6 +330,10 @@ impl Node {
             timeout_ms: timeout.as_millis() as u64,
             fetch_bytes_max: own.fetch_bytes_max,
             threads: serve::threads(),
+            oldest: match self.shared.oldest(&current.view) {
+                i64::MIN => i64::MIN,
+                oldest => oldest.saturating_add(CLOCKS_DIFFER_MS),
+            },
         };
         let shared = self.shared.clone();
         let view = Arc::new(move || shared.current().expect("BUG: a node serves without a view").view);

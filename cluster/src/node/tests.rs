@@ -359,6 +359,26 @@ async fn a_node_that_comes_back_hears_of_the_metric_families_that_it_missed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_copy_answers_for_the_same_range_whatever_its_clock_says_of_the_retention() {
+    const DAY: i64 = 86_400_000;
+    let (_machines, running) = three().await;
+    // Ten that are older than the retention to come, ten that are about to expire, ten within.
+    for at in [NOW - 2 * DAY, NOW - DAY + 10_000, NOW - DAY + 100_000] {
+        write(&running[0].node, Some(Consistency::All), 10, at).await.unwrap();
+    }
+    assert_eq!(read(&running[1].node, ReadOptions::default()).await.unwrap().0, 30);
+    let namespace = Namespace { retention_ms: DAY as u64, ..Namespace::default() };
+    running[0].node.propose(Command::ApplyNamespace { name: "default".into(), namespace }).await.unwrap();
+    for one in &running {
+        until(|| one.node.view().namespaces["default"] == namespace).await;
+        assert_eq!(read(&one.node, ReadOptions::default()).await.unwrap(), (10, vec![]));
+    }
+    for one in &running {
+        one.node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_node_takes_changes_and_all_see_them() {
     let (_machines, running) = three().await;
     let namespace = Namespace { write: Consistency::All, ..Namespace::default() };

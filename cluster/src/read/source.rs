@@ -16,6 +16,7 @@ use crate::quorum::Consistency;
 use crate::view::{Health, View};
 use model::{
     Error, LabelQuery, Labels, Limited, Metadata, Replica, Selection, SeriesSet, ShardSet, Source, TimeRange,
+    Timestamp,
 };
 use parking_lot::Mutex;
 use std::any::Any;
@@ -102,6 +103,8 @@ pub struct Options {
     pub fetch_bytes_max: u64,
     /// Threads that one read may use for digests.
     pub threads: usize,
+    /// What is older is not read. Decided once, so that all copies answer for the same range.
+    pub oldest: i64,
 }
 
 /// What all reads of a node share.
@@ -230,14 +233,22 @@ impl<A: Asker> ClusterSource<A> {
         unreachable!("BUG: attempts ended without an answer")
     }
 
+    fn clipped(&self, range: TimeRange) -> TimeRange {
+        TimeRange { min: range.min.max(Timestamp(self.options.oldest)), max: range.max }
+    }
+
     fn lookup(&self, what: What, query: &LabelQuery) -> Lookup {
+        let query = &LabelQuery { range: self.clipped(query.range), ..query.clone() };
         let begin = |view, plan, bounds| vec![Lookup::new(view, what.clone(), query.clone(), plan, bounds)];
         self.run(begin).pop().expect("BUG: a read without its reader")
     }
 
     fn selects(&self, selections: &[Selection]) -> Result<Vec<Set>, Error> {
         let readers = self.run(|view, plan, bounds| {
-            let one = |s: &Selection| Select::new(view.clone(), s.clone(), plan.clone(), bounds.clone());
+            let one = |s: &Selection| {
+                let selection = Selection { range: self.clipped(s.range), ..s.clone() };
+                Select::new(view.clone(), selection, plan.clone(), bounds.clone())
+            };
             selections.iter().map(one).collect()
         });
         let sets: Vec<Set> = readers.into_iter().map(Select::finish).collect::<Result<_, _>>()?;

@@ -53,6 +53,7 @@ fn source(world: World) -> (ClusterSource<Threads>, Arc<Threads>) {
         partial: false,
         timeout_ms: 10_000,
         fetch_bytes_max: 1 << 20,
+        oldest: i64::MIN,
         threads: 2,
     };
     let shared = Arc::new(Shared::default());
