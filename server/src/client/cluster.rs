@@ -2,8 +2,9 @@
 
 use super::{Output, http, query, table};
 use crate::args::{ClusterCommand, Remote};
+use crate::time::print_duration_ms;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Asks and prints.
 pub fn run(command: ClusterCommand) -> anyhow::Result<()> {
@@ -20,6 +21,63 @@ pub fn print_summary(cluster: &Value) -> anyhow::Result<()> {
     print_nodes(cluster)?;
     println!();
     Ok(())
+}
+
+/// How this node's copies come to be like the others': repair, hints, damage. Nothing of a node that is alone.
+pub fn healing(cluster: &Value) -> Vec<(&'static str, String)> {
+    if list(&cluster["nodes"]).count() < 2 {
+        return Vec::new();
+    }
+    let number = |value: &Value| value.as_u64().unwrap_or(0);
+    let several =
+        |count: u64, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
+    let repair = &cluster["repair"];
+    let due = number(&repair["running"]) + number(&repair["waiting"]);
+    let progress = match (due, number(&repair["eta_ms"])) {
+        (0, _) => "all copies were compared".to_string(),
+        (due, 0) => format!("{} due", several(due, "comparison", "comparisons")),
+        (due, eta_ms) => format!(
+            "{} due, done in about {}",
+            several(due, "comparison", "comparisons"),
+            print_duration_ms(i64::try_from(eta_ms).unwrap_or(i64::MAX))
+        ),
+    };
+    let differ = match number(&repair["divergent_now"]) {
+        0 => "no window differs".to_string(),
+        count => format!("{} when last compared", several(count, "window differed", "windows differed")),
+    };
+    let fetched = format!(
+        "{} fetched ({})",
+        several(number(&repair["rows_fetched"]), "sample", "samples"),
+        table::bytes(number(&repair["bytes_fetched"]))
+    );
+    let hints = &cluster["hints"];
+    let names = short_names(cluster);
+    let waiting: Vec<String> = list(&hints["nodes"])
+        .map(|node| {
+            let id = text(&node["id"]);
+            let name = names.get(id).map_or(id, String::as_str);
+            format!("{} for {name}", table::bytes(number(&node["bytes"])))
+        })
+        .collect();
+    let waiting = if waiting.is_empty() { "none wait".to_string() } else { waiting.join(", ") };
+    let dropped = match number(&hints["dropped"]) {
+        0 => String::new(),
+        count => format!("; {count} dropped, which repair brings"),
+    };
+    let shards: BTreeSet<u64> = list(&cluster["damage"]).map(|damage| number(&damage["shard"])).collect();
+    let damage = match shards.len() as u64 {
+        0 => "none".to_string(),
+        count => format!(
+            "in {}; reads use other copies until it is mended",
+            several(count, "shard of this node", "shards of this node")
+        ),
+    };
+    vec![
+        ("repair", format!("{progress}; {differ}; {fetched}")),
+        ("hints", format!("{waiting}; {} replayed{dropped}", number(&hints["replayed"]))),
+        ("damage", damage),
+    ]
 }
 
 fn nodes(remote: &Remote) -> anyhow::Result<()> {
@@ -150,6 +208,37 @@ mod tests {
         assert_eq!(of(&["0123456789abcdef", "fedcba9876543210"]), ["01234567", "fedcba98"]);
         assert_eq!(of(&["0123456789abcdef", "0123456789abcdff"]), ["0123456789abcde", "0123456789abcdf"]);
         assert_eq!(of(&["1"]), ["1"]);
+    }
+
+    #[test]
+    fn repair_hints_and_damage_are_told_in_a_line_each() {
+        let told = |cluster: &Value| -> Vec<String> {
+            healing(cluster).into_iter().map(|(key, text)| format!("{key}: {text}")).collect()
+        };
+        assert_eq!(told(&json!({ "nodes": [{ "id": "1" }] })), [""; 0]);
+        let nodes = json!([{ "id": "0123456789abcdef" }, { "id": "fedcba9876543210" }]);
+        assert_eq!(
+            told(&json!({ "nodes": nodes, "repair": {}, "hints": {}, "damage": [] })),
+            [
+                "repair: all copies were compared; no window differs; 0 samples fetched (0 B)",
+                "hints: none wait; 0 replayed",
+                "damage: none"
+            ]
+        );
+        let busy = json!({
+            "nodes": nodes,
+            "repair": { "running": 1, "waiting": 2, "eta_ms": 90_000, "divergent_now": 1, "rows_fetched": 7, "bytes_fetched": 2048 },
+            "hints": { "nodes": [{ "id": "fedcba9876543210", "bytes": 1536 }], "replayed": 3, "dropped": 2 },
+            "damage": [{ "shard": 4 }, { "shard": 4 }],
+        });
+        assert_eq!(
+            told(&busy),
+            [
+                "repair: 3 comparisons due, done in about 1m30s; 1 window differed when last compared; 7 samples fetched (2.0 KiB)",
+                "hints: 1.5 KiB for fedcba98; 3 replayed; 2 dropped, which repair brings",
+                "damage: in 1 shard of this node; reads use other copies until it is mended"
+            ]
+        );
     }
 
     #[test]

@@ -40,6 +40,7 @@ pub fn run(remote: &Remote) -> anyhow::Result<()> {
         ("durability", durability.to_string()),
         ("memory", table::bytes(data["residentBytes"].as_u64().unwrap_or(0))),
     ];
+    rows.extend(cluster.iter().flat_map(cluster::healing));
     if storage.is_object() {
         let blocks = format!("{} ({})", number("blocks"), table::bytes(number("blockBytes")));
         rows.extend([

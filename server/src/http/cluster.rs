@@ -90,9 +90,31 @@ fn write_status(json: &mut Json, db: &Database) {
     });
     let repair = status.repair;
     json.raw(&format!(
-        ",\"repair\":{{\"windows_compared\":{},\"windows_divergent\":{},\"rows_fetched\":{},\"bytes_fetched\":{},\"running\":{},\"waiting\":{},\"eta_ms\":{}}}",
-        repair.compared, repair.divergent, repair.rows, repair.bytes, repair.running, repair.waiting, repair.eta_ms
+        ",\"repair\":{{\"windows_compared\":{},\"windows_divergent\":{},\"divergent_now\":{},\"rows_fetched\":{},\"bytes_fetched\":{},\"running\":{},\"waiting\":{},\"eta_ms\":{}}}",
+        repair.compared,
+        repair.divergent,
+        repair.divergent_now,
+        repair.rows,
+        repair.bytes,
+        repair.running,
+        repair.waiting,
+        repair.eta_ms
     ));
+    let hints = &status.hints;
+    json.raw(&format!(
+        ",\"hints\":{{\"bytes\":{},\"queued_bytes\":{},\"kept\":{},\"replayed\":{},\"dropped\":{},\"dropped_bytes\":{},\"expired_bytes\":{},\"nodes\":",
+        hints.counts.bytes,
+        hints.queued_bytes,
+        hints.counts.added,
+        hints.replayed.delivered,
+        hints.replayed.dropped + hints.lost,
+        hints.counts.dropped_bytes,
+        hints.counts.expired_bytes + hints.replayed.expired_bytes
+    ));
+    json.list(&hints.waiting, |json, (node, bytes)| {
+        json.raw("{\"id\":").string(&node.to_string()).raw(&format!(",\"bytes\":{bytes}}}"));
+    });
+    json.raw("}");
     json.raw(",\"damage\":").list(&status.damage, |json, damage| {
         json.raw(&format!(
             "{{\"shard\":{},\"start\":{},\"end\":{},\"what\":",

@@ -37,6 +37,7 @@ impl Cluster {
         all.agreement(&status);
         all.copies(&status.view);
         all.traffic(&status);
+        all.hints(&status);
         all.repair(&status, db);
         all
     }
@@ -179,6 +180,55 @@ impl Cluster {
             "sarsen_cluster_calls_waiting",
             "Requests to other nodes that are not answered yet",
             waiting as f64,
+        );
+    }
+
+    fn hints(&mut self, status: &Status) {
+        let (view, hints) = (&status.view, &status.hints);
+        let waiting: BTreeMap<_, _> = hints.waiting.iter().copied().collect();
+        let others = view.nodes.keys().filter(|node| **node != view.me);
+        let bytes = others.map(|node| {
+            let bytes = waiting.get(node).copied().unwrap_or(0);
+            (vec![("node", node.to_string())], bytes as f64)
+        });
+        self.family(
+            "sarsen_cluster_hints_bytes",
+            "Bytes of writes that a node missed, kept for it",
+            MetricType::Gauge,
+            bytes.collect::<Vec<_>>(),
+        );
+        self.gauge(
+            "sarsen_cluster_hints_queued_bytes",
+            "Bytes of these that wait for the disk",
+            hints.queued_bytes as f64,
+        );
+        self.counter(
+            "sarsen_cluster_hints_kept",
+            "Writes that a node missed and that were kept",
+            hints.counts.added,
+        );
+        self.counter(
+            "sarsen_cluster_hints_replayed",
+            "Writes that a node missed and has taken later",
+            hints.replayed.delivered,
+        );
+        let dropped = [("disk_behind", hints.lost), ("never_taken", hints.replayed.dropped)];
+        let dropped = dropped.map(|(reason, count)| (vec![("reason", reason.to_string())], count as f64));
+        self.family(
+            "sarsen_cluster_hints_dropped",
+            "Writes that a node missed and that are left to repair: the disk was behind, or the node will never take them",
+            MetricType::Counter,
+            dropped,
+        );
+        self.counter(
+            "sarsen_cluster_hints_dropped_bytes",
+            "Bytes of writes that a node missed which made room for newer ones",
+            hints.counts.dropped_bytes,
+        );
+        self.counter(
+            "sarsen_cluster_hints_expired_bytes",
+            "Bytes of writes that a node missed which it did not take in time",
+            hints.counts.expired_bytes + hints.replayed.expired_bytes,
         );
     }
 

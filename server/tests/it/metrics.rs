@@ -72,6 +72,12 @@ fn the_cluster_is_measured_also_when_it_is_one_node() {
         ("sarsen_cluster_bytes_total", &[("kind", "read"), ("direction", "received")], 0.0),
         ("sarsen_cluster_connections_refused_total", &[("reason", "token")], 0.0),
         ("sarsen_cluster_repair_windows_compared_total", &[], 0.0),
+        ("sarsen_cluster_hints_queued_bytes", &[], 0.0),
+        ("sarsen_cluster_hints_kept_total", &[], 0.0),
+        ("sarsen_cluster_hints_replayed_total", &[], 0.0),
+        ("sarsen_cluster_hints_dropped_total", &[("reason", "never_taken")], 0.0),
+        ("sarsen_cluster_hints_dropped_bytes_total", &[], 0.0),
+        ("sarsen_cluster_hints_expired_bytes_total", &[], 0.0),
         ("sarsen_storage_damage", &[], 0.0),
         ("sarsen_scrub_damaged", &[], 0.0),
     ] {
