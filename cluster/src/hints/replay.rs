@@ -119,8 +119,9 @@ pub struct Replay {
     current: Current,
     ready_ms: u64,
     refusals: u32,
+    why_refused: String,
     replayed: Replayed,
-    why: String,
+    why_dropped: String,
 }
 
 impl Replay {
@@ -135,8 +136,9 @@ impl Replay {
             current: Current::default(),
             ready_ms: 0,
             refusals: 0,
+            why_refused: String::new(),
             replayed: Replayed::default(),
-            why: String::new(),
+            why_dropped: String::new(),
         }
     }
 
@@ -147,7 +149,12 @@ impl Replay {
 
     /// Why the last hint that was dropped was.
     pub fn why_dropped(&self) -> &str {
-        &self.why
+        &self.why_dropped
+    }
+
+    /// Why the node does not take the hint whose turn it is, if it has said so.
+    pub fn why_refused(&self) -> Option<&str> {
+        (self.refusals > 0).then_some(&self.why_refused)
     }
 
     /// Takes an event, and tells what is to be done, if anything.
@@ -168,7 +175,7 @@ impl Replay {
                 // Who cannot read a frame knows of no round.
                 Ok((of, _)) if of != round && of != 0 => return None,
                 Ok((_, reply)) => self.replied(situation, round, reply),
-                Err(_) => self.refused(situation),
+                Err(malformed) => self.refused(situation, &malformed.to_string()),
             },
             _ => {}
         }
@@ -187,7 +194,10 @@ impl Replay {
                 }
             }
             Reply::StaleEpoch { .. } | Reply::BehindEpoch { .. } => self.pause(situation),
-            Reply::NotHeld { .. } | Reply::Failed { .. } => self.refused(situation),
+            Reply::NotHeld { shard } => {
+                self.refused(situation, &format!("it has no replica of shard {}", shard.0));
+            }
+            Reply::Failed { why } => self.refused(situation, &why),
             Reply::Never { why } => {
                 self.current.parts.pop_front();
                 self.give_up(&why);
@@ -200,7 +210,8 @@ impl Replay {
     }
 
     /// The node does not take the part now.
-    fn refused(&mut self, situation: &Situation<'_>) {
+    fn refused(&mut self, situation: &Situation<'_>, why: &str) {
+        why.clone_into(&mut self.why_refused);
         self.state = State::Ready;
         self.ready_ms = situation.now_ms + (PAUSE_MS << self.refusals.min(DOUBLINGS_MAX));
         self.refusals += 1;
@@ -208,8 +219,7 @@ impl Replay {
 
     fn give_up(&mut self, why: &str) {
         self.current.given_up = true;
-        self.why.clear();
-        self.why.push_str(why);
+        why.clone_into(&mut self.why_dropped);
     }
 
     /// Nothing is left of the current hint.

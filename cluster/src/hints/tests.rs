@@ -319,6 +319,7 @@ fn a_refusal_that_passes_drops_nothing_and_is_asked_about_less_and_less_often() 
         assert!(refusals > 20, "{reply:?}: {refusals}");
         if matches!(reply, Reply::Failed { .. }) {
             assert!(refusals < 40, "{refusals}");
+            assert_eq!(replay.why_refused(), Some("read-only"));
         }
         assert!(!matches!(left, Some(Effect::Remove(_))), "{reply:?}");
         assert_eq!(replay.replayed(), Replayed::default(), "{reply:?}");
@@ -337,6 +338,7 @@ fn a_refusal_that_passes_drops_nothing_and_is_asked_about_less_and_less_often() 
         }
         assert!(matches!(effect, Some(Effect::Remove(_))), "{reply:?}: {effect:?}");
         assert_eq!(replay.replayed(), Replayed { delivered: 2, dropped: 0, expired_bytes: 0 });
+        assert_eq!(replay.why_refused(), None);
     }
 }
 

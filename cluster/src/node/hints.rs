@@ -280,6 +280,7 @@ fn step(
         most: Most::of_frame(shared.bounds.frame_bytes_max),
     };
     let (before, told) = (replay.replayed(), replay.why_dropped().to_owned());
+    let refused = replay.why_refused().map(str::to_owned);
     let effect = replay.step(&situation, event);
     let after = replay.replayed();
     hints.count(before, after);
@@ -287,6 +288,16 @@ fn step(
     if after.dropped > before.dropped && (before.dropped == 0 || told != replay.why_dropped()) {
         let (peer, why) = (shared.address_of(node), replay.why_dropped());
         tracing::warn!(peer, why, "a write that a node missed was dropped, for good; repair brings its rows");
+    }
+    if let Some(why) = replay.why_refused()
+        && refused.as_deref() != Some(why)
+    {
+        let peer = shared.address_of(node);
+        tracing::warn!(
+            peer,
+            why,
+            "a node does not take the writes that it missed; they are kept, and sent again until they expire"
+        );
     }
     match effect {
         None => {}
