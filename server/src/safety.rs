@@ -94,7 +94,7 @@ pub fn assess(view: &View) -> (Safety, String) {
             format!("{away}; when it is back, it gets what it missed")
         } else if nodes < wanted {
             format!("{nodes} of {wanted} nodes are there; add nodes with `sarsen server --join`")
-        } else if idle > 0 {
+        } else if idle > 0 && view.has_data {
             format!(
                 "{idle} nodes hold nothing, since they joined after the first write, and this version does not move data yet"
             )
@@ -182,10 +182,10 @@ pub(crate) mod tests {
             "degraded: 8 of 8 shards have 2 of 3 copies: no single loss loses data. Reads and writes work; \
              node 2 (10.0.0.2:7421) is down; when it is back, it gets what it missed"
         );
-        assert!(
-            told(view(3, 1, 3, &[]))
-                .contains("2 nodes hold nothing, since they joined after the first write")
-        );
+        let idle = view(3, 1, 3, &[]);
+        assert!(told(idle.clone()).contains("2 nodes hold nothing, since they joined after the first write"));
+        // They are about to get their shares.
+        assert!(told(View { has_data: false, ..idle }).ends_with("copies are being made"));
         let dark = told(view(3, 3, 3, &[2, 3]));
         assert!(dark.starts_with("unavailable: 8 of 8 shards lack a majority"), "{dark}");
         assert!(

@@ -34,10 +34,11 @@ pub async fn run(app: Arc<App>, address: SocketAddr, stopped: impl Future<Output
 
 /// Where own metrics go.
 ///
-/// The first write into a cluster settles who holds what, and nodes that join afterwards get no copies. Own metrics must not be that
-/// write: while the cluster is empty and has fewer nodes than it wants copies, they stay on the node. Repair spreads them later.
+/// The first write into a cluster settles who holds what, and nodes that join afterwards get no copies. Own metrics must never be that
+/// write, since nobody can tell how many nodes are still to come: until somebody else has written, they stay on the node. There, queries find those
+/// of shards that the node holds, which in a cluster of no more nodes than copies are all; repair spreads these.
 fn sink(db: &Database) -> Arc<dyn Sink> {
-    match db.cluster.is_settled() {
+    match db.cluster.view().has_data {
         true => db.cluster.sink(None),
         false => db.engine.clone(),
     }

@@ -302,14 +302,6 @@ impl Node {
         self.address
     }
 
-    /// Whether nobody is expected to join before the first data: there is some already, or every shard has its copies. Until then, what
-    /// can wait should not be written: with the first sample, the placement can no more be replaced as a whole.
-    pub fn is_settled(&self) -> bool {
-        let view = self.view();
-        let wanted = usize::from(view.replication_factor);
-        view.has_data || view.placement.shards().iter().all(|replicas| replicas.len() >= wanted)
-    }
-
     /// Where writes go. `None`: as durable as the namespace says.
     pub fn sink(&self, consistency: Option<Consistency>) -> Arc<dyn Sink> {
         Arc::new(sink::ClusterSink { shared: self.shared.clone(), consistency })

@@ -259,6 +259,7 @@ impl Shared {
             if !has_data(&self.current.borrow()) {
                 self.propose(Command::NoteData).await.map_err(|_| ())?;
                 self.current.subscribe().wait_for(has_data).await.map_err(|_| ())?;
+                self.tell_settled();
             }
             Ok::<_, ()>(())
         };
@@ -269,6 +270,20 @@ impl Shared {
                 retry_after_s: 1,
             }),
         }
+    }
+
+    /// For whoever wonders later why a node that joined has no copies.
+    fn tell_settled(&self) {
+        let Some(Current { view, .. }) = self.current() else { return };
+        let copies = view.placement.shards().iter().map(Vec::len).min().unwrap_or(0);
+        let (nodes, wanted) = (view.nodes.len(), view.replication_factor);
+        tracing::info!(
+            nodes,
+            copies,
+            wanted,
+            epoch = view.epoch(),
+            "the first data came to this node: the placement stays, and nodes that join from now on get no copies by themselves"
+        );
     }
 
     /// The view, when it has come so far.

@@ -74,7 +74,8 @@ impl ClusterSink {
         deadline: Instant,
     ) -> Result<Appended, Error> {
         let mut appended = data.replica.append(batch, only)?;
-        if !view.has_data {
+        // What was all refused, or is only metadata, must not settle who holds what: it would be for nothing.
+        if !view.has_data && appended.written != Written::default() {
             let (shared, epoch) = (self.shared.clone(), view.epoch());
             let durable = std::mem::replace(&mut appended.durable, Box::pin(async { Ok(()) }));
             appended.durable = Box::pin(async move {
@@ -99,11 +100,13 @@ impl ClusterSink {
         deadline: Instant,
     ) -> Begun {
         let mut coordinator = Coordinator::begin(self.context(data, view, deadline), batch, only);
+        let mut taken = Written::default();
         let (own, indices) = coordinator.local();
         let (local, durable) = match indices.is_empty() {
             true => (Ok(Local::default()), None),
             false => match data.replica.append_replicated(own, Some(indices)) {
-                Ok(Appended { durable, unknown, rejected, .. }) => {
+                Ok(Appended { durable, unknown, rejected, written }) => {
+                    taken = written;
                     (Ok(Local { unknown, rejected }), Some(durable))
                 }
                 Err(error) => (Err(error), None),
@@ -113,7 +116,8 @@ impl ClusterSink {
             Ok(local) => coordinator.on_local(Ok(local)),
             Err(error) => coordinator.on_local(Err(&error)),
         };
-        Begun { coordinator, durable, sends }
+        let is_data = taken != Written::default() || !sends.is_empty();
+        Begun { coordinator, durable, sends, is_data }
     }
 
     fn prepare(
@@ -124,7 +128,7 @@ impl ClusterSink {
         only: Option<&[u32]>,
         deadline: Instant,
     ) -> Prepared {
-        let Begun { coordinator, durable, sends } = self.begin(data, view, batch, only, deadline);
+        let Begun { coordinator, durable, sends, is_data } = self.begin(data, view, batch, only, deadline);
         let unknown = coordinator.unknown().to_vec();
         let rejected = coordinator.rejected().to_vec();
         let written = written(coordinator.local().0, only, &unknown);
@@ -139,7 +143,7 @@ impl ClusterSink {
             lingering: None,
         };
         request.wait_for(durable);
-        let first_data = (!view.has_data && !coordinator.waiting().is_empty()).then(|| view.epoch());
+        let first_data = (!view.has_data && is_data).then(|| view.epoch());
         Prepared { request, coordinator, held: sends, first_data, written, unknown, rejected }
     }
 
@@ -212,7 +216,8 @@ struct Prepared {
     coordinator: Coordinator,
     /// Frames that are to go out first.
     held: Vec<Outgoing>,
-    /// The epoch under which this was made, if the cluster does not know of any data yet.
+    /// The epoch under which this was made, if the cluster does not know of any data yet: it has to before anything goes out or is answered,
+    /// also if no other node has a copy.
     first_data: Option<u64>,
     written: Written,
     unknown: Vec<u32>,
@@ -249,6 +254,8 @@ struct Begun {
     coordinator: Coordinator,
     durable: Option<Durable>,
     sends: Vec<Outgoing>,
+    /// Whether there is any row that a replica has taken, or may take.
+    is_data: bool,
 }
 
 impl Sink for ClusterSink {

@@ -180,7 +180,7 @@ async fn a_cluster_of_one_takes_writes_at_once_and_remembers_itself() {
     let running = machine.start(|_| ()).await;
     let first = running.node.view();
     assert_eq!(first.nodes.len(), 1);
-    assert!(!first.has_data && !running.node.is_settled());
+    assert!(!first.has_data);
     write(&running.node, None, 20, NOW).await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert!(running.node.view().has_data);
@@ -197,6 +197,61 @@ async fn a_cluster_of_one_takes_writes_at_once_and_remembers_itself() {
     assert!(view.has_data);
     write(&again.node, None, 20, NOW + 1).await.unwrap();
     again.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_leaves_nothing_behind_does_not_settle_who_holds_what() {
+    let mut machines: Vec<Machine> = (1..=3).map(Machine::new).collect();
+    let mut running = vec![machines[0].start(|_| ()).await];
+    let node = &running[0].node;
+    let key = node.view().key;
+    // Only metadata, or nothing at all.
+    node.sink(None).append(&batch_with_key(key, &[]), None).unwrap().durable.await.unwrap();
+    // A series that nobody knows, whose labels turn out to be wrong: it does not come again.
+    let mut unchecked = (*batch_with_key(key, &series(1, NOW))).clone();
+    unchecked.series[0].checked = false;
+    let appended = node.sink(None).append(&Arc::new(unchecked), None).unwrap();
+    assert_eq!(appended.unknown, [0]);
+    appended.durable.await.unwrap();
+    assert!(!node.view().has_data);
+
+    let join = node.view().nodes[&node.me()].address.clone();
+    for machine in &mut machines[1..] {
+        running.push(machine.start(|options| options.join = vec![join.clone()]).await);
+    }
+    until(|| running.iter().all(|running| is_whole(&running.node, 3))).await;
+    // The same of a node that is not alone.
+    running[1].node.sink(None).append(&batch_with_key(key, &[]), None).unwrap().durable.await.unwrap();
+    assert!(!running[1].node.view().has_data);
+    write(&running[1].node, None, 1, NOW).await.unwrap();
+    assert!(running[1].node.view().has_data);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_write_that_only_this_node_keeps_is_noted_too() {
+    let mut machines: Vec<Machine> = (1..=3).map(Machine::new).collect();
+    let mut running = vec![machines[0].start(|options| options.replication_factor = 1).await];
+    let join = running[0].node.view().nodes[&running[0].node.me()].address.clone();
+    running.push(machines[1].start(|options| options.join = vec![join.clone()]).await);
+    let node = running[0].node.clone();
+    let shares = |node: &Node| node.view().nodes.keys().all(|id| !node.view().held_by(*id).is_empty());
+    until(|| node.view().nodes.len() == 2 && shares(&node)).await;
+    let view = node.view();
+    let own = view.held_by(view.me);
+    let mine: Vec<_> = series(50, NOW)
+        .into_iter()
+        .filter(|(labels, _)| own.contains(view.key.id(labels.as_bytes()).shard(view.shards())))
+        .collect();
+    assert!(!mine.is_empty());
+    let batch = batch_with_key(view.key, &mine);
+    let appended = node.sink(None).append(&batch, None).unwrap();
+    timeout(LONG, appended.durable).await.unwrap().unwrap();
+    assert!(node.view().has_data, "what was acknowledged could be left behind by another placement");
+
+    running.push(machines[2].start(|options| options.join = vec![join]).await);
+    until(|| running.iter().all(|running| running.node.view().nodes.len() == 3)).await;
+    assert_eq!(read(&node, ReadOptions::default()).await.unwrap(), (mine.len(), vec![]));
+    assert_eq!(node.view().placement, view.placement);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

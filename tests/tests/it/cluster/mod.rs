@@ -3,6 +3,7 @@
 mod directories;
 mod equal;
 mod hostile;
+mod joining;
 mod kill;
 mod majority;
 mod page;
