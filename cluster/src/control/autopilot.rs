@@ -28,9 +28,19 @@ impl Controller {
 
     fn next_command(&mut self) -> Option<Command> {
         let state = self.state.as_ref()?;
-        // Every node may have noticed that it has data; the rest is the leader's.
+        // Every node may have noticed that it has data, or that another was started; the rest is the leader's.
         if self.report.has_data && !state.has_data() {
             return Some(Command::NoteData);
+        }
+        let is_news = |node: &NodeId, starts: &u64| {
+            let known = state.nodes().get(node).filter(|node| node.state != NodeState::Gone);
+            known.is_some_and(|known| known.profile.starts < *starts)
+        };
+        self.unregistered.retain(|node, (_, starts, _)| is_news(node, starts));
+        // Whoever lives registers itself, and says more.
+        let dead = |(since, ..): &(u64, u64, u128)| self.now_ms >= since + self.options.heartbeat_ms;
+        if let Some((node, (_, starts, boot))) = self.unregistered.iter().find(|(_, start)| dead(start)) {
+            return Some(Command::NoteStart { node: *node, starts: *starts, boot: *boot });
         }
         if !self.leads() {
             return None;

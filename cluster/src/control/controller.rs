@@ -57,6 +57,8 @@ pub struct Controller {
     log: Option<Durable>,
     pub(super) watch: Watch,
     pub(super) autopilot: Autopilot,
+    /// Starts of others that they have not registered yet: since when they are known of, and their numbers.
+    pub(super) unregistered: BTreeMap<NodeId, (u64, u64, u128)>,
     pub(super) report: NodeReport,
     pub(super) proposals: BTreeMap<u64, Proposal>,
     pub(super) waiting: BTreeMap<u64, Waiting>,
@@ -108,6 +110,7 @@ impl Controller {
             log: None,
             watch: Watch::default(),
             autopilot: Autopilot::default(),
+            unregistered: BTreeMap::new(),
             report: NodeReport::default(),
             proposals: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -189,6 +192,9 @@ impl Controller {
             Event::Seen(node) => self.watch.seen(self.now_ms, node),
             Event::Unwelcome { why } => self.stop(why),
             Event::Lost(node) => self.watch.lost(self.now_ms, node),
+            Event::Started { node, starts, boot } => {
+                self.unregistered.insert(node, (self.now_ms, starts, boot));
+            }
         }
         self.settle();
         out.append(&mut self.out);

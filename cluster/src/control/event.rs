@@ -101,6 +101,15 @@ pub enum Event {
     Seen(NodeId),
     /// The connection to a peer broke or could not be made.
     Lost(NodeId),
+    /// A peer said that it was started more often than is agreed on.
+    Started {
+        /// Who.
+        node: NodeId,
+        /// How often.
+        starts: u64,
+        /// The process.
+        boot: u128,
+    },
 }
 
 /// Whom to call.

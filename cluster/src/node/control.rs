@@ -12,7 +12,7 @@ use crate::control::{Controller, Effect, Event, NodeFile, NodeReport, Phase, Tar
 use crate::placement::{NodeId, NodeState};
 use crate::raft::Store;
 use crate::state::{Command, Outcome};
-use crate::transport::{self, Event as Noticed, Kind, PeerAddress, Refusal, Reply};
+use crate::transport::{self, Event as Noticed, Kind, PeerAddress, Refusal, Reply, Run};
 use crate::view::View;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -287,7 +287,7 @@ impl Task {
     /// The cluster is known: others may call, and be called.
     fn open_transport(&mut self, cluster: u128) {
         if let Some(joining) = self.joining.take() {
-            joining.open(&self.shared, cluster, self.file.node, self.file.starts);
+            joining.open(&self.shared, cluster);
         }
     }
 
@@ -385,6 +385,7 @@ pub(super) async fn notice(mut noticed: mpsc::UnboundedReceiver<Noticed>, shared
                 continue;
             }
             Noticed::Seen(node) => Event::Seen(node),
+            Noticed::Started(node, Run { starts, boot }) => Event::Started { node, starts, boot },
             Noticed::Refused { reason: Refusal::Stale | Refusal::Removed, why, .. } => {
                 Event::Unwelcome { why }
             }

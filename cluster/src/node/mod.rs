@@ -37,7 +37,7 @@ use crate::quorum::Consistency;
 use crate::raft::{Durable, Store};
 use crate::read::{self, ClusterSource};
 use crate::state::{Command, Outcome};
-use crate::transport::{Listener, Token};
+use crate::transport::{Listener, Run, Token};
 use crate::view::View;
 use crate::write::{Dictionary, Receiver, Session};
 use control::{Control, INPUTS_MAX, Input};
@@ -148,23 +148,25 @@ pub async fn boot(
         http_address: options.http_address.clone(),
         zone: options.zone.clone(),
         capacity: options.capacity,
-        boot: (options.random)(),
+        // As everybody says it, from the first frame on.
+        boot: (options.random)().max(1),
     };
     let make = Make {
         shards: existing.map_or(options.shards, |directory| directory.shards),
         replication_factor: options.replication_factor,
     };
     let (file, how) = (start.file, start.how);
+    let run = Run { starts: file.starts, boot: me.boot };
     let mut effects = Vec::new();
     let controller = Controller::new(start, me, make, durable, options.control, 0, &mut effects)
         .map_err(Error::Refused)?;
     let (inputs, queue) = mpsc::channel(INPUTS_MAX);
     let shared = Shared::new(options, vfs, token, inputs, began);
-    let mut joining = Some(Joining { listener });
+    let mut joining = Some(Joining { listener, node: file.node, run });
     if how == How::Open {
         // The cluster is known before anything has to be sent.
         if let Some(joining) = joining.take() {
-            joining.open(&shared, file.cluster, file.node, file.starts);
+            joining.open(&shared, file.cluster);
         }
     }
     let control = Control { shared: shared.clone(), controller, store, file, began, joining };

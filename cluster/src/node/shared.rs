@@ -8,7 +8,7 @@ use crate::control::Sighting;
 use crate::placement::NodeId;
 use crate::quorum::Consistency;
 use crate::state::{Command, Outcome};
-use crate::transport::{Bounds, Emitter, Handler, Identity, Kind, Listener, Reply, Token, Transport};
+use crate::transport::{Bounds, Emitter, Handler, Identity, Kind, Listener, Reply, Run, Token, Transport};
 use crate::view::{Namespace, View};
 use crate::write::{Described, Dictionary, Receiver, Session};
 use crate::{read, repair};
@@ -75,6 +75,8 @@ pub(super) struct Data {
 /// What is needed to be reached, kept until the cluster is known.
 pub(super) struct Joining {
     pub listener: Listener,
+    pub node: NodeId,
+    pub run: Run,
 }
 
 /// Tells when the one who holds it panics.
@@ -93,11 +95,12 @@ impl Drop for Watched {
 
 impl Joining {
     /// Serves others and is ready to call them.
-    pub fn open(self, shared: &Arc<Shared>, cluster: u128, node: NodeId, starts: u64) {
-        let identity = Identity { cluster, node, starts, token: shared.token.clone() };
+    pub fn open(self, shared: &Arc<Shared>, cluster: u128) {
+        let Joining { listener, node, run } = self;
+        let identity = Identity { cluster, node, run, token: shared.token.clone() };
         let seed = (shared.options.random)() as u64;
         let handler = Arc::new(Served(Arc::downgrade(shared)));
-        let (transport, noticed) = Transport::start(self.listener, identity, shared.bounds, seed, handler);
+        let (transport, noticed) = Transport::start(listener, identity, shared.bounds, seed, handler);
         if shared.transport.set(transport).is_ok() {
             tokio::spawn(control::notice(noticed, Arc::downgrade(shared)));
         }

@@ -10,6 +10,7 @@ impl State {
                 self.add_node(*id, *disk, *incarnation, *cluster, profile)
             }
             Command::RegisterStart { node, disk, profile } => self.register(*node, *disk, profile),
+            Command::NoteStart { node, starts, boot } => self.note_start(*node, *starts, *boot),
             Command::SetNodeState { id, state } => self.set_node_state(*id, *state),
             Command::ApplyNamespace { name, namespace } => self.apply_namespace(name, *namespace),
             Command::DeleteNamespace { name } => match name.as_str() {
@@ -117,6 +118,20 @@ impl State {
         })?;
         if let Some(node) = self.nodes.get_mut(&id) {
             node.profile = profile.clone();
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn note_start(&mut self, id: NodeId, starts: u64, boot: u128) -> Result<Outcome, Refusal> {
+        if starts == 0 || boot == 0 {
+            return Err(Refusal::invalid("a node's starts and boot id are not 0"));
+        }
+        let node = self
+            .nodes
+            .get_mut(&id)
+            .ok_or_else(|| Refusal::new(Fault::NotFound, format!("there is no node {id}")))?;
+        if starts > node.profile.starts {
+            (node.profile.starts, node.profile.boot) = (starts, boot);
         }
         Ok(Outcome::Done)
     }

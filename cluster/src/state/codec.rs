@@ -136,6 +136,12 @@ impl Request {
                 out.u128(*disk);
                 put_profile(&mut out, profile);
             }
+            Command::NoteStart { node, starts, boot } => {
+                out.u8(12);
+                out.u128(node.0);
+                out.varint(*starts);
+                out.u128(*boot);
+            }
             Command::SetNodeState { id, state } => {
                 out.u8(3);
                 out.u128(id.0);
@@ -220,6 +226,7 @@ impl Request {
                 bytes: r.bytes()?.to_vec(),
             },
             11 => Command::Delete { table: take_table(r)?, id: r.varint()?, revision: r.varint()? },
+            12 => Command::NoteStart { node: NodeId(r.u128()?), starts: r.varint()?, boot: r.u128()? },
             _ => return Err(r.malformed()),
         };
         reader.end()?;

@@ -38,6 +38,16 @@ pub enum Command {
         /// The rest.
         profile: Profile,
     },
+    /// A node said to others that it has started, and has not registered that itself: it may have ended before. Changes nothing if that
+    /// start, or a later one, is registered.
+    NoteStart {
+        /// Which.
+        node: NodeId,
+        /// Which start of its data directory.
+        starts: u64,
+        /// Drawn by its process.
+        boot: u128,
+    },
     /// Something else is expected of a node. Gone is for ever.
     SetNodeState {
         /// Which.

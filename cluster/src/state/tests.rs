@@ -123,6 +123,35 @@ fn a_start_is_registered_once_and_only_with_the_newest_own_directory() {
 }
 
 #[test]
+fn a_start_that_only_others_tell_of_counts_as_one_that_was_registered() {
+    let mut state = first(false);
+    let note = |starts, boot| Command::NoteStart { node: NodeId(1), starts, boot };
+    let start = |starts, boot| Command::RegisterStart {
+        node: NodeId(1),
+        disk: 101,
+        profile: profile(1, starts, boot),
+    };
+    apply(&mut state, note(2, 7)).unwrap();
+    refused(&mut state, start(2, 8), Fault::Directory, "two use copies");
+    refused(&mut state, start(1, 1), Fault::Directory, "old copy");
+    // It was only slow.
+    apply(&mut state, start(2, 7)).unwrap();
+    // What is told late changes nothing.
+    let before = state.nodes().clone();
+    apply(&mut state, note(2, 9)).unwrap();
+    apply(&mut state, note(1, 9)).unwrap();
+    assert_eq!(*state.nodes(), before);
+    apply(&mut state, start(3, 9)).unwrap();
+    refused(&mut state, note(9, 0), Fault::Invalid, "boot id");
+    refused(
+        &mut state,
+        Command::NoteStart { node: NodeId(7), starts: 1, boot: 1 },
+        Fault::NotFound,
+        "no node",
+    );
+}
+
+#[test]
 fn a_node_that_lost_its_raft_log_gets_a_new_number_and_a_wiped_one_is_refused() {
     let mut state = first(false);
     apply(&mut state, add(2)).unwrap();
@@ -264,6 +293,11 @@ fn any_command() -> impl Strategy<Value = Command> {
             node: NodeId(u128::from(n)),
             disk,
             profile: profile(n, starts, boot)
+        }),
+        (node.clone(), 0u64..5, 0u128..3).prop_map(|(n, starts, boot)| Command::NoteStart {
+            node: NodeId(u128::from(n)),
+            starts,
+            boot
         }),
         (node, state).prop_map(|(n, state)| Command::SetNodeState { id: NodeId(u128::from(n)), state }),
         "[a-c]{0,2}".prop_map(|name| Command::ApplyNamespace { name, namespace: Namespace::default() }),

@@ -6,14 +6,18 @@
 //!   sarsen-from:     hex          the caller
 //!   sarsen-to:       hex          whom it wants to reach
 //!   sarsen-starts:   decimal      how often the caller was started
+//!   sarsen-boot:     hex          drawn by the caller's process
 //!   authorization:   Bearer TOKEN
 //! ```
 //!
-//! Who joins has no cluster yet and sends the first and the last only.
+//! Who joins has no cluster yet and sends the first and the last only. Who is called says `sarsen-starts` and `sarsen-boot` of itself in its
+//! answer. So whoever has got anything from a run of a node has heard of that run before, and can tell an old copy of its directory
+//! although the cluster may not have agreed on the start yet.
 
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use crate::placement::NodeId;
+use std::cmp::Ordering;
 use std::fmt;
 use std::hint::black_box;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -27,6 +31,7 @@ pub(super) const CLUSTER: &str = "sarsen-cluster";
 pub(super) const FROM: &str = "sarsen-from";
 pub(super) const TO: &str = "sarsen-to";
 pub(super) const STARTS: &str = "sarsen-starts";
+pub(super) const BOOT: &str = "sarsen-boot";
 pub(super) const TOKEN: &str = "authorization";
 /// Of an answer that refuses: [`Refusal::as_str`].
 const REFUSAL: &str = "sarsen-refusal";
@@ -58,6 +63,15 @@ impl fmt::Debug for Token {
     }
 }
 
+/// One run of a node, as it says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// How often its directory was started, with this one.
+    pub starts: u64,
+    /// Drawn by its process: of two that use copies of one directory, each has another.
+    pub boot: u128,
+}
+
 /// Who this node is to others.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -65,8 +79,8 @@ pub struct Identity {
     pub cluster: u128,
     /// The node.
     pub node: NodeId,
-    /// How often it was started.
-    pub starts: u64,
+    /// Its run.
+    pub run: Run,
     /// What it shares with the others.
     pub token: Option<Token>,
 }
@@ -177,7 +191,20 @@ pub(super) fn greet(own: &Identity, to: NodeId, metadata: &mut MetadataMap) {
     put(metadata, CLUSTER, &format!("{:032x}", own.cluster));
     put(metadata, FROM, &own.node.to_string());
     put(metadata, TO, &to.to_string());
+    say(own.run, metadata);
+}
+
+/// What a member also answers to who calls it.
+pub(super) fn say(own: Run, metadata: &mut MetadataMap) {
     put(metadata, STARTS, &own.starts.to_string());
+    put(metadata, BOOT, &format!("{:032x}", own.boot));
+}
+
+/// What [`say`] said.
+pub(super) fn said(metadata: &MetadataMap) -> Option<Run> {
+    let starts = text(metadata, STARTS)?.parse().ok()?;
+    let boot = u128::from_str_radix(text(metadata, BOOT)?, 16).ok()?;
+    Some(Run { starts, boot })
 }
 
 fn text<'a>(metadata: &'a MetadataMap, key: &str) -> Option<&'a str> {
@@ -218,8 +245,8 @@ pub(super) fn check_stranger(token: Option<&Token>, metadata: &MetadataMap) -> R
 
 /// What is known of callers.
 pub(super) trait Known {
-    /// How often a node was started, if it is known.
-    fn starts(&self, node: NodeId) -> Option<u64>;
+    /// Takes note of a run of a node, unless it is known to be over: then what is said against it.
+    fn meet(&self, node: NodeId, run: Run) -> Result<(), String>;
     /// Whether a node was removed for good.
     fn is_removed(&self, node: NodeId) -> bool;
 }
@@ -229,8 +256,7 @@ pub(super) fn check(own: &Identity, known: &impl Known, metadata: &MetadataMap) 
     let refused = |reason, why: String| Err(Refused { reason, why });
     check_stranger(own.token.as_ref(), metadata)?;
     let hex = |key| text(metadata, key).and_then(|value| u128::from_str_radix(value, 16).ok());
-    let starts = text(metadata, STARTS).and_then(|value| value.parse::<u64>().ok());
-    let (Some(cluster), Some(from), Some(to), Some(starts)) = (hex(CLUSTER), hex(FROM), hex(TO), starts)
+    let (Some(cluster), Some(from), Some(to), Some(run)) = (hex(CLUSTER), hex(FROM), hex(TO), said(metadata))
     else {
         return refused(Refusal::Garbage, "the caller does not say who it is".to_owned());
     };
@@ -269,15 +295,28 @@ pub(super) fn check(own: &Identity, known: &impl Known, metadata: &MetadataMap) 
             ),
         );
     }
-    match known.starts(from) {
-        Some(known) if starts < known => refused(
-            Refusal::Stale,
-            format!(
-                "node {from} says that it was started {starts} times and is known for {known}; its data directory is an old copy or in use twice: stop it, and start it with the newest directory or an empty one"
-            ),
-        ),
-        _ => Ok(from),
+    match known.meet(from, run) {
+        Ok(()) => Ok(from),
+        Err(why) => refused(Refusal::Stale, why),
     }
+}
+
+/// Why a run of `node` is not its newest, if what is `known` says so.
+pub(super) fn outdated(node: NodeId, run: Run, known: Run) -> Option<String> {
+    let Run { starts, boot } = run;
+    let why = match starts.cmp(&known.starts) {
+        Ordering::Less => {
+            format!("and is known for {}; its data directory is an old copy or in use twice", known.starts)
+        }
+        Ordering::Equal if boot != known.boot => {
+            "and so does another process; two use copies of one data directory, or this is an old copy"
+                .to_owned()
+        }
+        _ => return None,
+    };
+    Some(format!(
+        "node {node} says that it was started {starts} times, {why}: stop it, and start it with the newest directory or an empty one"
+    ))
 }
 
 #[cfg(test)]
@@ -286,11 +325,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    struct Table(Option<u64>, bool);
+    struct Table(Option<Run>, bool);
 
     impl Known for Table {
-        fn starts(&self, _: NodeId) -> Option<u64> {
-            self.0
+        fn meet(&self, node: NodeId, run: Run) -> Result<(), String> {
+            self.0.and_then(|known| outdated(node, run, known)).map_or(Ok(()), Err)
         }
         fn is_removed(&self, _: NodeId) -> bool {
             self.1
@@ -298,7 +337,8 @@ mod tests {
     }
 
     fn identity(node: u128) -> Identity {
-        Identity { cluster: 7, node: NodeId(node), starts: 3, token: Token::new("secret") }
+        let run = Run { starts: 3, boot: 0xb };
+        Identity { cluster: 7, node: NodeId(node), run, token: Token::new("secret") }
     }
 
     fn answer(known: Table, change: impl Fn(&mut MetadataMap)) -> Result<NodeId, Refusal> {
@@ -321,8 +361,11 @@ mod tests {
     #[test]
     fn each_thing_that_is_wrong_is_refused_for_its_own_reason() {
         assert_eq!(answer(Table(None, false), |_| ()), Ok(NodeId(1)));
-        assert_eq!(answer(Table(Some(3), false), |_| ()), Ok(NodeId(1)));
-        assert_eq!(answer(Table(Some(4), false), |_| ()), Err(Refusal::Stale));
+        let known = |starts, boot| Table(Some(Run { starts, boot }), false);
+        assert_eq!(answer(known(3, 0xb), |_| ()), Ok(NodeId(1)));
+        assert_eq!(answer(known(2, 0xc), |_| ()), Ok(NodeId(1)));
+        assert_eq!(answer(known(3, 0xc), |_| ()), Err(Refusal::Stale));
+        assert_eq!(answer(known(4, 0xb), |_| ()), Err(Refusal::Stale));
         assert_eq!(answer(Table(None, true), |_| ()), Err(Refusal::Removed));
         assert_eq!(with(PROTOCOL, "2"), Err(Refusal::Version));
         assert_eq!(with(PROTOCOL, "0"), Ok(NodeId(1)), "the one before");
@@ -333,6 +376,7 @@ mod tests {
         assert_eq!(with(TO, "3"), Err(Refusal::Node));
         assert_eq!(with(FROM, "2"), Err(Refusal::Stale), "itself");
         assert_eq!(with(STARTS, "many"), Err(Refusal::Garbage));
+        assert_eq!(with(BOOT, "-"), Err(Refusal::Garbage));
     }
 
     proptest! {
@@ -354,7 +398,7 @@ mod tests {
     #[test]
     fn the_format_page_names_every_header() {
         let page = include_str!("../../../docs/format/transport.md");
-        for name in [PROTOCOL, CLUSTER, FROM, TO, STARTS, TOKEN, REFUSAL] {
+        for name in [PROTOCOL, CLUSTER, FROM, TO, STARTS, BOOT, TOKEN, REFUSAL] {
             assert!(page.contains(&format!("`{name}`")), "docs/format/transport.md does not name {name}");
         }
         for reason in Refusal::ALL {

@@ -7,8 +7,9 @@
 
 use super::codec::Codec;
 use super::frame::{self, Answer, Frame, Request, Status};
-use super::handshake::{self, Identity, Refused};
+use super::handshake::{self, Identity, Known, Refused};
 use super::net::{self, Counted};
+use super::peers::Table;
 use super::{Bounds, Counters, Error, Event, Kind, Lane};
 use crate::placement::NodeId;
 use bytes::Bytes;
@@ -82,6 +83,7 @@ enum Phase {
 /// What a link needs to connect.
 pub(super) struct Way {
     pub identity: Arc<Identity>,
+    pub table: Arc<Table>,
     pub address: String,
     pub seed: u64,
     pub events: mpsc::UnboundedSender<Event>,
@@ -316,8 +318,12 @@ impl Link {
         let answers = client
             .streaming(request, PathAndQuery::from_static(FRAMES), Codec::<Request, Answer>::new())
             .await
-            .map_err(|status| (format!("{}: {}", way.address, status.message()), Refused::of(&status)))?
-            .into_inner();
+            .map_err(|status| (format!("{}: {}", way.address, status.message()), Refused::of(&status)))?;
+        let run = handshake::said(answers.metadata())
+            .ok_or_else(|| failed("it does not say which of its starts this is".to_owned()))?;
+        // An old copy may serve before it is told that it is one.
+        way.table.meet(self.node, run).map_err(failed)?;
+        let answers = answers.into_inner();
         let mut state = self.state.lock();
         state.phase = Phase::Up;
         state.channel = Some(channel);

@@ -31,7 +31,7 @@ mod server;
 mod tests;
 
 pub use counters::{Counters, Flow, Snapshot};
-pub use handshake::{Identity, Refusal, Token};
+pub use handshake::{Identity, Refusal, Run, Token};
 pub use net::Listener;
 pub use peers::{Chunks, Queues, Transport, join};
 pub use server::{Emitter, Reply, Stopped};
@@ -153,6 +153,8 @@ pub enum Event {
     Lost(NodeId),
     /// There is a connection for rows and metadata, a new one: what was sent before, and not answered, may be lost.
     Connected(NodeId),
+    /// It was started more often than is known from elsewhere.
+    Started(NodeId, Run),
     /// It answered, and does not want to have to do with this node.
     Refused {
         /// Who.

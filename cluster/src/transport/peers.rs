@@ -2,7 +2,7 @@
 
 use super::codec::Codec;
 use super::frame::{Answer, Frame, Request, Status};
-use super::handshake::{self, Identity, Known, Refused, Token};
+use super::handshake::{self, Identity, Known, Refused, Run, Token};
 use super::link::{Channel, JOIN, Link, Way, outcome};
 use super::server::Server;
 use super::{Bounds, Counters, Error, Event, Handler, Kind, Lane, Listener, PeerAddress};
@@ -31,13 +31,17 @@ pub struct Transport {
     server: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Who is known. Read by the server for each stream.
-#[derive(Default)]
-pub(super) struct Table(Mutex<Peers>);
+/// Who is known. Asked for each stream, by both sides.
+pub(super) struct Table {
+    peers: Mutex<Peers>,
+    events: mpsc::UnboundedSender<Event>,
+}
 
 #[derive(Default)]
 struct Peers {
     peers: BTreeMap<NodeId, Peer>,
+    /// The newest runs that peers have said of themselves.
+    met: BTreeMap<NodeId, Run>,
     removed: BTreeSet<NodeId>,
     stopped: bool,
 }
@@ -57,19 +61,35 @@ impl Drop for Peer {
 impl Table {
     /// A peer has opened a lane to this node.
     pub fn called(&self, node: NodeId) {
-        if let Some(peer) = self.0.lock().peers.get(&node) {
+        if let Some(peer) = self.peers.lock().peers.get(&node) {
             peer.links.iter().for_each(|link| link.called());
         }
     }
 }
 
-impl Known for Arc<Table> {
-    fn starts(&self, node: NodeId) -> Option<u64> {
-        self.0.lock().peers.get(&node).map(|peer| peer.at.starts)
+impl Known for Table {
+    fn meet(&self, node: NodeId, run: Run) -> Result<(), String> {
+        let mut peers = self.peers.lock();
+        // Of others nothing is kept: whoever has the token could name any number of nodes.
+        let Some(agreed) = peers.peers.get(&node).map(|peer| peer.at.starts) else { return Ok(()) };
+        // Which process registered a start is for the control plane to judge, which knows it.
+        let agreed = Run { starts: agreed, boot: run.boot };
+        let met = peers.met.get(&node).copied().filter(|met| met.starts >= agreed.starts);
+        if let Some(why) = handshake::outdated(node, run, met.unwrap_or(agreed)) {
+            return Err(why);
+        }
+        if met != Some(run) {
+            peers.met.insert(node, run);
+            if run.starts > agreed.starts {
+                // Nobody listens any more when the node stops.
+                let _ = self.events.send(Event::Started(node, run));
+            }
+        }
+        Ok(())
     }
 
     fn is_removed(&self, node: NodeId) -> bool {
-        self.0.lock().removed.contains(&node)
+        self.peers.lock().removed.contains(&node)
     }
 }
 
@@ -95,7 +115,8 @@ impl Transport {
     ) -> (Arc<Transport>, mpsc::UnboundedReceiver<Event>) {
         let (events, noticed) = mpsc::unbounded_channel();
         let address = listener.address();
-        let (identity, counters, table) = (Arc::new(identity), Arc::new(Counters::default()), Arc::default());
+        let (identity, counters) = (Arc::new(identity), Arc::new(Counters::default()));
+        let table = Arc::new(Table { peers: Mutex::default(), events: events.clone() });
         let server = Server::new(&identity, &table, bounds, &counters, handler);
         let serving = tokio::spawn(server.run(listener));
         let server = Mutex::new(Some(serving));
@@ -115,7 +136,7 @@ impl Transport {
 
     /// The peers that answer now: pings prove it.
     pub fn connected(&self) -> Vec<NodeId> {
-        let table = self.table.0.lock();
+        let table = self.table.peers.lock();
         let up = |peer: &Peer| peer.links[Lane::Control as usize].is_up();
         table.peers.iter().filter(|(_, peer)| up(peer)).map(|(node, _)| *node).collect()
     }
@@ -132,17 +153,18 @@ impl Transport {
             }
             all
         };
-        self.table.0.lock().peers.iter().map(|(node, peer)| (*node, depth(peer))).collect()
+        self.table.peers.lock().peers.iter().map(|(node, peer)| (*node, depth(peer))).collect()
     }
 
     /// Connects to these, and to no others any more. Those in `removed` are refused.
     pub fn set_peers(&self, peers: &BTreeMap<NodeId, PeerAddress>, removed: &BTreeSet<NodeId>) {
-        let mut table = self.table.0.lock();
+        let mut table = self.table.peers.lock();
         if table.stopped {
             return;
         }
         table.removed.clone_from(removed);
         table.peers.retain(|node, peer| peers.get(node).is_some_and(|at| at.address == peer.at.address));
+        table.met.retain(|node, _| peers.contains_key(node));
         for (node, at) in peers {
             if *node == self.identity.node {
                 continue;
@@ -160,6 +182,7 @@ impl Transport {
         let keep = |link: &Arc<Link>| {
             let way = Way {
                 identity: self.identity.clone(),
+                table: self.table.clone(),
                 address: at.address.clone(),
                 seed: self.seed,
                 events: self.events.clone(),
@@ -171,7 +194,7 @@ impl Transport {
     }
 
     fn link(&self, node: NodeId, kind: Kind) -> Result<Arc<Link>, Error> {
-        let table = self.table.0.lock();
+        let table = self.table.peers.lock();
         let peer = table
             .peers
             .get(&node)
@@ -213,7 +236,7 @@ impl Transport {
     /// Ends all connections and takes no more.
     pub async fn stop(&self) {
         let peers = {
-            let mut table = self.table.0.lock();
+            let mut table = self.table.peers.lock();
             table.stopped = true;
             std::mem::take(&mut table.peers)
         };
@@ -231,7 +254,7 @@ impl Drop for Transport {
         if let Some(server) = self.server.lock().take() {
             server.abort();
         }
-        self.table.0.lock().peers.clear();
+        self.table.peers.lock().peers.clear();
     }
 }
 

@@ -174,7 +174,7 @@ impl Server {
                 }
             };
         }
-        let node = match handshake::check(&self.0.identity, &self.0.table, &metadata) {
+        let node = match handshake::check(&self.0.identity, &*self.0.table, &metadata) {
             Err(refused) => return self.refused(from, &refused),
             Ok(node) => node,
         };
@@ -244,8 +244,11 @@ impl tower_service::Service<tonic::Request<Streaming<Request>>> for Frames {
         let caller = Caller { server: server.clone(), from: *from, node: *node };
         // Bounded by the stream's places: an answer holds its request's until it is sent.
         let (answers, sending) = mpsc::unbounded_channel();
+        let own = server.0.identity.run;
         tokio::spawn(receive(caller, request.into_inner(), answers));
-        ready(Ok(tonic::Response::new(Sending(sending))))
+        let mut response = tonic::Response::new(Sending(sending));
+        handshake::say(own, response.metadata_mut());
+        ready(Ok(response))
     }
 }
 

@@ -90,7 +90,8 @@ impl Handler for Serving {
 }
 
 fn identity(node: u128) -> Identity {
-    Identity { cluster: 7, node: NodeId(node), starts: 5, token: Token::new("secret") }
+    let run = Run { starts: 5, boot: node };
+    Identity { cluster: 7, node: NodeId(node), run, token: Token::new("secret") }
 }
 
 fn quick() -> Bounds {
@@ -437,6 +438,70 @@ async fn each_refusal_names_its_reason_and_the_way_out() {
     let (reason, why) = refusal(|_| (), 5, true).await;
     assert_eq!(reason, Refusal::Removed);
     assert!(why.contains("empty data directory"), "{why}");
+}
+
+fn run_of(node: u128, starts: u64, boot: u128) -> Identity {
+    Identity { run: Run { starts, boot }, ..identity(node) }
+}
+
+#[tokio::test]
+async fn a_start_is_remembered_by_who_was_called_and_an_old_copy_of_that_moment_refused() {
+    let (two, mut events) = start(identity(2), quick(), &Peer::new(Manner::Echo)).await;
+    // Nobody there: only node 1 calls.
+    connect(&two, 1, "127.0.0.1:1");
+    let attempt = async |starts, boot| {
+        let (one, mut events) = start(run_of(1, starts, boot), quick(), &Peer::new(Manner::Echo)).await;
+        connect(&one, 2, two.address());
+        let event = next(&mut events).await;
+        one.stop().await;
+        event
+    };
+    assert_eq!(attempt(6, 60).await, Event::Seen(TWO));
+    wait_for(&mut events, Event::Started(NodeId(1), Run { starts: 6, boot: 60 })).await;
+    for (starts, boot) in [(6, 61), (5, 1)] {
+        match attempt(starts, boot).await {
+            Event::Refused { by: TWO, reason: Refusal::Stale, why } => {
+                assert!(
+                    why.contains("old copy") && why.contains("the newest directory or an empty one"),
+                    "{why}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(attempt(6, 60).await, Event::Seen(TWO), "the same process once more");
+    assert_eq!(attempt(7, 70).await, Event::Seen(TWO));
+    wait_for(&mut events, Event::Started(NodeId(1), Run { starts: 7, boot: 70 })).await;
+    // Agreed on by now: nothing to tell, and nothing forgotten.
+    let agreed = PeerAddress { address: "127.0.0.1:2".to_owned(), starts: 7 };
+    two.set_peers(&BTreeMap::from([(NodeId(1), agreed)]), &BTreeSet::new());
+    assert!(matches!(attempt(7, 71).await, Event::Refused { reason: Refusal::Stale, .. }));
+}
+
+#[tokio::test]
+async fn a_start_is_remembered_by_who_calls_and_an_old_copy_of_that_moment_not_talked_to() {
+    let (one, mut events) = start(identity(1), quick(), &Peer::new(Manner::Echo)).await;
+    let serving = Peer::new(Manner::Echo);
+    let (two, _e2) = start(run_of(2, 6, 60), quick(), &serving).await;
+    let address = two.address().to_string();
+    connect(&one, 2, &address);
+    wait_for(&mut events, Event::Started(TWO, Run { starts: 6, boot: 60 })).await;
+    wait_for(&mut events, Event::Seen(TWO)).await;
+    two.stop().await;
+    wait_for(&mut events, Event::Lost(TWO)).await;
+
+    let (old, _e3) = start_at(&address, run_of(2, 6, 61), quick(), &serving).await;
+    until(|| {
+        let sent = one.send(TWO, Kind::Raft, Bytes::new());
+        sent.is_err_and(|error| error.to_string().contains("old copy"))
+    })
+    .await;
+    assert!(serving.seen.lock().is_empty());
+    old.stop().await;
+
+    let _newer = start_at(&address, run_of(2, 7, 70), quick(), &serving).await;
+    wait_for(&mut events, Event::Started(TWO, Run { starts: 7, boot: 70 })).await;
+    wait_for(&mut events, Event::Seen(TWO)).await;
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use super::*;
 use crate::placement::Domain;
 use crate::placement::NodeState;
 use crate::raft::Durable;
-use crate::state::{Command, Outcome};
+use crate::state::{Command, Outcome, Profile};
 use crate::view::Health;
 use network::{Network, copy, read_identity, wipe_raft};
 
@@ -268,6 +268,50 @@ fn an_old_copy_of_a_directory_is_refused() {
     network.put(3, backup, &[]);
     let why = fatal(&mut network, 3);
     assert!(why.contains("old copy"), "{why}");
+}
+
+#[test]
+fn an_old_copy_is_told_by_a_start_that_ended_before_it_was_registered() {
+    let mut network = three(16);
+    let backup = copy(&network.machines[&3].vfs);
+    let id = network.at(3).me();
+    // It starts, is seen by a peer, and is gone before anything is agreed on.
+    network.cut.extend([1, 2].into_iter().flat_map(|n| [(3, n), (n, 3)]));
+    network.crash(3);
+    network.start(3);
+    let Profile { starts, boot, .. } = network.at(3).profile;
+    network.step(1, Event::Started { node: id, starts, boot });
+    network.crash(3);
+    network.until("all know", |network| network.view(2).unwrap().nodes[&id].starts == starts);
+
+    // The same start once more, from the directory as it was before.
+    network.cut.clear();
+    network.put(3, backup, &[]);
+    assert_eq!(network.at(3).profile.starts, starts);
+    let why = fatal(&mut network, 3);
+    assert!(why.contains("old copy") || why.contains("two use copies"), "{why}");
+}
+
+#[test]
+fn who_registers_its_start_itself_is_not_told_of_by_others() {
+    let mut network = three(17);
+    let id = network.at(3).me();
+    network.crash(3);
+    network.start(3);
+    let Profile { starts, boot, .. } = network.at(3).profile;
+    for n in [1, 2] {
+        network.step(n, Event::Started { node: id, starts, boot });
+    }
+    network.until("it is registered", |network| network.view(1).unwrap().nodes[&id].starts == starts);
+    network.run(100);
+    for _ in 0..50 {
+        network.run(100);
+        for n in [1, 2] {
+            let mut proposals = network.at(n).proposals.values();
+            assert!(proposals.all(|p| !matches!(p.request.command, Command::NoteStart { .. })));
+            assert!(network.at(n).unregistered.is_empty());
+        }
+    }
 }
 
 #[test]
