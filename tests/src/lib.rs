@@ -5,6 +5,7 @@
 pub mod client;
 pub mod cluster;
 pub mod load;
+pub mod peer;
 pub mod peers;
 pub mod process;
 pub mod promqltest;

@@ -48,27 +48,32 @@ fn a_directory_without_its_control_log_is_refused() {
 }
 
 #[test]
-fn a_directory_of_another_cluster_is_refused() {
+fn a_node_of_another_cluster_is_refused_by_name_and_told_what_to_do() {
     let dir = folder();
     let cluster = filled(dir.path());
+    let facts = || {
+        let status = cluster.nodes[0].status().expect("an answer");
+        let ids: Vec<String> =
+            status["nodes"].as_array().into_iter().flatten().map(|node| node["id"].to_string()).collect();
+        (status["cluster"].as_str().expect("an id").to_owned(), status["epoch"].to_string(), ids)
+    };
+    let before = facts();
     let mut other = Cluster::start(&dir.path().join("other"), 1);
+    let status = other.nodes[0].status().expect("an answer");
+    let its_own = status["cluster"].as_str().expect("an id").to_owned();
     other.nodes[0].terminate();
     // Its folder, the flags of somebody who wants to join the first cluster.
     let join = [cluster.nodes[0].address.clone()];
-    let mut foreign =
-        Member::new(&dir.path().join("other/node0"), &Settings::default(), &join, Some(&cluster.token));
-    foreign.spawn();
-    let client = foreign.client.clone();
-    // It goes on as what it is, a cluster of its own, or says why not; it never becomes a node of the first.
-    let process = foreign.process.take().expect("just started");
-    until("a decision", PATIENCE, || match (client.is_ok("/-/ready"), process.output()) {
-        (true, _) => Ok(()),
-        (false, output) if output.contains("error:") => Ok(()),
-        (false, output) => Err(output),
-    });
-    drop(process);
-    let nodes = cluster.nodes[0].status().expect("an answer")["nodes"].as_array().map(Vec::len);
-    assert_eq!(nodes, Some(3));
+    let settings = Settings::default();
+    let folder = dir.path().join("other/node0");
+    let said = Member::new(&folder, &settings, &join, Some(&cluster.token)).refused();
+    let words = format!("the data directory belongs to cluster {its_own}, and --join names another");
+    assert!(said.contains(&words) && said.contains(&before.0), "{said}");
+    assert!(said.contains("take --join away") && said.contains("an empty data directory to join"), "{said}");
+    assert_eq!(facts(), before);
+    cluster.await_safe();
+    // The first of the two ways out that it names.
+    Member::new(&folder, &settings, &[], Some(&other.token)).start();
 }
 
 #[test]
@@ -108,4 +113,30 @@ fn an_old_backup_of_a_directory_is_refused() {
     copy(&dir.path().join("backup"), &dir.path().join("node1/data"));
     let said = cluster.nodes[1].refused();
     assert!(said.contains("old") || said.contains("copy"), "{said}");
+}
+
+#[test]
+fn an_old_copy_is_refused_although_the_start_after_it_was_never_agreed_on() {
+    let dir = folder();
+    let mut cluster = filled(dir.path());
+    cluster.nodes[1].terminate();
+    copy(&dir.path().join("node1/data"), &dir.path().join("backup"));
+    // One of three has no leader, and two need a second or more to find one.
+    cluster.nodes[2].kill();
+    until("there to be no leader", PATIENCE, || {
+        let status = cluster.nodes[0].status()?;
+        if status["leader"].is_null() { Ok(()) } else { Err(status.to_string()) }
+    });
+    cluster.nodes[1].start();
+    // It is one of the two of three that have this sample, and the copy has not.
+    until("a write", PATIENCE, || {
+        let client = &cluster.nodes[0].client;
+        let answer = client.send("POST", "/api/v1/import/prometheus", &[], b"after_the_copy 1\n")?;
+        if answer.status == 204 { Ok(()) } else { Err(answer.body) }
+    });
+    cluster.nodes[1].kill();
+    fs::remove_dir_all(dir.path().join("node1/data")).expect("a folder can be removed");
+    copy(&dir.path().join("backup"), &dir.path().join("node1/data"));
+    let said = cluster.nodes[1].refused();
+    assert!(said.contains("old copy"), "{said}");
 }
