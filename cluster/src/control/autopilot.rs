@@ -20,6 +20,10 @@ impl Controller {
         if !busy && let Some(command) = self.next_command() {
             self.propose(command, Owner::Own, Some(self.now_ms + self.options.propose_timeout_ms));
         }
+        self.drive_voters();
+    }
+
+    pub(super) fn drive_voters(&mut self) {
         let changes = self.waiting.values().any(|waiting| *waiting == Waiting::Change);
         if self.leads() && !changes {
             self.next_change();

@@ -575,6 +575,11 @@ impl Controller {
     fn settle(&mut self) {
         if !self.stopped {
             self.with_member(Member::lead_alone);
+            // Of an even number of voters one more is needed than of the odd one below, and none more may be lost: on the way from one to
+            // three, two are needed of two. So the next step does not wait for a tick.
+            if self.membership().voters.len().is_multiple_of(2) {
+                self.drive_voters();
+            }
         }
         self.check_own_start();
         if !self.stopped {

@@ -92,6 +92,23 @@ fn empty_nodes_that_join_get_their_shares_and_votes() {
 }
 
 #[test]
+fn from_one_voter_to_three_two_are_needed_of_two_for_a_moment_only() {
+    let mut network = Network::new(18);
+    network.add(1, &[]);
+    network.add(2, &[1]);
+    network.add(3, &[1]);
+    let (mut voters, mut two_ms) = (0, 0);
+    while voters < 3 {
+        network.run(1);
+        assert!(network.now < 60_000, "{voters} voters");
+        voters = network.at(1).membership().voters.len();
+        two_ms += u64::from(voters == 2);
+    }
+    // Some messages and syncs, and no tick of 100 ms.
+    assert!((1..60).contains(&two_ms), "{two_ms} ms");
+}
+
+#[test]
 fn nodes_that_join_when_there_is_data_get_no_copies() {
     let mut network = Network::new(2);
     network.add(1, &[]);
