@@ -85,6 +85,7 @@ mod planted {
         the_greater_value_wins: MergeByArrival within 40;
         a_majority_is_read: ReadOne within 20;
         what_differs_is_fetched: SkipFetch within 20;
+        summaries_are_compared: TrustSummaries within 40;
         damage_is_not_answered_from: ReadDamaged within 300;
         digests_see_values: CompareSeriesOnly within 40;
         recent_windows_are_repaired: SkipRecentWindows within 40;
