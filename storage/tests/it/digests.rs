@@ -351,8 +351,10 @@ const LONG: i64 = 10 * MINUTE;
 enum Deed {
     /// The next scrape of every series, so many seconds later.
     Scrape(i64),
-    /// A row that is late, so many seconds before the newest, and may be there already.
+    /// A row that is late, so many seconds before the newest.
     Late(u32, i64, f64),
+    /// A row of one of the last scrapes once more.
+    Again(u32, usize, f64),
     /// A row with a start timestamp.
     Started(u32, i64),
     /// A row far ahead of the clock, from another node.
@@ -368,6 +370,7 @@ fn deed() -> impl Strategy<Value = Deed> {
     prop_oneof![
         30 => (1i64..60).prop_map(Deed::Scrape),
         3 => (0..SERIES, 0i64..4000, prop::sample::select(vec![1.0, 2.0])).prop_map(|(s, t, v)| Deed::Late(s, t, v)),
+        3 => (0..SERIES, 0usize..8, prop::sample::select(vec![0.0, f64::INFINITY])).prop_map(|(s, n, v)| Deed::Again(s, n, v)),
         1 => (0..SERIES, 0i64..4000).prop_map(|(s, t)| Deed::Started(s, t)),
         1 => (0..SERIES, 0i64..9000).prop_map(|(s, t)| Deed::Ahead(s, t)),
         2 => Just(Deed::Maintain),
@@ -416,7 +419,7 @@ proptest! {
     ) {
         let world = spread_out();
         let mut engine = world.open();
-        let mut now = 0i64;
+        let (mut now, mut scrapes) = (0i64, Vec::new());
         let put = |engine: &Engine, number: u32, t: i64, start: i64, v: f64| {
             append(engine, &Row { series: number, t, start, value: Value::Float(v) }, true);
         };
@@ -424,10 +427,16 @@ proptest! {
             match *deed {
                 Deed::Scrape(seconds) => {
                     now += seconds * 1000;
+                    scrapes.push(now);
                     world.set_now(now);
                     (0..SERIES).for_each(|i| put(&engine, i, now + i64::from(i), 0, now as f64));
                 }
                 Deed::Late(i, seconds, v) => put(&engine, i, (now - seconds * 1000).max(0), 0, v),
+                Deed::Again(i, back, v) => {
+                    if let Some(at) = scrapes.iter().rev().nth(back) {
+                        put(&engine, i, at + i64::from(i), 0, v);
+                    }
+                }
                 Deed::Started(i, seconds) => put(&engine, i, (now - seconds * 1000).max(0), 7, 3.0),
                 Deed::Ahead(i, seconds) => put(&engine, i, now + seconds * 1000, 0, 4.0),
                 Deed::Maintain => drop(engine.maintain().unwrap()),
@@ -439,7 +448,9 @@ proptest! {
                 }
                 Deed::Ask(window) => {
                     let range = TimeRange::new(window * LONG, (window + 1) * LONG - 1);
-                    shards().for_each(|shard| drop(engine.digest(shard, range).unwrap()));
+                    for shard in shards() {
+                        engine.digest(shard, range).unwrap();
+                    }
                 }
             }
         }
@@ -480,4 +491,19 @@ fn rows_that_come_in_order_are_known_whole_also_out_of_blocks_and_after_a_restar
             }
         }
     }
+}
+
+#[test]
+fn a_row_that_comes_again_when_its_series_has_left_the_head_is_not_counted_twice() {
+    let world = spread_out();
+    let engine = world.open();
+    world.set_now(90_000);
+    for number in 0..SERIES {
+        append(&engine, &Row { series: number, t: 90_000, start: 0, value: Value::Float(1.0) }, true);
+    }
+    engine.flush_all().unwrap();
+    for (number, value) in [(0, 1.0), (1, 2.0)] {
+        append(&engine, &Row { series: number, t: 90_000, start: 0, value: Value::Float(value) }, true);
+    }
+    check_known(&engine, &[TimeRange::ALL]).unwrap();
 }
