@@ -44,6 +44,8 @@ struct State {
     series_max: Option<usize>,
     damage: Vec<Damage>,
     silent: ShardSet,
+    /// Rows that were appended and changed nothing.
+    idle: u64,
 }
 
 /// A replica in memory; clones share it.
@@ -92,6 +94,11 @@ impl Memory {
     /// Reports a damaged place.
     pub fn damage_at(&self, damage: Damage) {
         self.state.lock().damage.push(damage);
+    }
+
+    /// Rows that were appended so far although they, or others that win, were here.
+    pub fn idle_rows(&self) -> u64 {
+        self.state.lock().idle
     }
 
     /// Loses what is not durable. Whoever waits for it gets an error.
@@ -232,13 +239,16 @@ pub fn labels(name: &str, pairs: &[(&str, &str)]) -> Labels {
     Labels::from_pairs(all).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn put(rows: &mut Rows, timestamp: i64, value: Value, start: i64) {
+/// Whether it changed anything.
+fn put(rows: &mut Rows, timestamp: i64, value: Value, start: i64) -> bool {
     let wins = |(known, known_start): &(Value, i64)| {
         value.cmp_conflict(known).then_with(|| start.cmp(known_start)) == Ordering::Greater
     };
-    if rows.get(&timestamp).is_none_or(wins) {
+    let changes = rows.get(&timestamp).is_none_or(wins);
+    if changes {
         rows.insert(timestamp, (value, start));
     }
+    changes
 }
 
 fn samples(rows: &Rows, range: TimeRange) -> Samples {
@@ -375,6 +385,7 @@ impl Replica for Memory {
         let mut state = self.check()?;
         let all: Vec<u32> = (0..batch.series.len() as u32).collect();
         let (mut written, mut unknown, mut rejected) = (Written::default(), Vec::new(), Vec::new());
+        let mut idle = 0;
         for &index in only.unwrap_or(&all) {
             let series = &batch.series[index as usize];
             let count: usize = state.live.shards.values().map(BTreeMap::len).sum();
@@ -408,16 +419,18 @@ impl Replica for Memory {
             };
             for row in series.floats() {
                 let value = Value::Float(f64::from_bits(batch.values[row]));
-                put(rows, batch.timestamps[row], value, batch.start(row));
+                idle += u64::from(!put(rows, batch.timestamps[row], value, batch.start(row)));
             }
             for row in &batch.histograms[series.histograms()] {
                 let histogram: Histogram = row.histogram.clone();
-                put(rows, row.timestamp, Value::Histogram(Arc::new(histogram)), row.start);
+                let value = Value::Histogram(Arc::new(histogram));
+                idle += u64::from(!put(rows, row.timestamp, value, row.start));
             }
             written.floats += u64::from(series.floats_len);
             written.histograms += u64::from(series.histograms_len);
         }
         state.appended += 1;
+        state.idle += idle;
         let durable: Durable = Box::pin(Committed { state: self.state.clone(), number: state.appended });
         Ok(Appended { durable, written, unknown, rejected })
     }

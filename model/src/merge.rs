@@ -27,6 +27,25 @@ pub fn merge(parts: &[&Samples], into: &mut Samples) {
     }
 }
 
+/// What `own` lacks of `theirs`: samples at timestamps where `own` has none, or one that loses. Merged with `own` they give what all of
+/// `theirs` would give. `own` is sorted and has one sample a timestamp, `theirs` may be in any order.
+pub fn lacking(own: &Samples, theirs: &Samples, into: &mut Samples) {
+    into.clear();
+    let histogram_at = |t: i64| own.histograms.binary_search_by_key(&t, |h| h.0);
+    for (i, (&t, &value)) in theirs.timestamps.iter().zip(&theirs.values).enumerate() {
+        let start = start_at(theirs, i);
+        let loses =
+            |j: usize| cmp_floats(own.values[j], value).then_with(|| start_at(own, j).cmp(&start)).is_lt();
+        if histogram_at(t).is_err() && own.timestamps.binary_search(&t).map_or(true, loses) {
+            push_float(into, t, value, start);
+        }
+    }
+    let lacks = |theirs: &&(i64, i64, Arc<Histogram>)| {
+        histogram_at(theirs.0).map_or(true, |j| cmp_histograms(&own.histograms[j], theirs).is_lt())
+    };
+    into.histograms.extend(theirs.histograms.iter().filter(lacks).cloned());
+}
+
 /// Sorts samples that arrived in any order and keeps the winner of each timestamp. `starts` may be empty.
 pub fn normalize(samples: &mut Samples) {
     let floats_sorted = samples.timestamps.is_sorted_by(|a, b| a < b);
@@ -260,6 +279,19 @@ mod tests {
             let mut expected = rows(&a);
             expected.extend(rows(&later));
             prop_assert_eq!(rows(&merged(&[&later, &a])), expected);
+        }
+
+        #[test]
+        fn what_is_lacking_completes_and_nothing_of_it_was_there(own in samples(), theirs in samples()) {
+            let mut lacking = Samples::default();
+            super::lacking(&own, &theirs, &mut lacking);
+            let whole = rows(&merged(&[&own, &theirs]));
+            prop_assert_eq!(&rows(&merged(&[&own, &lacking])), &whole);
+            let had = rows(&own);
+            prop_assert!(rows(&lacking).iter().all(|row| whole.contains(row) && !had.contains(row)));
+            let mut nothing = Samples::default();
+            super::lacking(&merged(&[&own, &theirs]), &theirs, &mut nothing);
+            prop_assert!(nothing.is_empty());
         }
 
         #[test]

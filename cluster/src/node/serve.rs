@@ -115,9 +115,14 @@ impl Shared {
                 let chunks = &mut |chunk: Vec<u8>| {
                     let _ = send(chunk);
                 };
-                if let Err(malformed) = repair::serve(view, replica, from, body, chunks) {
-                    tracing::warn!(peer = %self.address_of(from), why = %malformed, "refused what a peer asked");
-                    emit.fail(malformed.to_string());
+                match repair::serve(view, replica, from, body, chunks) {
+                    // The rounds of repair find what does not fit here.
+                    Ok(Some(suspect)) => drop(data.suspects.try_send(suspect)),
+                    Ok(None) => {}
+                    Err(malformed) => {
+                        tracing::warn!(peer = %self.address_of(from), why = %malformed, "refused what a peer asked");
+                        emit.fail(malformed.to_string());
+                    }
                 }
             }
             _ => emit.fail("it is asked in another way"),

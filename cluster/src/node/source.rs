@@ -57,7 +57,7 @@ impl Asker for Asking {
         let Some(data) = self.shared.data() else { return };
         for shard in shards.iter() {
             // The rounds of repair find what does not fit here.
-            let _ = data.suspects.try_send(repair::Event::Suspect { shard, range });
+            let _ = data.suspects.try_send(repair::Event::Suspect { shard, range, peer: None });
         }
     }
 }

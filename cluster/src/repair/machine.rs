@@ -2,7 +2,7 @@
 
 use super::message::{Ask, Reply, Request};
 use super::pair::{Pair, back_off};
-use super::pull::{Cause, Fault, Next, Pull, Pulled};
+use super::pull::{Cause, Fault, Next, Pull, Pulled, Rank, Tally};
 use super::windows;
 use super::work::{Done, Local};
 use crate::faults::{Mistake, planted};
@@ -10,6 +10,7 @@ use crate::placement::NodeId;
 use crate::quorum::{Consistency, readers};
 use crate::view::{Health, View};
 use model::{Damage, Shard, TimeRange, Timestamp};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -107,6 +108,8 @@ pub enum Event {
         shard: Shard,
         /// When.
         range: TimeRange,
+        /// Whose differs from the own one; `None` if that is not known.
+        peer: Option<NodeId>,
     },
 }
 
@@ -160,10 +163,12 @@ pub struct Progress {
     pub divergent: u64,
     /// Windows that differed when they were last looked at, in all shards.
     pub divergent_now: u64,
-    /// Rows fetched.
+    /// Rows fetched: those of every series of which a window differed.
     pub rows: u64,
     /// Bytes of these.
     pub bytes: u64,
+    /// Rows of these that were missing here, and were appended.
+    pub appended: u64,
     /// Pulls that could not be finished.
     pub failed: u64,
     /// Answers that made no sense, or were not what was asked for.
@@ -212,12 +217,41 @@ struct Running {
     waiting: Waiting,
 }
 
+/// A pull that stands aside for something more urgent, and what it will ask then.
+struct Resting {
+    pull: Pull,
+    ask: Ask,
+    since_ms: u64,
+}
+
+/// What could be begun.
+enum Wish {
+    Damage(Shard, NodeId),
+    /// Which of the suspects.
+    Suspect(usize),
+    Recent(Shard, NodeId),
+    Old(Shard, NodeId),
+}
+
+impl Wish {
+    fn rank(&self) -> Rank {
+        match self {
+            Wish::Damage(..) => Rank::Damage,
+            Wish::Suspect(_) => Rank::Suspect,
+            Wish::Recent(..) => Rank::Recent,
+            Wish::Old(..) => Rank::Old,
+        }
+    }
+}
+
 /// The repair of one node.
 pub struct Repair {
     options: Options,
     view: Option<Arc<View>>,
     pairs: BTreeMap<(Shard, NodeId), Pair>,
     running: BTreeMap<Shard, Running>,
+    /// One a pair and rank at most.
+    resting: BTreeMap<(Shard, NodeId, Rank), Resting>,
     pulled: Pulled,
     pulled_since_ms: u64,
     wounds: BTreeMap<u64, Wound>,
@@ -244,6 +278,7 @@ impl Repair {
             view: None,
             pairs: BTreeMap::new(),
             running: BTreeMap::new(),
+            resting: BTreeMap::new(),
             pulled: Pulled::default(),
             pulled_since_ms: 0,
             wounds: BTreeMap::new(),
@@ -270,12 +305,18 @@ impl Repair {
         let due = |pair: &&Pair| pair.recent_due_ms <= now.ms || pair.old_due_ms <= now.ms;
         let waiting = self.pairs.values().filter(due).count() as u64;
         let each_ms = self.finished_ms.checked_div(self.finished).unwrap_or(0);
-        let running = || self.running.values().map(|running| running.pull.tally);
+        let running = self.running.values().map(|running| &running.pull);
+        let begun: Vec<Tally> = running
+            .chain(self.resting.values().map(|resting| &resting.pull))
+            .map(|pull| pull.tally)
+            .collect();
+        let all = |before: u64, of: fn(&Tally) -> u64| before + begun.iter().map(of).sum::<u64>();
         Progress {
-            compared: self.progress.compared + running().map(|tally| tally.compared).sum::<u64>(),
-            divergent: self.progress.divergent + running().map(|tally| tally.divergent).sum::<u64>(),
-            rows: self.progress.rows + running().map(|tally| tally.rows).sum::<u64>(),
-            bytes: self.progress.bytes + running().map(|tally| tally.bytes).sum::<u64>(),
+            compared: all(self.progress.compared, |tally| tally.compared),
+            divergent: all(self.progress.divergent, |tally| tally.divergent),
+            rows: all(self.progress.rows, |tally| tally.rows),
+            appended: all(self.progress.appended, |tally| tally.appended),
+            bytes: all(self.progress.bytes, |tally| tally.bytes),
             divergent_now: self.pairs.values().map(|pair| pair.divergent).sum(),
             damages: self.wounds.len() as u64,
             running: self.running.len() as u64,
@@ -310,7 +351,7 @@ impl Repair {
                 }
             }
             Event::Done { token, done } => self.done(now, token, done, effects),
-            Event::Suspect { shard, range } => self.suspect(shard, range),
+            Event::Suspect { shard, range, peer } => self.suspect(shard, range, peer),
         }
         self.begin(now, effects);
     }
@@ -347,14 +388,15 @@ impl Repair {
             }
         }
         self.running.retain(|shard, running| pairs.contains_key(&(*shard, running.pull.peer)));
+        self.resting.retain(|(shard, peer, _), _| pairs.contains_key(&(*shard, *peer)));
         self.suspects.retain(|(shard, peer, ..)| pairs.contains_key(&(*shard, *peer)));
         self.pairs = pairs;
         self.view = Some(view);
     }
 
-    fn suspect(&mut self, shard: Shard, range: TimeRange) {
+    fn suspect(&mut self, shard: Shard, range: TimeRange, whose: Option<NodeId>) {
         let Some(view) = &self.view else { return };
-        for peer in others(view, shard) {
+        for peer in others(view, shard).into_iter().filter(|peer| whose.is_none_or(|whose| whose == *peer)) {
             let known = self.suspects.iter().any(|s| (s.0, s.1, s.2) == (shard, peer, range));
             if !known && self.suspects.len() < SUSPECTS_MAX {
                 self.suspects.push_back((shard, peer, range, 0));
@@ -405,6 +447,11 @@ impl Repair {
         let Some(view) = &self.view else { return };
         let shard = pull.shard;
         let waiting = match next {
+            Next::Ask(ask) if Pull::may_rest(&ask) && self.is_outranked(now, &pull) => {
+                let key = (shard, pull.peer, pull.cause.rank());
+                self.resting.insert(key, Resting { pull, ask, since_ms: now.ms });
+                return;
+            }
             Next::Ask(ask @ Ask::Export { .. }) if self.allowance <= 0 => Waiting::Budget(ask),
             Next::Ask(ask) => {
                 let timeout_ms = self.options.timeout_ms;
@@ -595,6 +642,7 @@ impl Repair {
         self.progress.compared += pull.tally.compared;
         self.progress.divergent += pull.tally.divergent;
         self.progress.rows += pull.tally.rows;
+        self.progress.appended += pull.tally.appended;
         self.progress.bytes += pull.tally.bytes;
         self.finished += 1;
         self.finished_ms += now.ms.saturating_sub(pull.started_ms);
@@ -611,10 +659,18 @@ impl Repair {
     /// Begins pulls while there is room for more.
     fn begin(&mut self, now: Now, effects: &mut Vec<Effect>) {
         while self.running.len() < self.options.pulls_max {
-            let Some(mut pull) = self.choose(now) else { return };
-            let next = pull.onward();
+            let Some((pull, next)) = self.most_urgent(now).and_then(|wish| self.take_up(now, wish)) else {
+                return;
+            };
             self.proceed(now, pull, next, effects);
         }
+    }
+
+    /// Whether something more urgent than this pull, which is not among those that run, could be done now.
+    fn is_outranked(&self, now: Now, pull: &Pull) -> bool {
+        // What nobody would take up again by itself does not rest.
+        let rank = pull.cause.rank();
+        rank >= Rank::Recent && self.most_urgent(now).is_some_and(|wish| wish.rank() < rank)
     }
 
     /// Whether a peer can be asked for a shard now.
@@ -628,46 +684,20 @@ impl Repair {
         up && !self.running.contains_key(&shard) && pair.is_some_and(|pair| pair.not_before_ms <= now.ms)
     }
 
-    /// The most urgent pull: damage, then what was reported, then what is due for longest.
-    fn choose(&mut self, now: Now) -> Option<Pull> {
-        let view = self.view.clone()?;
-        let retention_ms = match view.namespaces.get("default").map_or(0, |namespace| namespace.retention_ms)
-        {
-            0 => self.options.retention_ms,
-            own => own,
-        };
-        let settled = now.wall.0.saturating_sub(self.options.settle_ms);
-        let floor = windows::floor(now.wall.0, retention_ms);
-        let kept = |range: TimeRange| {
-            let range = TimeRange { min: range.min.max(Timestamp(floor)), max: range.max };
-            (range.min <= range.max).then_some(range)
-        };
-        let pull = |shard, peer, cause, ranges: Vec<TimeRange>| {
-            Some(Pull::new(shard, peer, cause, ranges, settled, now.ms))
-        };
-
+    /// Damage, then what was reported, the newest first, then what is due for longest.
+    fn most_urgent(&self, now: Now) -> Option<Wish> {
+        let view = self.view.as_deref()?;
         for wound in self.wounds.values().filter(|wound| !wound.mending) {
             let shard = wound.damage.shard;
             let wanted = |peer: &NodeId| !wound.pulled.contains_key(peer) && self.is_ready(now, shard, *peer);
-            let Some(peer) = others(&view, shard).into_iter().find(wanted) else { continue };
-            // All that is damaged in the shard at once.
-            let damages: Vec<Damage> = self
-                .wounds
-                .values()
-                .filter(|w| w.damage.shard == shard && !w.mending && !w.pulled.contains_key(&peer))
-                .map(|w| w.damage.clone())
-                .collect();
-            let mut ranges: Vec<TimeRange> =
-                damages.iter().filter_map(|d| kept(d.range)).flat_map(windows::split).collect();
-            ranges.sort_unstable_by_key(|range| (range.min, range.max));
-            ranges.dedup();
-            return pull(shard, peer, Cause::Damage(damages), ranges);
+            if let Some(peer) = others(view, shard).into_iter().find(wanted) {
+                return Some(Wish::Damage(shard, peer));
+            }
         }
-        if let Some(at) = self.suspects.iter().position(|(shard, peer, ..)| self.is_ready(now, *shard, *peer))
-        {
-            let (shard, peer, range, tries) = self.suspects.remove(at)?;
-            let ranges = kept(range).map_or(Vec::new(), windows::split);
-            return pull(shard, peer, Cause::Suspect(range, tries), ranges);
+        let ready = self.suspects.iter().enumerate().filter(|(_, s)| self.is_ready(now, s.0, s.1));
+        // What has failed lets all others go before.
+        if let Some((at, _)) = ready.min_by_key(|(_, (_, _, range, tries))| (*tries, Reverse(range.max))) {
+            return Some(Wish::Suspect(at));
         }
         let due = |of: fn(&Pair) -> u64| {
             let due = self.pairs.iter().filter(|(_, pair)| of(pair) <= now.ms);
@@ -675,17 +705,68 @@ impl Repair {
                 .min_by_key(|(_, pair)| of(pair))
                 .map(|(key, _)| *key)
         };
-        if let Some((shard, peer)) = due(|pair| pair.recent_due_ms) {
-            let mut recent = windows::recent(settled, self.options.recent_ms, floor);
-            if planted(Mistake::SkipRecentWindows) {
-                recent.clear();
-            }
-            return pull(shard, peer, Cause::Recent, recent);
+        let recent = due(|pair| pair.recent_due_ms).map(|(shard, peer)| Wish::Recent(shard, peer));
+        recent.or_else(|| due(|pair| pair.old_due_ms).map(|(shard, peer)| Wish::Old(shard, peer)))
+    }
+
+    /// The pull that a wish is, and what it does first.
+    fn take_up(&mut self, now: Now, wish: Wish) -> Option<(Pull, Next)> {
+        if let Wish::Recent(shard, peer) | Wish::Old(shard, peer) = wish
+            && let Some(mut resting) = self.resting.remove(&(shard, peer, wish.rank()))
+        {
+            // It was not at work meanwhile.
+            resting.pull.started_ms += now.ms.saturating_sub(resting.since_ms);
+            return Some((resting.pull, Next::Ask(resting.ask)));
         }
-        let (shard, peer) = due(|pair| pair.old_due_ms)?;
-        let before = windows::recent_start(settled, self.options.recent_ms).saturating_sub(1);
-        let old = (floor <= before).then(|| TimeRange::new(floor, before));
-        pull(shard, peer, Cause::Old, old.map_or(Vec::new(), windows::split))
+        let view = self.view.as_deref()?;
+        let retention_ms = match view.namespaces.get("default").map_or(0, |namespace| namespace.retention_ms)
+        {
+            0 => self.options.retention_ms,
+            own => own,
+        };
+        let settled = now.wall.0.saturating_sub(self.options.settle_ms);
+        let floor = windows::floor(now.wall.0, retention_ms);
+        let kept = |range: TimeRange, until: i64| {
+            let range =
+                TimeRange { min: range.min.max(Timestamp(floor)), max: range.max.min(Timestamp(until)) };
+            (range.min <= range.max).then_some(range)
+        };
+        let (shard, peer, cause, ranges) = match wish {
+            Wish::Damage(shard, peer) => {
+                // All that is damaged in the shard at once.
+                let damages: Vec<Damage> = self
+                    .wounds
+                    .values()
+                    .filter(|w| w.damage.shard == shard && !w.mending && !w.pulled.contains_key(&peer))
+                    .map(|w| w.damage.clone())
+                    .collect();
+                let parts = damages.iter().filter_map(|d| kept(d.range, i64::MAX)).flat_map(windows::split);
+                let mut ranges: Vec<TimeRange> = parts.collect();
+                ranges.sort_unstable_by_key(|range| (range.min, range.max));
+                ranges.dedup();
+                (shard, peer, Cause::Damage(damages), ranges)
+            }
+            Wish::Suspect(at) => {
+                let (shard, peer, range, tries) = self.suspects.remove(at)?;
+                let ranges = kept(range, settled).map_or(Vec::new(), windows::split);
+                (shard, peer, Cause::Suspect(range, tries), ranges)
+            }
+            Wish::Recent(shard, peer) => {
+                let mut recent = windows::recent(settled, self.options.recent_ms, floor);
+                if planted(Mistake::SkipRecentWindows) {
+                    recent.clear();
+                }
+                (shard, peer, Cause::Recent, recent)
+            }
+            Wish::Old(shard, peer) => {
+                let before = windows::recent_start(settled, self.options.recent_ms).saturating_sub(1);
+                let old = kept(TimeRange::ALL, before).map_or(Vec::new(), windows::split);
+                (shard, peer, Cause::Old, old)
+            }
+        };
+        let mut pull = Pull::new(shard, peer, cause, ranges, settled, now.ms);
+        let next = pull.onward();
+        Some((pull, next))
     }
 }
 

@@ -7,16 +7,19 @@
 //!  the window's digests by series  ─────────────────────────────────────► theirs, in pages
 //!     those that differ from ours
 //!  their rows, with labels ─────────────────────────────────────────────► in chunks
-//!     appended (the conflict rule settles what was here) and made durable
+//!     what is missing here is appended; all of it is made durable
 //! ```
 //!
-//! Every node pulls, so all come to hold the union. A [`Repair`] decides and does nothing: time, the view, answers and the
+//! Every node pulls, so all come to hold the union. Who is asked for a window's series learns by that that the two differ, and looks as well.
+//! Damage goes first, then differences that somebody saw, then what is recent, then all the rest, everywhere from the newest on. A
+//! long pull stands aside, between two windows, for what is more urgent. A [`Repair`] decides and does nothing: time, the view, answers and the
 //! results of [`perform`] come in, [`Effect`]s go out. `docs/format/repair.md` draws the messages.
 //!
 //! What must stay true:
 //!
 //! * Rows enter only under an id that this node computed itself from their labels, only if they were asked for, and by
 //!   [`model::Replica::append_replicated`]: repairing twice, late, or from a peer that is behind changes nothing.
+//! * What is here is not written again, neither to the log nor to the head.
 //! * What was pulled from a peer is not pulled again while the peer's digest stays the same. So a peer that lacks what we
 //!   have costs one comparison a round until it has pulled it from us.
 //! * A peer whose rows do not have the digests that it claims is asked less and less often, and reported.

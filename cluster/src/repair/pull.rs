@@ -1,4 +1,4 @@
-//! One pull: what one peer has of one shard in some ranges, compared and fetched, one question at a time.
+//! One pull: what one peer has of one shard in some ranges, compared and fetched, one question at a time, the newest range first.
 //!
 //! ```text
 //!  ranges ─► Theirs ─► Ours ─┬─ equal, or pulled before: nothing
@@ -13,6 +13,7 @@ use super::windows::{is_leaf, split};
 use super::work::{Done, Local};
 use crate::placement::NodeId;
 use model::{Damage, Digest, SeriesId, Shard, TimeRange};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Ranges of one question: a digest of a range may have to be computed, and the answer is waited for.
@@ -36,6 +37,15 @@ pub(super) enum Cause {
     /// It is time to look at what is recent...
     Recent,
     /// ...at what is older.
+    Old,
+}
+
+/// How urgent a pull is, the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    Damage,
+    Suspect,
+    Recent,
     Old,
 }
 
@@ -67,6 +77,7 @@ pub(super) struct Tally {
     pub compared: u64,
     pub divergent: u64,
     pub rows: u64,
+    pub appended: u64,
     pub bytes: u64,
 }
 
@@ -138,15 +149,29 @@ pub(super) struct Pull {
     state: State,
 }
 
+impl Cause {
+    /// What is smaller goes before.
+    pub fn rank(&self) -> Rank {
+        match self {
+            Cause::Damage(_) => Rank::Damage,
+            Cause::Suspect(..) => Rank::Suspect,
+            Cause::Recent => Rank::Recent,
+            Cause::Old => Rank::Old,
+        }
+    }
+}
+
 impl Pull {
+    /// The newest of these ranges are compared first: they are what most people ask for.
     pub fn new(
         shard: Shard,
         peer: NodeId,
         cause: Cause,
-        ranges: impl IntoIterator<Item = TimeRange>,
+        mut ranges: Vec<TimeRange>,
         settled: i64,
         now_ms: u64,
     ) -> Pull {
+        ranges.sort_unstable_by_key(|range| Reverse((range.max, range.min)));
         Pull {
             shard,
             peer,
@@ -157,10 +182,15 @@ impl Pull {
             unlike: 0,
             barren: 0,
             settled,
-            ranges: ranges.into_iter().collect(),
+            ranges: ranges.into(),
             leaves: VecDeque::new(),
             state: State::Idle,
         }
+    }
+
+    /// Whether a pull that wants to ask this is between two windows, where it can stand aside for as long as need be.
+    pub fn may_rest(ask: &Ask) -> bool {
+        matches!(ask, Ask::Digests(_) | Ask::Series { from: SeriesId(0), .. })
     }
 
     /// Between two steps.
@@ -250,8 +280,12 @@ impl Pull {
                 self.next_page(leaf, page, pulled)
             }
             (State::Differ(leaf, page), Done::Differ(wanted)) => self.rows(leaf, wanted, page),
-            (State::Apply { mut leaf, mut wanted, done, page }, Done::Applied { rows, unlike }) => {
-                self.tally.rows += rows;
+            (
+                State::Apply { mut leaf, mut wanted, done, page },
+                Done::Applied { fetched, appended, unlike },
+            ) => {
+                self.tally.rows += fetched;
+                self.tally.appended += appended;
                 leaf.unlike |= unlike > 0;
                 wanted.drain(..done);
                 if wanted.is_empty() {
@@ -274,7 +308,8 @@ impl Pull {
         }
         self.barren += 1;
         if !is_leaf(range) {
-            split(range).into_iter().rev().for_each(|part| self.ranges.push_front(part));
+            // The newest part comes first.
+            split(range).into_iter().for_each(|part| self.ranges.push_front(part));
             return;
         }
         self.tally.divergent += 1;

@@ -156,7 +156,12 @@ impl Net {
                 let node = &self.nodes[to];
                 let mut replies = Vec::new();
                 let who = NodeId(from as u128 + 1);
-                serve(&node.view, &node.replica, who, &request, &mut |reply| replies.push(reply)).unwrap();
+                let suspect =
+                    serve(&node.view, &node.replica, who, &request, &mut |reply| replies.push(reply))
+                        .unwrap();
+                if let Some(suspect) = suspect {
+                    self.step(to, suspect);
+                }
                 let mut reply = replies.pop().unwrap();
                 assert!(replies.is_empty());
                 if let Some((_, lie)) = self.lie.filter(|(liar, _)| *liar == to) {
@@ -286,6 +291,8 @@ proptest! {
         for &(i, t, v, on) in &rows {
             put(&net, &all, i, t, f64::from(v), on);
         }
+        let idle = |net: &Net| net.nodes.iter().map(|n| n.replica.idle_rows()).sum::<u64>();
+        let idle_before = idle(&net);
         (net.loss, net.twice, net.delay_ms) = (25, 25, 8_000);
         for &(node, after, down) in &deaths {
             let node = node % net.nodes.len();
@@ -305,6 +312,7 @@ proptest! {
             // (A peer that is being repaired itself may change between its digests and its rows.)
             prop_assert_eq!((progress.refused, progress.damages), (0, 0));
         }
+        prop_assert_eq!(idle(&net), idle_before, "repair writes nothing that is there");
         // Nothing is left to be fetched.
         let fetched = |net: &Net| net.nodes.iter().map(|n| n.repair.progress(net.now()).rows).sum::<u64>();
         let before = fetched(&net);
@@ -589,9 +597,178 @@ fn a_reported_difference_is_repaired_before_its_round() {
     put(&net, &all, 3, old, 3.0, 0b110);
     let shard = id(3).shard(SHARDS);
     let holder = net.holders(shard)[0];
-    net.step(holder, Event::Suspect { shard, range: TimeRange::new(old - 5, old + 5) });
+    net.step(holder, Event::Suspect { shard, range: TimeRange::new(old - 5, old + 5), peer: None });
     net.run(5_000);
     assert!(net.converged(&all));
+}
+
+#[test]
+fn only_what_is_missing_is_appended_and_told_apart_from_what_was_fetched() {
+    let mut net = Net::new(2, 2, 13);
+    let all = Memory::new(SHARDS);
+    // One row of a hundred is missing, and one loses against the other node's.
+    for t in 0..100 {
+        put(&net, &all, 1, WALL - 200_000 + t, 1.0, if t == 50 { 0b10 } else { 0b11 });
+    }
+    let holders = net.holders(id(1).shard(SHARDS));
+    let rows = [(WALL - 200_000, 2.0)];
+    net.nodes[holders[1]].replica.put(&series(1), &rows);
+    all.put(&series(1), &rows);
+    net.run(30_000);
+    assert!(net.converged(&all));
+    let progress = |node: usize| {
+        let progress = net.nodes[node].repair.progress(net.now());
+        (progress.rows, progress.appended)
+    };
+    assert_eq!(progress(holders[0]), (100, 2));
+    assert_eq!(progress(holders[1]).1, 0);
+    assert!(net.nodes.iter().all(|node| node.replica.idle_rows() == 0));
+}
+
+#[test]
+fn rows_that_are_here_and_not_yet_durable_are_waited_for() {
+    let net = Net::new(2, 2, 14);
+    let (shard, range) = (id(1).shard(SHARDS), TimeRange::ALL);
+    let theirs = &net.nodes[1].replica;
+    theirs.put(&series(1), &[(5, 1.0)]);
+    let mut replies = Vec::new();
+    let ask = Ask::Export { range, series: vec![id(1)] };
+    let request = Request { epoch: net.nodes[1].view.epoch(), timeout_ms: 1, shard, ask }.encode();
+    serve(&net.nodes[1].view, theirs, NodeId(1), &request, &mut |reply| replies.push(reply)).unwrap();
+    let Ok(Reply::Rows { rows, .. }) = Reply::decode(&replies[0]) else { panic!("no rows") };
+    let wanted = theirs.series_digests(shard, range).unwrap();
+    let apply = || Local::Apply { shard, range, wanted: wanted.clone(), rows: rows.clone() };
+    let own = &net.nodes[0].replica;
+    own.lag(true);
+    assert!(matches!(perform(own, apply()), Done::Failed(_)));
+    assert!(matches!(perform(own, apply()), Done::Failed(_)), "the row is here, and not durable");
+    own.lag(false);
+    assert_eq!(perform(own, apply()), Done::Applied { fetched: 1, appended: 0, unlike: 0 });
+    assert!(own.has_durably(id(1), 5, 1.0) && own.idle_rows() == 0);
+}
+
+#[test]
+fn who_is_asked_for_a_window_looks_at_it_as_well() {
+    let mut net = Net::new(2, 2, 15);
+    let all = Memory::new(SHARDS);
+    // The rounds of everything old have just been.
+    net.run(200_000);
+    let old = WALL - 90 * 24 * 3_600_000;
+    put(&net, &all, 3, old, 3.0, 0b01);
+    put(&net, &all, 3, old + 1, 4.0, 0b10);
+    let shard = id(3).shard(SHARDS);
+    net.step(0, Event::Suspect { shard, range: TimeRange::new(old - 5, old + 5), peer: None });
+    net.run(5_000);
+    assert!(net.converged(&all), "one side was told, and both are equal");
+}
+
+/// What a machine asks one after the other, when the answers to questions for digests are these and nobody has a series.
+struct Alone {
+    repair: Repair,
+    effects: Vec<Effect>,
+    digest: fn(TimeRange) -> Digest,
+}
+
+impl Alone {
+    fn new(options: Options, view: View, digest: fn(TimeRange) -> Digest) -> Alone {
+        let (mut repair, mut effects) = (Repair::new(options, 0), Vec::new());
+        repair.step(Alone::NOW, Event::View(Arc::new(view)), &mut effects);
+        Alone { repair, effects, digest }
+    }
+
+    const NOW: Now = Now { ms: 0, wall: Timestamp(WALL) };
+
+    fn step(&mut self, event: Event) {
+        self.repair.step(Alone::NOW, event, &mut self.effects);
+    }
+
+    /// The next question; everything that this node does by itself is done.
+    fn next(&mut self) -> Option<(u64, Request)> {
+        while let Some(effect) = self.effects.pop() {
+            match effect {
+                Effect::Ask { token, request, .. } => {
+                    return Some((token, Request::decode(&request).unwrap()));
+                }
+                Effect::Work { token, local: Local::Digests { ranges, .. } } => {
+                    let done = Done::Digests(vec![Digest::default(); ranges.len()]);
+                    self.step(Event::Done { token, done });
+                }
+                Effect::Work { token, local: Local::Differ { .. } } => {
+                    self.step(Event::Done { token, done: Done::Differ(Vec::new()) });
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        None
+    }
+
+    fn answer(&mut self, token: u64, ask: &Ask) {
+        let reply = match ask {
+            Ask::Digests(ranges) => Reply::Digests(
+                ranges.iter().map(|range| Seen { digest: (self.digest)(*range), damaged: false }).collect(),
+            ),
+            Ask::Series { range, .. } => {
+                // One that is the same here.
+                Reply::Series { series: vec![(SeriesId(1), (self.digest)(*range))], next: None }
+            }
+            Ask::Export { .. } => panic!("everything is here"),
+        };
+        self.step(Event::Answer { token, reply: reply.encode() });
+    }
+}
+
+#[test]
+fn a_long_round_stands_aside_for_what_is_more_urgent_and_goes_on_where_it_was() {
+    let year = 365 * 24 * 3_600_000i64;
+    let options = Options { pulls_max: 1, retention_ms: year as u64, ..options() };
+    // Every window differs.
+    let mut alone = Alone::new(options, testing::view(1, 2, 2, 1), |range| Digest(range.min.0 as u128 | 1));
+    let suspect = |times: i64| TimeRange::new(WALL - year / 2 + times, WALL - year / 2 + 5);
+    let (mut leaves, mut heard) = (Vec::new(), Vec::new());
+    while let Some((token, request)) = alone.next() {
+        if let Ask::Series { range, .. } = request.ask {
+            leaves.push(range);
+        }
+        // In the midst of recent windows, and of old ones.
+        if [10, 500].contains(&leaves.len()) && heard.last() != Some(&leaves.len()) {
+            heard.push(leaves.len());
+            alone.step(Event::Suspect { shard: Shard(0), range: suspect(heard.len() as i64), peer: None });
+        }
+        alone.answer(token, &request.ask);
+    }
+    assert_eq!(heard, [10, 500]);
+    // In the order of removal, the later place first.
+    for (times, at) in [(2, 500), (1, 10)] {
+        assert_eq!(leaves.remove(at), suspect(times), "before anything else");
+    }
+    assert!(leaves.len() > 4_000, "{}", leaves.len());
+    assert!(
+        leaves.windows(2).all(|w| w[1].max.0 + 1 == w[0].min.0),
+        "each once, the newest first, none left out"
+    );
+    let progress = alone.repair.progress(Alone::NOW);
+    assert_eq!((progress.running, progress.waiting, progress.unlike), (0, 0, 0));
+}
+
+#[test]
+fn of_reported_differences_the_newest_comes_first_and_nothing_that_may_be_under_way() {
+    let mut alone =
+        Alone::new(Options { pulls_max: 1, ..options() }, testing::view(1, 2, 2, 1), |_| Digest(1));
+    let (token, request) = alone.next().unwrap();
+    let hour = |ago: i64| TimeRange::new(WALL - ago * 3_600_000, WALL - ago * 3_600_000 + 1);
+    for ago in [500, 100, 700, 0, 300] {
+        alone.step(Event::Suspect { shard: Shard(0), range: hour(ago), peer: None });
+    }
+    alone.answer(token, &request.ask);
+    let mut leaves = Vec::new();
+    while leaves.len() < 4 {
+        let (token, request) = alone.next().unwrap();
+        if let Ask::Series { range, .. } = request.ask {
+            leaves.push(range);
+        }
+        alone.answer(token, &request.ask);
+    }
+    assert_eq!(leaves, [100, 300, 500, 700].map(hour));
 }
 
 #[test]

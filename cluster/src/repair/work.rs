@@ -2,13 +2,17 @@
 
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use super::machine::Event;
 use super::message::{Ask, EXPORT_BYTES_MAX, EXPORT_SERIES_MAX, PAGE_SERIES, Reply, Request, Seen};
 use crate::faults::{Mistake, planted};
 use crate::placement::NodeId;
 use crate::rows::{self, Decoder, Encoder, Limits, Name, NoNumbers};
 use crate::view::View;
 use crate::wire::Malformed;
-use model::{Batch, Damage, Digest, Error, Replica, Samples, SeriesId, Shard, TimeRange};
+use model::{
+    Batch, BatchSeries, Damage, Digest, Error, HistogramRow, Replica, Samples, SeriesId, Shard, TimeRange,
+    merge,
+};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -31,7 +35,7 @@ pub enum Local {
         /// Ascending.
         theirs: Vec<(SeriesId, Digest)>,
     },
-    /// Append rows that were asked for and make them durable.
+    /// Append what is missing here of rows that were asked for, and make all of them durable.
     Apply {
         /// Of which shard.
         shard: Shard,
@@ -60,8 +64,10 @@ pub enum Done {
     Differ(Vec<(SeriesId, Digest)>),
     /// To [`Local::Apply`].
     Applied {
-        /// Rows appended.
-        rows: u64,
+        /// Rows that came.
+        fetched: u64,
+        /// Rows of these that were not here, and were appended.
+        appended: u64,
         /// Series whose rows do not have the digest that the peer told, or did not come.
         unlike: u32,
     },
@@ -117,6 +123,7 @@ fn apply(
     };
     let mut alike = 0;
     let mut last = None;
+    let mut theirs = Vec::with_capacity(batch.series.len());
     for series in &batch.series {
         let told =
             wanted.binary_search_by_key(&series.id, |wanted| wanted.0).ok().and_then(|at| wanted.get(at));
@@ -130,13 +137,74 @@ fn apply(
             return Ok(Done::Refused(format!("series {:?} has rows that were not asked for", series.id)));
         };
         alike += usize::from(Digest::of(series.id, &samples) == *told);
+        theirs.push(samples);
     }
-    let count = (batch.timestamps.len() + batch.histograms.len()) as u64;
-    if count > 0 {
-        append(replica, batch)?;
+    let count = |batch: &Batch| (batch.timestamps.len() + batch.histograms.len()) as u64;
+    let fetched = count(&batch);
+    let lacking = lacking(replica, shard, range, batch, &theirs)?;
+    let appended = count(&lacking);
+    if fetched > 0 {
+        append(replica, lacking)?;
     }
     // A series of which nothing came is no better than one that differs.
-    Ok(Done::Applied { rows: count, unlike: wanted.len().saturating_sub(alike) as u32 })
+    Ok(Done::Applied { fetched, appended, unlike: wanted.len().saturating_sub(alike) as u32 })
+}
+
+/// What came without the rows that are here: they would be logged and kept once more. `theirs` are the rows of the batch. Every series stays,
+/// if need be without rows: what is here need not be durable yet, and an append waits until all of its series are.
+fn lacking(
+    replica: &dyn Replica,
+    shard: Shard,
+    range: TimeRange,
+    came: Batch,
+    theirs: &[Samples],
+) -> Result<Batch, Error> {
+    let ids: Vec<SeriesId> = came.series.iter().map(|series| series.id).collect();
+    let mut lacking = Batch { bytes: came.bytes, ..Batch::default() };
+    let (mut own, mut left) = (Batch::default(), Samples::default());
+    let mut all = came.series.iter().zip(theirs).peekable();
+    // As much of the own rows at a time as a peer is sent, so that memory is bounded by the same.
+    let mut rest = &ids[..];
+    while !rest.is_empty() {
+        own.clear();
+        let next = replica.export(shard, range, rest, EXPORT_BYTES_MAX, &mut own)?;
+        rest = match next {
+            Some(next) => rest.get(rest.partition_point(|id| *id < next)..).unwrap_or(&[]),
+            None => &[],
+        };
+        while let Some((series, theirs)) = all.next_if(|(series, _)| next.is_none_or(|next| series.id < next))
+        {
+            let here = own.series.binary_search_by_key(&series.id, |own| own.id).ok();
+            let ours = here.and_then(|at| samples(&own, own.series.get(at)?)).unwrap_or_default();
+            merge::lacking(&ours, theirs, &mut left);
+            push(&mut lacking, series, &left);
+        }
+    }
+    Ok(lacking)
+}
+
+/// Adds a series with these rows; its labels are there.
+fn push(batch: &mut Batch, series: &BatchSeries, rows: &Samples) {
+    batch.series.push(BatchSeries {
+        floats_at: batch.timestamps.len() as u32,
+        floats_len: rows.timestamps.len() as u32,
+        histograms_at: batch.histograms.len() as u32,
+        histograms_len: rows.histograms.len() as u32,
+        ..*series
+    });
+    if !rows.starts.is_empty() || !batch.starts.is_empty() {
+        // Unset for all that came before, and for what has none.
+        batch.starts.resize(batch.timestamps.len(), 0);
+        batch.starts.extend_from_slice(&rows.starts);
+        batch.starts.resize(batch.timestamps.len() + rows.timestamps.len(), 0);
+    }
+    batch.timestamps.extend_from_slice(&rows.timestamps);
+    batch.values.extend(rows.values.iter().map(|value| value.to_bits()));
+    batch.histograms.extend(rows.histograms.iter().map(|(timestamp, start, histogram)| HistogramRow {
+        timestamp: *timestamp,
+        start: *start,
+        histogram: (**histogram).clone(),
+    }));
 }
 
 /// What one chunk may hold. A window of one series may be longer than a chunk, and comes in one piece.
@@ -150,7 +218,7 @@ fn decode(replica: &dyn Replica, shard: Shard, rows: &[u8]) -> Result<Batch, row
     for section in rows::sections(rows) {
         decoder.decode(&section?, &mut NoNumbers, &mut batch, &mut unresolved)?;
     }
-    let wrong = |series: &model::BatchSeries| !series.checked || series.id.shard(decoder.shards) != shard;
+    let wrong = |series: &BatchSeries| !series.checked || series.id.shard(decoder.shards) != shard;
     if batch.series.iter().any(wrong) {
         return Err(Malformed { what: "rows of a replica" }.into());
     }
@@ -167,7 +235,7 @@ fn encode(shard: Shard, batch: &Batch) -> Vec<u8> {
 }
 
 /// The rows of one series of a batch in columns.
-fn samples(batch: &Batch, series: &model::BatchSeries) -> Option<Samples> {
+fn samples(batch: &Batch, series: &BatchSeries) -> Option<Samples> {
     let bits = batch.values.get(series.floats())?;
     Some(Samples {
         timestamps: batch.timestamps.get(series.floats())?.to_vec(),
@@ -204,16 +272,26 @@ fn append(replica: &dyn Replica, batch: Batch) -> Result<(), Error> {
 
 /// Answers a peer's question. `emit` gets the reply, in one piece. The transport has proved who asks; which shards a replica
 /// holds, and under which placement, is checked here. A question that makes no sense is an error, for the connection to end.
+///
+/// Who asks for the series of a window has seen that the two copies differ there. Its one may be the one that has more, so that is
+/// [`Event::Suspect`] here, and both sides are equal after one round instead of two.
 pub fn serve(
     view: &View,
     replica: &dyn Replica,
-    _from: NodeId,
+    from: NodeId,
     request: &[u8],
     emit: &mut dyn FnMut(Vec<u8>),
-) -> Result<(), Malformed> {
+) -> Result<Option<Event>, Malformed> {
     let request = Request::decode(request)?;
-    emit(answer(view, replica, request).encode());
-    Ok(())
+    let shard = request.shard;
+    let differs = match &request.ask {
+        Ask::Series { range, from: SeriesId(0) } => Some(*range),
+        _ => None,
+    };
+    let reply = answer(view, replica, request);
+    let suspect = differs.filter(|_| matches!(reply, Reply::Series { .. }));
+    emit(reply.encode());
+    Ok(suspect.map(|range| Event::Suspect { shard, range, peer: Some(from) }))
 }
 
 fn answer(view: &View, replica: &dyn Replica, request: Request) -> Reply {

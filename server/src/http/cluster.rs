@@ -90,11 +90,12 @@ fn write_status(json: &mut Json, db: &Database) {
     });
     let repair = status.repair;
     json.raw(&format!(
-        ",\"repair\":{{\"windows_compared\":{},\"windows_divergent\":{},\"divergent_now\":{},\"rows_fetched\":{},\"bytes_fetched\":{},\"running\":{},\"waiting\":{},\"eta_ms\":{}}}",
+        ",\"repair\":{{\"windows_compared\":{},\"windows_divergent\":{},\"divergent_now\":{},\"rows_fetched\":{},\"rows_appended\":{},\"bytes_fetched\":{},\"running\":{},\"waiting\":{},\"eta_ms\":{}}}",
         repair.compared,
         repair.divergent,
         repair.divergent_now,
         repair.rows,
+        repair.appended,
         repair.bytes,
         repair.running,
         repair.waiting,

@@ -243,10 +243,15 @@ impl Cluster {
             ("sarsen_cluster_repair_windows_divergent", "Ranges of time that differed", repair.divergent),
             (
                 "sarsen_cluster_repair_rows_fetched",
-                "Samples that were missing here and were fetched",
+                "Samples fetched, of every series and range of time that differed",
                 repair.rows,
             ),
             ("sarsen_cluster_repair_bytes_fetched", "Bytes of these", repair.bytes),
+            (
+                "sarsen_cluster_repair_rows_appended",
+                "Samples of these that were missing here and were written",
+                repair.appended,
+            ),
             ("sarsen_cluster_repair_failures", "Comparisons that could not be finished", repair.failed),
             (
                 "sarsen_cluster_repair_refused",

@@ -72,7 +72,12 @@ impl Process {
         let (Some(view), Some(engine)) = (&self.view, &self.engine) else { return };
         let mut chunks = Vec::new();
         match serve(view, &*engine.ghosted, from, body, &mut |chunk| chunks.push(chunk)) {
-            Ok(()) => self.reply(out, machine, call, chunks),
+            Ok(suspect) => {
+                self.reply(out, machine, call, chunks);
+                if let Some(suspect) = suspect {
+                    self.step_repair(out, suspect);
+                }
+            }
             Err(e) => out.env.violated(format!("a question of repair makes no sense: {e}")),
         }
     }
