@@ -1,16 +1,8 @@
-//! Questions and answers of repair, from a peer that may say anything.
+//! See `decoders::repair`.
 #![no_main]
 
-use cluster::repair::{Reply, Request};
+use fuzz::decoders::repair::{check, seeds};
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    // What is taken has one form, so it is written as it was read.
-    if let Ok(request) = Request::decode(bytes) {
-        assert_eq!(request.encode(), bytes);
-    }
-    if let Ok(reply) = Reply::decode(bytes) {
-        if !matches!(reply, Reply::Failed { .. }) {
-            assert_eq!(reply.encode(), bytes);
-        }
-    }
+libfuzzer_sys::fuzz_target!(init: fuzz::plant("repair", seeds()), |bytes: &[u8]| {
+    check(bytes);
 });

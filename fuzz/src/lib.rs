@@ -3,8 +3,21 @@
 use ingest::{Limits, remote_write};
 use model::{Appended, Batch, Error, Metadata, SeriesKey, Sink, Written};
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
+
+pub mod decoders;
+
+/// Puts real encodings into a target's corpus, where libFuzzer looks for them when it begins.
+pub fn plant(target: &str, seeds: Vec<Vec<u8>>) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    let written = std::fs::create_dir_all(&corpus).and_then(|()| {
+        let named = seeds.iter().enumerate().map(|(n, seed)| (corpus.join(format!("seed-{n}")), seed));
+        named.into_iter().try_for_each(|(path, seed)| std::fs::write(path, seed))
+    });
+    written.unwrap_or_else(|e| panic!("writing seeds to {}: {e}", corpus.display()));
+}
 
 /// A sink that checks what it is given and keeps the ids.
 #[derive(Default)]

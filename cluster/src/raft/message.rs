@@ -6,12 +6,12 @@
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::history::History;
-use super::record::{Identity, Snapshot};
+use super::record::{COUNT_MAX, Identity, Snapshot};
 use crate::wire::{Malformed, Reader, Writer};
 use protobuf::Message as _;
 use raft::RawNode;
 use raft::eraftpb::{Message, MessageType};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 const VERSION: u8 = 1;
 /// The longest message that is opened.
@@ -119,10 +119,8 @@ fn contradiction(node: &RawNode<History>, message: &Message) -> Option<&'static 
     let raft = &node.raft;
     let log = &raft.raft_log;
     let current = message.term >= raft.term;
-    // Nothing counts in such numbers; sums with them overflow.
-    const HUGE: u64 = 1 << 62;
     let huge = [message.term, message.log_term, message.index, message.commit, message.reject_hint];
-    if huge.iter().any(|number| *number >= HUGE) {
+    if huge.iter().any(|number| *number >= COUNT_MAX) {
         return Some("a number beyond all counting");
     }
     match message.get_msg_type() {
@@ -150,17 +148,8 @@ fn contradiction(node: &RawNode<History>, message: &Message) -> Option<&'static 
             Some("a read without its context")
         }
         MessageType::MsgSnapshot => {
-            let snapshot = message.get_snapshot();
-            let members = snapshot.get_metadata().get_conf_state();
-            let mut seen = BTreeSet::new();
-            let single =
-                members.voters.iter().chain(&members.learners).all(|id| *id != 0 && seen.insert(*id));
-            let joint = !members.voters_outgoing.is_empty() || !members.learners_next.is_empty();
-            let index = snapshot.get_metadata().index;
-            let counted = (1..HUGE).contains(&index) && snapshot.get_metadata().term < HUGE;
-            let whole = Snapshot::from_message(snapshot).is_ok();
-            (members.voters.is_empty() || !single || joint || !counted || !whole)
-                .then_some("a snapshot without a possible membership")
+            let possible = Snapshot::from_message(message.get_snapshot()).is_ok_and(|s| s.is_possible());
+            (!possible).then_some("a snapshot without a possible membership")
         }
         // Members never forward proposals; the rest is for the library's own use within a process.
         MessageType::MsgPropose

@@ -6,10 +6,13 @@
 
 use crate::wire::{Malformed, Reader, Writer};
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The version of all record layouts here.
 const VERSION: u8 = 1;
+
+/// No place and no term is as large: nothing counts so far, and sums with such numbers overflow.
+pub(super) const COUNT_MAX: u64 = 1 << 62;
 
 const IDENTITY: u8 = b'I';
 const ENTRY: u8 = b'E';
@@ -73,6 +76,17 @@ impl Snapshot {
         }
         let incarnations = reader.list(|reader| Ok((reader.u64()?, reader.u64()?)))?.into_iter().collect();
         Ok(Snapshot { index, term, members, incarnations, state: reader.rest().to_vec() })
+    }
+
+    /// Whether there can be such a snapshot. The library relies on that.
+    pub fn is_possible(&self) -> bool {
+        let ConfState { voters, learners, voters_outgoing, learners_next, .. } = &self.members;
+        let mut seen = BTreeSet::new();
+        let single = voters.iter().chain(learners).all(|id| *id != 0 && seen.insert(*id));
+        // Members change one by one.
+        let joint = !voters_outgoing.is_empty() || !learners_next.is_empty() || self.members.auto_leave;
+        let counted = (1..COUNT_MAX).contains(&self.index) && self.term < COUNT_MAX;
+        !voters.is_empty() && single && !joint && counted
     }
 
     pub fn to_message(&self) -> raft::eraftpb::Snapshot {
@@ -212,7 +226,11 @@ impl Durable {
                 members.voters_outgoing = outgoing;
                 members.learners_next = next;
                 members.auto_leave = reader.u8()? != 0;
-                self.install(Snapshot::from_parts(index, term, members, reader.rest())?);
+                let snapshot = Snapshot::from_parts(index, term, members, reader.rest())?;
+                if !snapshot.is_possible() {
+                    return Err(Malformed { what: "Raft log (a snapshot that cannot be)" });
+                }
+                self.install(snapshot);
             }
             _ => return Err(reader.malformed()),
         }

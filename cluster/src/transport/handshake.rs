@@ -319,6 +319,34 @@ pub(super) fn outdated(node: NodeId, run: Run, known: Run) -> Option<String> {
     ))
 }
 
+/// What is known of every caller.
+impl Known for Run {
+    fn meet(&self, node: NodeId, run: Run) -> Result<(), String> {
+        outdated(node, run, *self).map_or(Ok(()), Err)
+    }
+    fn is_removed(&self, _: NodeId) -> bool {
+        false
+    }
+}
+
+/// What a call with these headers is told by a node that knows of this run of every caller. Without a network, for those who try
+/// what callers may say.
+///
+/// # Errors
+/// Why it is refused.
+pub fn admit(own: &Identity, run: Run, headers: &[(&str, &[u8])]) -> Result<NodeId, Refusal> {
+    let mut metadata = http::HeaderMap::new();
+    for (name, value) in headers {
+        // What is no header does not get through HTTP.
+        if let (Ok(name), Ok(value)) =
+            (name.parse::<http::HeaderName>(), http::HeaderValue::from_bytes(value))
+        {
+            metadata.append(name, value);
+        }
+    }
+    check(own, &run, &MetadataMap::from_headers(metadata)).map_err(|refused| refused.reason)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -39,6 +39,8 @@ pub struct Reader {
     checked: Box<[AtomicU64]>,
     /// A bit for each section whose pages have all passed.
     checked_sections: AtomicU32,
+    /// Set when the FST has passed its own checksum.
+    walkable: OnceLock<()>,
     /// The first defect that was found.
     damaged: OnceLock<String>,
 }
@@ -78,6 +80,7 @@ impl Reader {
             meta: footer.meta(path, bytes.len()),
             checked: (0..body.div_ceil(PAGE).div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             checked_sections: AtomicU32::new(0),
+            walkable: OnceLock::new(),
             damaged: OnceLock::new(),
             footer,
             bytes,
@@ -310,8 +313,14 @@ impl Reader {
     }
 
     fn fst(&self) -> Result<fst::Map<&[u8]>> {
-        fst::Map::new(self.whole(Section::Labels)?)
-            .map_err(|e| self.malformed(Section::Labels, 0, &e.to_string()))
+        let wrong = |e: fst::Error| self.malformed(Section::Labels, 0, &e.to_string());
+        let map = fst::Map::new(self.whole(Section::Labels)?).map_err(wrong)?;
+        // Who walks nodes that its builder has not made panics: the pages may be those that somebody wrote, and that somebody be another program.
+        if self.walkable.get().is_none() {
+            map.as_fst().verify().map_err(wrong)?;
+            self.walkable.get_or_init(|| ());
+        }
+        Ok(map)
     }
 
     /// The series that an FST value stands for.

@@ -347,9 +347,8 @@ fn damage_that_keeps_checksums_valid_never_panics_in_tables_and_columns() {
     let truth = open(&bytes).unwrap();
     let footer = truth.footer().clone();
     let body = footer.body_len();
-    // The FST's own nodes are trusted under a valid checksum: the library offers no bounded walk.
-    let fst = footer.section(Section::Labels);
-    for at in (0..body).filter(|at| !fst.contains(at)) {
+    // The FST has a checksum of its own, since the library offers no bounded walk.
+    for at in 0..body {
         for xor in [1u8, 0x55, 0xff] {
             let mut damaged = bytes[..body].to_vec();
             damaged[at] ^= xor;

@@ -34,6 +34,8 @@ const TITLE: &str = "sarsen damage";
 const QUARANTINE: &str = "quarantine";
 /// Damages that are told apart. More become one of everything.
 const ENTRIES_MAX: usize = 4096;
+/// Numbers are below this: there is room for a shard's behind each.
+const NUMBERS_MAX: u64 = 1 << 48;
 /// Bytes of the text about one.
 const WHAT_MAX: usize = 512;
 /// Bytes of one plain read.
@@ -117,10 +119,12 @@ impl Entry {
     fn parse(line: &str) -> Option<Entry> {
         let mut fields = line.splitn(6, ' ');
         let mut field = || fields.next();
+        let (number, shards) = (field()?.parse().ok()?, Shards::parse(field()?)?);
+        let (min, max): (i64, i64) = (field()?.parse().ok()?, field()?.parse().ok()?);
         Some(Entry {
-            number: field()?.parse().ok()?,
-            shards: Shards::parse(field()?)?,
-            range: TimeRange::new(field()?.parse().ok()?, field()?.parse().ok()?),
+            number,
+            shards,
+            range: (min <= max).then(|| TimeRange::new(min, max))?,
             source: field()?.to_owned(),
             what: field()?.to_owned(),
         })
@@ -140,8 +144,13 @@ impl Ledger {
     fn parse(body: &str) -> Option<Ledger> {
         let (first, rest) = body.split_once('\n')?;
         let next = first.strip_prefix("next = ")?.parse().ok()?;
-        let entries = rest.lines().map(Entry::parse).collect::<Option<_>>()?;
-        Some(Ledger { entries, next, dirty: false })
+        let entries: Vec<Entry> = rest.lines().map(Entry::parse).collect::<Option<_>>()?;
+        // Each number is given once: of two damages with one, only one could be mended.
+        let numbered = entries.is_sorted_by(|a, b| a.number < b.number)
+            && entries.last().is_none_or(|last| last.number < next)
+            && next < NUMBERS_MAX;
+        let ledger = Ledger { entries, next, dirty: false };
+        (numbered && ledger.render() == body).then_some(ledger)
     }
 
     /// What was written down in `dir`.
@@ -558,6 +567,25 @@ mod tests {
         let ledger = Ledger::open(&vfs, dir).unwrap();
         assert_eq!(ledger.damages(8).len(), 8);
         assert_eq!(ledger.warnings(TimeRange::new(5, 5), None).len(), 1);
+    }
+
+    #[test]
+    fn a_list_that_no_engine_has_written_is_damaged_itself() {
+        let whole = "next = 4\n1 0,1 -5 5 log/1/20-30 a hole\n3 - 0 9 log/2/0-9 mended\n";
+        assert!(Ledger::parse(whole).is_some());
+        for (from, to) in [
+            ("3 -", "1 -"),
+            ("next = 4", "next = 3"),
+            ("next = 4", "next = 281474976710656"),
+            ("next = 4", "next = +4"),
+            ("-5 5", "5 -5"),
+            ("0,1", "1,0"),
+            ("hole\n", "hole\r\n"),
+        ] {
+            let spoilt = whole.replace(from, to);
+            assert_ne!(spoilt, whole);
+            assert_eq!(Ledger::parse(&spoilt), None, "{from} becomes {to}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod crash;
+mod decoders;
 mod prometheus;
 mod promqltest;
 mod remote_write;

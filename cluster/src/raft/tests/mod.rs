@@ -164,7 +164,7 @@ fn bytes_that_no_member_sent_change_nothing() {
 
 #[test]
 fn later_records_supersede_earlier_ones() {
-    use ::raft::eraftpb::Entry;
+    use ::raft::eraftpb::{ConfState, Entry};
     let mut durable = record::Durable::default();
     let entry = |index, term| record::entry(&Entry { index, term, ..Entry::default() });
     assert!(durable.replay(&entry(1, 1)).is_err(), "the first record must be an identity");
@@ -174,7 +174,13 @@ fn later_records_supersede_earlier_ones() {
     }
     assert_eq!(durable.last_index(), 2);
     assert!(durable.replay(&entry(4, 2)).is_err(), "a gap");
-    let snapshot = |index, term| record::Snapshot { index, term, ..record::Snapshot::default() };
+    let members = ConfState { voters: vec![1], ..ConfState::default() };
+    let snapshot = |index, term| record::Snapshot {
+        index,
+        term,
+        members: members.clone(),
+        ..record::Snapshot::default()
+    };
     durable.replay(&record::snapshot(&snapshot(1, 1))).unwrap();
     assert_eq!((durable.entries.len(), durable.last_index()), (1, 2), "what follows the snapshot stays");
     durable.replay(&record::snapshot(&snapshot(2, 9))).unwrap();
@@ -185,6 +191,36 @@ fn later_records_supersede_earlier_ones() {
     durable.finish().unwrap();
     assert_eq!(durable.hard_state.commit, 2, "nothing is applied beyond what is committed");
     assert!(durable.replay(&record::identity(&identity(2))).is_err(), "two identities");
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_is_damage_and_no_panic() {
+    use ::raft::eraftpb::ConfState;
+    let whole = || ConfState { voters: vec![1, 2], learners: vec![3], ..ConfState::default() };
+    let replay = |index, term, members| {
+        let mut durable = record::Durable::default();
+        durable.replay(&record::identity(&identity(1))).unwrap();
+        let snapshot = record::Snapshot { index, term, members, ..record::Snapshot::default() };
+        durable.replay(&record::snapshot(&snapshot)).map(|()| durable)
+    };
+    let durable = replay(9, 2, whole()).unwrap();
+    assert!(Member::open(durable, Options::default()).is_some());
+    for (index, term) in [(0, 1), (u64::MAX, 1), (1, u64::MAX)] {
+        assert!(replay(index, term, whole()).is_err(), "{index} {term}");
+    }
+    let spoilt: [fn(&mut ConfState); 6] = [
+        |members| members.voters.clear(),
+        |members| members.voters.push(0),
+        |members| members.learners.push(1),
+        |members| members.voters.push(2),
+        |members| members.voters_outgoing.push(1),
+        |members| members.learners_next.push(1),
+    ];
+    for (number, spoil) in spoilt.iter().enumerate() {
+        let mut members = whole();
+        spoil(&mut members);
+        assert!(replay(9, 2, members).is_err(), "{number}");
+    }
 }
 
 #[test]

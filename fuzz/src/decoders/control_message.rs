@@ -1,0 +1,48 @@
+//! Calls between controllers, and their answers: refused, or the only form of what they say.
+
+use cluster::control::{Answer, Beat, Call, NodeReport, Sighting};
+use cluster::placement::NodeId;
+use cluster::state::{Command, Fault, Outcome, Refusal, Request};
+use cluster::view::Health;
+
+pub fn check(bytes: &[u8]) -> bool {
+    let call = Call::decode(bytes);
+    if let Ok((cluster, call)) = &call {
+        assert_eq!(call.encode(*cluster), bytes);
+    }
+    let answer = Answer::decode(bytes);
+    if let Ok(answer) = &answer {
+        assert_eq!(answer.encode(), bytes);
+    }
+    call.is_ok() || answer.is_ok()
+}
+
+pub fn seeds() -> Vec<Vec<u8>> {
+    let report = NodeReport {
+        disk_free: 1 << 40,
+        disk_total: 1 << 41,
+        series: 50_000,
+        load_permille: 250,
+        damage: 1,
+        has_data: true,
+    };
+    let beat = Beat { starts: 3, boot: 4, applied: 300, epoch: 5, report };
+    let sighting = |health| Sighting { health, age_ms: 1_000, beat };
+    let calls = [Call::Propose(Request { token: 9, command: Command::NoteData }), Call::Heartbeat(beat)];
+    let refusal = Refusal { fault: Fault::Directory, text: "it is an old copy".to_owned() };
+    let taken = |result, state| Answer::Taken { index: 300, result, state };
+    let answers = [
+        taken(Ok(Outcome::Done), None),
+        taken(Ok(Outcome::Member(3)), Some(vec![1, 2, 3])),
+        taken(Ok(Outcome::Epoch(7)), None),
+        taken(Ok(Outcome::Record { id: 1, revision: 2 }), None),
+        taken(Err(refusal.clone()), None),
+        Answer::NotLeader(Some((NodeId(2), "n2:7421".to_owned()))),
+        Answer::NotLeader(None),
+        Answer::Busy,
+        Answer::Health(vec![(NodeId(1), sighting(Health::Up)), (NodeId(2), sighting(Health::Down))]),
+        Answer::Stop(refusal),
+        Answer::Foreign(8),
+    ];
+    calls.iter().map(|call| call.encode(super::CLUSTER)).chain(answers.iter().map(Answer::encode)).collect()
+}
