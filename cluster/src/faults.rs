@@ -40,11 +40,17 @@ pub enum Mistake {
     AdoptOverData,
     /// The Raft log is written and not synced.
     SkipRaftSync,
+    /// Histograms are left out of rows that travel.
+    DropHistograms,
+    /// A lookup gives what the first answer has.
+    LookUpOne,
+    /// An answer with gaps does not say that it has any.
+    SilentGaps,
 }
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Mistake; 17] = [
+    pub const ALL: [Mistake; 20] = [
         Mistake::AcknowledgeAtOne,
         Mistake::CountHint,
         Mistake::AcknowledgeBeforeSync,
@@ -62,6 +68,9 @@ impl Mistake {
         Mistake::ViewGoesBack,
         Mistake::AdoptOverData,
         Mistake::SkipRaftSync,
+        Mistake::DropHistograms,
+        Mistake::LookUpOne,
+        Mistake::SilentGaps,
     ];
 }
 

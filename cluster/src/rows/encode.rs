@@ -1,6 +1,7 @@
 //! Batches and samples to sections.
 
 use super::{flag, form, integer, kind};
+use crate::faults::{Mistake, planted};
 use model::{Batch, BatchSeries, Histogram, Samples, SeriesId, Shard, varint};
 
 /// How a series is named to the receiver.
@@ -133,6 +134,9 @@ impl Encoder {
 
     /// Adds histograms (timestamp, start timestamp, value) to the last series.
     pub fn push_histograms<'a>(&mut self, rows: impl ExactSizeIterator<Item = (i64, i64, &'a Histogram)>) {
+        if planted(Mistake::DropHistograms) {
+            return;
+        }
         let out = &mut self.histograms;
         let index = self.series - 1;
         varint::put(out, index - self.histogram_last);

@@ -1,7 +1,8 @@
 //! What must be so when nothing has gone wrong for a while.
 
+use super::values::rows;
 use super::world::World;
-use model::value::cmp_floats;
+use model::value::Value;
 use model::{Replica, Samples, Selection, Shard, ShardSet, Source, TimeRange};
 use std::collections::BTreeMap;
 
@@ -102,7 +103,7 @@ pub fn content(world: &World) -> Result<(), String> {
                     continue;
                 }
                 let samples = all.get(&series).unwrap_or(&none);
-                let rows = samples.timestamps.iter().copied().zip(samples.values.iter().copied());
+                let rows = rows(samples);
                 let everything = (i64::MIN, i64::MAX);
                 let checked = env.ledger.check(&env.values, series, everything, env.schedule.now_ms(), rows);
                 checked.map_err(|what| format!("replica of shard {number} at {machine}: {what}"))?;
@@ -127,12 +128,10 @@ fn different(a: &BTreeMap<u16, Samples>, b: &BTreeMap<u16, Samples>) -> Option<S
         return Some(format!("series {:?} and {:?}", a.keys(), b.keys()));
     }
     for ((series, a), b) in a.iter().zip(b.values()) {
-        let equal = |(x, y): (&f64, &f64)| cmp_floats(*x, *y).is_eq();
-        if a.timestamps != b.timestamps || !a.values.iter().zip(&b.values).all(equal) {
-            return Some(format!(
-                "series {series}: {:?} {:?} and {:?} {:?}",
-                a.timestamps, a.values, b.timestamps, b.values
-            ));
+        let (a, b) = (rows(a), rows(b));
+        let equal = |(x, y): (&(i64, Value), &(i64, Value))| x.0 == y.0 && x.1.cmp_conflict(&y.1).is_eq();
+        if a.len() != b.len() || !a.iter().zip(&b).all(equal) {
+            return Some(format!("series {series}: {a:?} and {b:?}"));
         }
     }
     None

@@ -10,6 +10,7 @@ use super::swarm::Work;
 use super::values::{Row, VERSIONS, Values};
 use crate::random::Random;
 use cluster::quorum::Consistency;
+use cluster::read::What;
 
 /// How long a client waits for an answer.
 pub const PATIENCE_MS: u64 = 15_000;
@@ -28,6 +29,19 @@ pub enum Request {
     },
     /// The rows of some series in a range, both ends included.
     Read {
+        /// For [`Values::matchers`].
+        which: u64,
+        /// From and to.
+        range: (i64, i64),
+        /// How many replicas must answer; `None` for what the namespace says.
+        consistency: Option<Consistency>,
+        /// Whether a part of it will do, if it says which.
+        partial: bool,
+    },
+    /// Which series, or which names or values of labels, there are in a range.
+    Look {
+        /// What of them.
+        what: What,
         /// For [`Values::matchers`].
         which: u64,
         /// From and to.
@@ -54,7 +68,7 @@ pub enum Answer {
     },
     /// It was read, and checked.
     Read {
-        /// Rows.
+        /// Rows, or what was looked up.
         rows: usize,
     },
     /// The change is agreed on.
@@ -247,6 +261,15 @@ impl Clients {
             1 => Some(Consistency::Majority),
             _ => None,
         };
-        Request::Read { which: self.lots.below(4), range, consistency }
+        let which = self.lots.below(4);
+        if self.lots.percent(self.work.lookups) {
+            let what = match self.lots.below(3) {
+                0 => What::Series,
+                1 => What::Names,
+                _ => What::Values("instance".to_owned()),
+            };
+            return Request::Look { what, which, range, consistency };
+        }
+        Request::Read { which, range, consistency, partial: self.lots.percent(self.work.partial) }
     }
 }

@@ -1,7 +1,7 @@
 //! What no node can know: which rows were made durable where. It is watched from outside of the engines, beside what they say.
 
-use super::values::Values;
-use model::value::cmp_floats;
+use super::values::{Values, rows};
+use model::value::Value;
 use model::{
     Appended, Batch, Damage, Digest, Error, LabelQuery, Labels, Limited, Metadata, Replica, Samples,
     Selection, SeriesId, SeriesKey, SeriesSet, Shard, Sink, Source, TimeRange,
@@ -12,7 +12,11 @@ use std::sync::Arc;
 use storage::Engine;
 
 /// By series and timestamp the value.
-pub type Rows = BTreeMap<(SeriesId, i64), f64>;
+pub type Rows = BTreeMap<(SeriesId, i64), Value>;
+
+/// Whether a row that was durable has to be there or known as damaged. Not on a disk that rots, if nobody was told of the row: it may have
+/// been on this disk alone, and the damage is mended when all is back that the others have.
+pub type Owed<'a> = &'a dyn Fn(SeriesId, i64) -> bool;
 
 /// The rows that one machine has on its disk.
 #[derive(Clone, Default)]
@@ -20,8 +24,8 @@ pub struct Ghost(Arc<Mutex<Rows>>);
 
 impl Ghost {
     /// Whether the row is durable there, or one that wins over it.
-    pub fn has(&self, id: SeriesId, t: i64, value: f64) -> bool {
-        self.0.lock().get(&(id, t)).is_some_and(|there| cmp_floats(*there, value).is_ge())
+    pub fn has(&self, id: SeriesId, t: i64, value: &Value) -> bool {
+        self.0.lock().get(&(id, t)).is_some_and(|there| there.cmp_conflict(value).is_ge())
     }
 }
 
@@ -29,7 +33,7 @@ impl Ghost {
 pub struct Ghosted {
     engine: Arc<Engine>,
     ghost: Ghost,
-    pending: Mutex<Vec<(SeriesId, i64, f64)>>,
+    pending: Mutex<Vec<(SeriesId, i64, Value)>>,
 }
 
 impl Ghosted {
@@ -48,30 +52,35 @@ impl Ghosted {
                 continue;
             }
             let series = &batch.series[index as usize];
-            let rows = series
-                .floats()
-                .map(|row| (series.id, batch.timestamps[row], f64::from_bits(batch.values[row])));
-            pending.extend(rows);
+            pending.extend(series.floats().map(|row| {
+                (series.id, batch.timestamps[row], Value::Float(f64::from_bits(batch.values[row])))
+            }));
+            pending.extend(
+                batch.histograms[series.histograms()]
+                    .iter()
+                    .map(|row| (series.id, row.timestamp, Value::Histogram(Arc::new(row.histogram.clone())))),
+            );
         }
     }
 
-    /// After a start: the same as [`Ghosted::check`]; and whatever a start finds is durable from then on, since rows that are there already
+    /// After a start: the same as [`Ghosted::check`], and whatever a start finds is durable from then on, since rows that are there already
     /// are acknowledged without being written again.
     ///
     /// # Errors
     /// The first row that is missing.
-    pub fn started(&self, values: &Values) -> Result<(), String> {
-        if let Some(there) = self.check(values)? {
+    pub fn started(&self, values: &Values, owed: Owed<'_>) -> Result<(), String> {
+        if let Some(there) = self.check(values, owed)? {
             self.ghost.0.lock().extend(there);
         }
         Ok(())
     }
 
-    /// Whether everything that was durable is there. What was damaged may be missing: it is known to be. Gives what is there, if it can be read.
+    /// Whether everything that was durable is there. What was damaged may be missing: it is known to be. So may what is not owed. Gives what is
+    /// there, if it can be read.
     ///
     /// # Errors
     /// The first row that is missing.
-    pub fn check(&self, values: &Values) -> Result<Option<Rows>, String> {
+    pub fn check(&self, values: &Values, owed: Owed<'_>) -> Result<Option<Rows>, String> {
         let known = self.ghost.0.lock();
         let selection = Selection {
             matchers: values.matchers(0),
@@ -87,15 +96,14 @@ impl Ghosted {
                 // It will be known as damage from now on.
                 return Ok(None);
             }
-            let rows = samples.timestamps.iter().zip(&samples.values);
-            there.extend(rows.map(|(t, value)| ((set.id(index), *t), *value)));
+            there.extend(rows(&samples).into_iter().map(|(t, value)| ((set.id(index), t), value)));
         }
         let damage = Replica::damage(&*self.engine);
-        for (&(id, t), &value) in known.iter() {
-            let found = there.get(&(id, t)).copied();
+        for (&(id, t), value) in known.iter() {
+            let found = there.get(&(id, t));
             let shard = id.shard(self.engine.shards());
             let damaged = damage.iter().any(|d| d.shard == shard && d.range.contains(t));
-            if !found.is_some_and(|found| cmp_floats(found, value).is_ge()) && !damaged {
+            if !found.is_some_and(|found| found.cmp_conflict(value).is_ge()) && !damaged && owed(id, t) {
                 return Err(format!(
                     "lacks {id:?} at {t} of {shard:?}, which was durable as {value:?}: found {found:?}"
                 ));
@@ -152,8 +160,8 @@ impl Replica for Ghosted {
         let pending = std::mem::take(&mut *self.pending.lock());
         let mut known = self.ghost.0.lock();
         for (id, t, value) in pending {
-            let there = known.entry((id, t)).or_insert(value);
-            if cmp_floats(value, *there).is_gt() {
+            let there = known.entry((id, t)).or_insert_with(|| value.clone());
+            if value.cmp_conflict(there).is_gt() {
                 *there = value;
             }
         }

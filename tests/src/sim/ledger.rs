@@ -1,7 +1,7 @@
 //! What was sent, what was acknowledged, and when: the truth that every answer is held against (Jepsen's *set-full*).
 
 use super::values::{Row, VERSIONS, Values};
-use model::value::cmp_floats;
+use model::value::Value;
 use std::collections::BTreeMap;
 
 /// Not acknowledged.
@@ -40,6 +40,12 @@ impl Ledger {
         *at = (*at).min(now_ms);
     }
 
+    /// Whether the cluster said that it has any version of a row.
+    pub fn is_acknowledged(&self, series: u16, t: i64) -> bool {
+        let cell = self.cells.get(&(series, t));
+        cell.is_some_and(|cell| cell.acknowledged_ms.iter().any(|at| *at != NEVER))
+    }
+
     /// The cluster said that it will never take the row.
     pub fn rejected(&mut self) {
         self.rejected += 1;
@@ -72,7 +78,7 @@ impl Ledger {
         series: u16,
         (min, max): (i64, i64),
         since_ms: u64,
-        read: impl Iterator<Item = (i64, f64)>,
+        read: impl IntoIterator<Item = (i64, Value)>,
     ) -> Result<(), String> {
         let mut known = self.cells.range((series, min)..=(series, max)).peekable();
         let due = |cell: &Cell| {
@@ -102,14 +108,11 @@ impl Ledger {
             };
             let of = |version: u8| values.value(Row { series, t, version });
             let sent = (0..VERSIONS as u8).filter(|v| cell.sent >> v & 1 == 1);
-            if !sent.into_iter().any(|version| of(version).to_bits() == value.to_bits()) {
-                return Err(format!(
-                    "wrong: series {series} at {t} is {value:?} ({:#x}), which nobody sent",
-                    value.to_bits()
-                ));
+            if !sent.into_iter().any(|version| of(version).cmp_conflict(&value).is_eq()) {
+                return Err(format!("wrong: series {series} at {t} is {value:?}, which nobody sent"));
             }
             if let Some(least) = values.winner(series, t, due(cell))
-                && cmp_floats(value, least).is_lt()
+                && value.cmp_conflict(&least).is_lt()
             {
                 return Err(format!(
                     "stale: series {series} at {t} is {value:?} although {least:?} was acknowledged"
@@ -117,6 +120,32 @@ impl Ledger {
             }
         }
         known.try_for_each(|(&(_, at), cell)| missing(at, cell))
+    }
+
+    /// Holds a lookup of series between two timestamps, both included, against the truth: one that had a row there which was acknowledged before
+    /// `since_ms` must be found, one that nobody ever sent a row of must not. (Those of other times may be: a block is looked at as a whole.)
+    ///
+    /// # Errors
+    /// What is missing or invented.
+    pub fn check_found(
+        &self,
+        series: u16,
+        (min, max): (i64, i64),
+        since_ms: u64,
+        found: bool,
+    ) -> Result<(), String> {
+        let mut between = self.cells.range((series, min)..=(series, max));
+        let due = between.find(|(_, cell)| cell.acknowledged_ms.iter().any(|at| *at < since_ms));
+        let sent = self.some_of(series).is_some();
+        match (found, due) {
+            (false, Some(((_, t), _))) => {
+                Err(format!("lost: series {series} is not found, which has a row at {t}"))
+            }
+            (true, _) if !sent => {
+                Err(format!("invented: series {series} is found, of which nobody sent a row"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -132,7 +161,7 @@ mod tests {
 
     #[test]
     fn what_is_lost_wrong_stale_or_invented_is_told() {
-        let values = Values::new(7, 3);
+        let values = Values::new(7, 3, 40);
         let mut ledger = Ledger::default();
         for r in [row(10, 0), row(20, 0), row(30, 0), row(30, 1)] {
             ledger.sent(r);
@@ -143,22 +172,30 @@ mod tests {
         let value = |t, version| (t, values.value(row(t, version)));
         let best = values.winner(1, 30, 0..2).unwrap();
         let worst =
-            [0, 1].map(|v| value(30, v)).into_iter().find(|(_, v)| v.to_bits() != best.to_bits()).unwrap();
-        let check =
-            |range, since, read: &[(i64, f64)]| ledger.check(&values, 1, range, since, read.iter().copied());
-        assert_eq!(check(ALL, 100, &[value(10, 0), (30, best)]), Ok(()));
+            [0, 1].map(|v| value(30, v)).into_iter().find(|(_, v)| v.cmp_conflict(&best).is_ne()).unwrap();
+        let best = (30, best);
+        let check = |range, since, read: &[(i64, Value)]| {
+            ledger.check(&values, 1, range, since, read.iter().cloned())
+        };
+        assert_eq!(check(ALL, 100, &[value(10, 0), best.clone()]), Ok(()));
         assert_eq!(
-            check(ALL, 100, &[value(10, 0), value(20, 0), (30, best)]),
+            check(ALL, 100, &[value(10, 0), value(20, 0), best.clone()]),
             Ok(()),
             "not acknowledged, and there"
         );
         assert_eq!(check(ALL, 5, &[]), Ok(()), "acknowledged while the read was under way");
         assert_eq!(check((11, 29), 100, &[]), Ok(()));
-        assert!(check(ALL, 100, &[(30, best)]).unwrap_err().starts_with("lost"));
+        assert!(check(ALL, 100, &[best]).unwrap_err().starts_with("lost"));
         assert!(check(ALL, 100, &[value(10, 0)]).unwrap_err().starts_with("lost"));
         assert!(check(ALL, 100, &[value(10, 0), worst]).unwrap_err().starts_with("stale"));
         assert!(check(ALL, 1, &[value(10, 1)]).unwrap_err().starts_with("wrong"));
-        assert!(check(ALL, 1, &[(15, 1.0)]).unwrap_err().starts_with("invented"));
+        assert!(check(ALL, 1, &[(15, Value::Float(1.0))]).unwrap_err().starts_with("invented"));
         assert!(check(ALL, 1, &[value(20, 0), value(10, 0)]).unwrap_err().starts_with("out of order"));
+        let found = |series, range, since, found| ledger.check_found(series, range, since, found);
+        assert_eq!((found(1, ALL, 100, true), found(2, ALL, 100, false)), (Ok(()), Ok(())));
+        assert_eq!(found(1, (11, 29), 100, true), Ok(()), "of another time");
+        assert_eq!((found(1, (11, 29), 100, false), found(1, ALL, 5, false)), (Ok(()), Ok(())));
+        assert!(found(1, ALL, 100, false).unwrap_err().starts_with("lost"));
+        assert!(found(2, ALL, 1, true).unwrap_err().starts_with("invented"));
     }
 }

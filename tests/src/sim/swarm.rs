@@ -122,6 +122,12 @@ pub struct Work {
     pub conflicting: u64,
     /// Of a hundred requests, how many are changes of a namespace.
     pub administration: u64,
+    /// Of a hundred values, how many are histograms.
+    pub histograms: u64,
+    /// Of a hundred requests of readers, how many look up series or labels.
+    pub lookups: u64,
+    /// Of a hundred reads of samples, how many are content with a part of them.
+    pub partial: u64,
 }
 
 /// One stream of lots for each concern: to leave one concern out does not shift the others.
@@ -189,6 +195,9 @@ impl Swarm {
                 old: *lots.pick(&[0, 5, 30]),
                 conflicting: *lots.pick(&[0, 5, 30]),
                 administration: *lots.pick(&[0, 0, 2]),
+                histograms: *lots.pick(&[0, 0, 10, 50]),
+                lookups: *lots.pick(&[0, 20, 50]),
+                partial: *lots.pick(&[0, 10, 40]),
             },
         }
     }

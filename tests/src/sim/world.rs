@@ -224,7 +224,7 @@ impl World {
             schedule: Schedule::default(),
             trace: Trace::new(with_text),
             network: Network::new(swarm.network, network),
-            values: Values::new(swarm.seed, swarm.work.series),
+            values: Values::new(swarm.seed, swarm.work.series, swarm.work.histograms),
             ledger: Ledger::default(),
             ghosts: (0..swarm.nodes).map(|_| Ghost::default()).collect(),
             rots: None,
@@ -518,7 +518,8 @@ impl World {
     pub fn audit(&mut self) -> Audit {
         let now = self.env.schedule.now_ms();
         for machine in 0..self.slots.len() {
-            let request = Request::Read { which: 0, range: (i64::MIN, i64::MAX), consistency: None };
+            let request =
+                Request::Read { which: 0, range: (i64::MIN, i64::MAX), consistency: None, partial: false };
             let operation = Operation { client: AUDITOR, number: machine as u64, request, since_ms: now };
             self.env.schedule.after(1, Event::Ask { machine, operation });
         }

@@ -93,5 +93,8 @@ mod planted {
         views_do_not_go_back: ViewGoesBack within 400;
         a_placement_is_not_replaced_over_data: AdoptOverData within 300;
         the_raft_log_is_synced: SkipRaftSync within 40;
+        histograms_travel: DropHistograms within 40;
+        a_lookup_is_of_a_majority: LookUpOne within 40;
+        gaps_are_named: SilentGaps within 100;
     }
 }

@@ -5,7 +5,7 @@ use super::super::world::Out;
 use super::control::DATA;
 use super::{Process, Timer, dice};
 use cluster::control::Directory;
-use model::{Durable, Error};
+use model::{Durable, Error, SeriesId, SeriesKey, Sink};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -48,6 +48,15 @@ pub struct Engine {
     syncing: bool,
 }
 
+/// See [`super::super::ghost::Owed`].
+fn owed(out: &Out<'_>, key: SeriesKey) -> impl Fn(SeriesId, i64) -> bool {
+    let (rots, values, ledger) = (out.env.rots == Some(out.me), &out.env.values, &out.env.ledger);
+    move |id, t| {
+        let is_it = |number: &u16| key.id(values.labels(*number).as_bytes()) == id;
+        !rots || (0..values.len()).find(is_it).is_some_and(|number| ledger.is_acknowledged(number, t))
+    }
+}
+
 impl Engine {
     /// A sync on its way gets there, or does not; a crash decides how much of it.
     pub fn interrupted(&self) {
@@ -81,7 +90,8 @@ impl Process {
             Ok(replica) => {
                 out.disk.settle(out.disk.position());
                 let ghosted = Arc::new(Ghosted::new(replica.clone(), out.env.ghosts[out.me].clone()));
-                if let Err(what) = ghosted.started(&out.env.values) {
+                let there = ghosted.started(&out.env.values, &owed(out, replica.key()));
+                if let Err(what) = there {
                     out.env.violated(format!("{} has started again and {what}", out.me));
                 }
                 let stats = replica.stats();
@@ -160,10 +170,11 @@ impl Process {
         if let Err(e) = engine.replica.scrub_step(SCRUB_BYTES) {
             out.note(format_args!("scrub: {e}"));
         }
-        if out.env.rots == Some(out.me)
-            && let Err(what) = engine.ghosted.check(&out.env.values)
-        {
-            out.env.violated(format!("{} says that it has no other damage and {what}", out.me));
+        if out.env.rots == Some(out.me) {
+            let there = engine.ghosted.check(&out.env.values, &owed(out, engine.replica.key()));
+            if let Err(what) = there {
+                out.env.violated(format!("{} says that it has no other damage and {what}", out.me));
+            }
         }
         match engine.replica.maintain() {
             Ok(done) => out.note(format_args!("maintain: {done:?}")),

@@ -204,8 +204,13 @@ impl Process {
         }
         match operation.request.clone() {
             Request::Write { rows, consistency } => self.write(out, operation, rows, consistency),
-            Request::Read { which, range, consistency } => {
-                self.read(out, operation, which, range, consistency)
+            Request::Read { which, range, consistency, partial } => {
+                let wanted = read::Wanted { what: None, which, range, partial };
+                self.read(out, operation, wanted, consistency)
+            }
+            Request::Look { what, which, range, consistency } => {
+                let wanted = read::Wanted { what: Some(what), which, range, partial: false };
+                self.read(out, operation, wanted, consistency)
             }
             Request::Administer { retention_ms } => self.administer(out, operation, retention_ms),
         }

@@ -3,14 +3,17 @@
 use super::super::clients::{Answer, Operation};
 use super::super::ghost::Ghosted;
 use super::super::network::Machine;
+use super::super::values::rows;
 use super::super::world::Out;
 use super::calls::For;
 use super::{Process, Timer, machine_of};
 use cluster::quorum::Consistency;
-use cluster::read::{Body, Bounds, Effect, Event, Plan, Request, Select, Set, serve};
+use cluster::read::{Body, Bounds, Effect, Event, Lookup, Plan, Request, Select, Set, What, serve};
 use cluster::view::View;
-use model::{Error, Replica, Samples, Selection, SeriesSet, ShardSet, TimeRange, Timestamp};
-use std::collections::BTreeMap;
+use model::{
+    Error, LabelQuery, Replica, Samples, Selection, SeriesSet, Shard, ShardSet, TimeRange, Timestamp,
+};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How long a read may take.
@@ -20,12 +23,59 @@ const HEDGE_MS: u64 = 150;
 /// Under newer views, a read is tried so often.
 const TRIES: u32 = 3;
 
+/// What a client wants to know.
+pub struct Wanted {
+    /// What to look up; samples without it.
+    pub what: Option<What>,
+    /// For `Values::matchers`.
+    pub which: u64,
+    /// From and to.
+    pub range: (i64, i64),
+    /// Whether a part of it will do.
+    pub partial: bool,
+}
+
+/// What finds out.
+enum Machinery {
+    Select(Box<Select>),
+    Lookup(Box<Lookup>),
+}
+
+impl Machinery {
+    fn step(&mut self, now_ms: u64, event: Event) -> Vec<Effect> {
+        match self {
+            Machinery::Select(select) => select.step(now_ms, event),
+            Machinery::Lookup(lookup) => lookup.step(now_ms, event),
+        }
+    }
+
+    fn wake_at_ms(&self) -> u64 {
+        match self {
+            Machinery::Select(select) => select.wake_at_ms(),
+            Machinery::Lookup(lookup) => lookup.wake_at_ms(),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        match self {
+            Machinery::Select(select) => select.is_done(),
+            Machinery::Lookup(lookup) => lookup.is_done(),
+        }
+    }
+
+    fn is_behind(&self) -> bool {
+        match self {
+            Machinery::Select(select) => select.is_behind(),
+            Machinery::Lookup(lookup) => lookup.is_behind(),
+        }
+    }
+}
+
 struct Read {
     operation: Operation,
-    which: u64,
-    range: (i64, i64),
+    wanted: Wanted,
     consistency: Consistency,
-    select: Select,
+    machinery: Machinery,
     view: Arc<View>,
     /// When its first try began: everything acknowledged before must be seen.
     since_ms: u64,
@@ -54,16 +104,15 @@ impl Process {
         &mut self,
         out: &mut Out<'_>,
         operation: Operation,
-        which: u64,
-        range: (i64, i64),
+        wanted: Wanted,
         consistency: Option<Consistency>,
     ) {
         let Some(view) = self.view.clone() else { return };
         let namespace = view.namespaces.get("default").copied().unwrap_or_default();
         let consistency = consistency.unwrap_or(namespace.read);
-        let select = select(out, &view, which, range, consistency);
+        let machinery = machinery(out, &view, &wanted, consistency);
         let since_ms = out.now_ms();
-        let read = Read { operation, which, range, consistency, select, view, since_ms, tries: 1 };
+        let read = Read { operation, wanted, consistency, machinery, view, since_ms, tries: 1 };
         self.reads.last += 1;
         let number = self.reads.last;
         self.reads.all.insert(number, read);
@@ -73,7 +122,7 @@ impl Process {
 
     fn step_read(&mut self, out: &mut Out<'_>, number: u64, event: Event) {
         let Some(read) = self.reads.all.get_mut(&number) else { return };
-        let effects = read.select.step(out.now_ms(), event);
+        let effects = read.machinery.step(out.now_ms(), event);
         for effect in effects {
             let Some(read) = self.reads.all.get(&number) else { return };
             match effect {
@@ -105,11 +154,11 @@ impl Process {
     pub(super) fn read_tick(&mut self, out: &mut Out<'_>, number: u64) {
         let now = out.now_ms();
         let Some(read) = self.reads.all.get(&number) else { return };
-        if read.select.wake_at_ms() <= now {
+        if read.machinery.wake_at_ms() <= now {
             self.step_read(out, number, Event::Tick);
         }
         if let Some(read) = self.reads.all.get(&number) {
-            let wake = read.select.wake_at_ms().clamp(now + 1, now + 1_000);
+            let wake = read.machinery.wake_at_ms().clamp(now + 1, now + 1_000);
             out.timer(wake - now, Timer::Read { number });
         }
     }
@@ -156,34 +205,37 @@ impl Process {
     }
 
     fn finish_read(&mut self, out: &mut Out<'_>, number: u64) {
-        if !self.reads.all.get(&number).is_some_and(|read| read.select.is_done()) {
+        if !self.reads.all.get(&number).is_some_and(|read| read.machinery.is_done()) {
             return;
         }
         let Some(mut read) = self.reads.all.remove(&number) else { return };
-        if read.select.is_behind() && read.tries < TRIES && self.view.is_some() {
+        if read.machinery.is_behind() && read.tries < TRIES && self.view.is_some() {
             // Once more under the view of the moment.
             let Some(view) = self.view.clone() else { return };
-            read.select = select(out, &view, read.which, read.range, read.consistency);
+            read.machinery = machinery(out, &view, &read.wanted, read.consistency);
             read.view = view;
             read.tries += 1;
             self.reads.all.insert(number, read);
             return self.step_read(out, number, Event::Tick);
         }
-        let Read { operation, which, range, consistency, select, view, since_ms, .. } = read;
-        match select.finish() {
+        let Read { operation, wanted, consistency, machinery, view, since_ms, .. } = read;
+        // One copy alone may lag behind.
+        let since_ms = if consistency == Consistency::One { 0 } else { since_ms };
+        let checked = match machinery {
+            Machinery::Select(select) => {
+                select.finish().map(|set| check(out, &view, &set, &wanted, since_ms))
+            }
+            Machinery::Lookup(lookup) => found(*lookup, &wanted)
+                .map(|found| check_found(out, &found, &wanted, since_ms).map_err(Wrong::Violation)),
+        };
+        match checked {
             Err(error) => {
                 named(out, &view, &error);
                 out.answer(&operation, Answer::Failed(error.to_string()));
             }
-            Ok(set) => {
-                // One copy alone may lag behind.
-                let since = if consistency == Consistency::One { 0 } else { since_ms };
-                match check(out, &set, which, range, since) {
-                    Ok(count) => out.answer(&operation, Answer::Read { rows: count }),
-                    Err(Wrong::Unreadable(why)) => out.answer(&operation, Answer::Failed(why)),
-                    Err(Wrong::Violation(what)) => out.env.violated(format!("read at {}: {what}", out.me)),
-                }
-            }
+            Ok(Ok(count)) => out.answer(&operation, Answer::Read { rows: count }),
+            Ok(Err(Wrong::Unreadable(why))) => out.answer(&operation, Answer::Failed(why)),
+            Ok(Err(Wrong::Violation(what))) => out.env.violated(format!("read at {}: {what}", out.me)),
         }
     }
 }
@@ -215,25 +267,28 @@ fn answers_damaged(view: &View, replica: &Ghosted, body: &[u8]) -> Option<String
     (chunks > 2).then_some(text)
 }
 
-fn select(
-    out: &Out<'_>,
-    view: &Arc<View>,
-    which: u64,
-    range: (i64, i64),
-    consistency: Consistency,
-) -> Select {
-    let range = TimeRange { min: Timestamp(range.0), max: Timestamp(range.1) };
-    let selection =
-        Selection { matchers: out.env.values.matchers(which), range, series_max: 100_000, shards: None };
+fn machinery(out: &Out<'_>, view: &Arc<View>, wanted: &Wanted, consistency: Consistency) -> Machinery {
+    let range = TimeRange { min: Timestamp(wanted.range.0), max: Timestamp(wanted.range.1) };
+    let matchers = out.env.values.matchers(wanted.which);
     let plan = Plan {
         consistency,
-        partial: false,
+        partial: wanted.partial,
         digests: true,
         hedge_after_ms: HEDGE_MS,
         deadline_ms: out.now_ms() + TIMEOUT_MS,
         load: BTreeMap::new(),
     };
-    Select::new(view.clone(), selection, plan, Bounds { fetch_bytes_max: 16 << 20 })
+    let bounds = Bounds { fetch_bytes_max: 16 << 20 };
+    match &wanted.what {
+        None => {
+            let selection = Selection { matchers, range, series_max: 100_000, shards: None };
+            Machinery::Select(Box::new(Select::new(view.clone(), selection, plan, bounds)))
+        }
+        Some(what) => {
+            let query = LabelQuery { selectors: vec![matchers], range, limit: None, shards: None };
+            Machinery::Lookup(Box::new(Lookup::new(view.clone(), what.clone(), query, plan, bounds)))
+        }
+    }
 }
 
 /// An error that says that copies are missing names shards that there are.
@@ -252,15 +307,59 @@ enum Wrong {
     Violation(String),
 }
 
-/// Holds everything that was read against the truth.
-fn check(
+/// What a lookup has found, each as text.
+fn found(lookup: Lookup, wanted: &Wanted) -> Result<BTreeSet<String>, Error> {
+    Ok(match wanted.what {
+        Some(What::Series) => lookup.series()?.items.iter().map(ToString::to_string).collect(),
+        _ => lookup.texts()?.items.into_iter().collect(),
+    })
+}
+
+/// Holds what was looked up against the truth.
+fn check_found(
     out: &Out<'_>,
-    set: &Set,
-    which: u64,
-    (min, max): (i64, i64),
+    found: &BTreeSet<String>,
+    wanted: &Wanted,
     since_ms: u64,
-) -> Result<usize, Wrong> {
+) -> Result<usize, String> {
+    let (values, ledger) = (&out.env.values, &out.env.ledger);
+    let mut rest = found.clone();
+    for number in (0..values.len()).filter(|number| values.matches(wanted.which, *number)) {
+        let labels = values.labels(number);
+        // What a series puts into the answer, and whether nothing else does.
+        let (texts, alone): (Vec<String>, bool) = match &wanted.what {
+            Some(What::Names) => (labels.iter().map(|(name, _)| name.to_owned()).collect(), false),
+            Some(What::Values(name)) => (labels.get(name).map(str::to_owned).into_iter().collect(), true),
+            _ => (vec![labels.to_string()], true),
+        };
+        for text in texts {
+            let is_found = found.contains(&text);
+            if alone || !is_found {
+                ledger.check_found(number, wanted.range, since_ms, is_found)?;
+            }
+            rest.remove(&text);
+        }
+    }
+    match rest.first() {
+        Some(text) => Err(format!("found {text}, which is of no series that was asked for")),
+        None => Ok(found.len()),
+    }
+}
+
+/// The shards that warnings name: what is missing of others is not said.
+fn named_in(warnings: &[String]) -> ShardSet {
+    let numbers = |warning: &String| -> Vec<Shard> {
+        let words = warning.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        let numbers = words.skip_while(|word| !["shard", "shards"].contains(word)).skip(1);
+        numbers.map_while(|word| word.parse().ok().map(Shard)).collect()
+    };
+    warnings.iter().flat_map(numbers).collect()
+}
+
+/// Holds everything that was read against the truth. Of shards that a warning names, samples may be missing.
+fn check(out: &Out<'_>, view: &View, set: &Set, wanted: &Wanted, since_ms: u64) -> Result<usize, Wrong> {
     let values = &out.env.values;
+    let (min, max) = wanted.range;
     let range = TimeRange { min: Timestamp(min), max: Timestamp(max) };
     let mut read: BTreeMap<u16, Samples> = BTreeMap::new();
     let mut count = 0;
@@ -268,20 +367,47 @@ fn check(
         let labels = set.labels(index);
         let number = values
             .number_of(&labels)
-            .filter(|number| values.matches(which, *number))
+            .filter(|number| values.matches(wanted.which, *number))
             .ok_or_else(|| Wrong::Violation(format!("a series that nobody asked for: {labels}")))?;
         let mut samples = Samples::default();
         set.read(index, range, &mut samples).map_err(|e| Wrong::Unreadable(e.to_string()))?;
-        count += samples.timestamps.len();
+        count += samples.timestamps.len() + samples.histograms.len();
         if read.insert(number, samples).is_some() {
             return Err(Wrong::Violation(format!("series {number} twice")));
         }
     }
+    let named = named_in(set.warnings());
+    if !named.is_empty() && !wanted.partial {
+        return Err(Wrong::Violation(format!("a part, although all was asked for: {:?}", set.warnings())));
+    }
     let none = Samples::default();
-    for number in (0..values.len()).filter(|number| values.matches(which, *number)) {
+    for number in (0..values.len()).filter(|number| values.matches(wanted.which, *number)) {
         let samples = read.get(&number).unwrap_or(&none);
-        let rows = samples.timestamps.iter().copied().zip(samples.values.iter().copied());
-        out.env.ledger.check(values, number, (min, max), since_ms, rows).map_err(Wrong::Violation)?;
+        let shard = view.key.id(values.labels(number).as_bytes()).shard(view.shards());
+        let since_ms = if named.contains(shard) { 0 } else { since_ms };
+        let checked = out.env.ledger.check(values, number, (min, max), since_ms, rows(samples));
+        checked.map_err(Wrong::Violation)?;
     }
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_taken_at_their_word() {
+        let lack = Error::Unavailable {
+            shards: vec![1, 5],
+            have: 1,
+            need: 2,
+            missing: vec!["n7:1 (timed out)".into()],
+        };
+        let warnings = [
+            format!("samples may be missing: {lack}"),
+            "shard 3: samples may be missing: node 9 has damaged data".to_owned(),
+            "samples may be missing: a page fails its checksum".to_owned(),
+        ];
+        assert_eq!(named_in(&warnings).iter().map(|shard| shard.0).collect::<Vec<_>>(), [1, 3, 5]);
+    }
 }

@@ -324,7 +324,7 @@ fn acknowledge(out: &mut Out<'_>, write: &Write) {
         let value = out.env.values.value(*row);
         let replicas = write.view.placement.replicas(id.shard(write.view.shards()));
         let machines = replicas.iter().filter_map(|r| machine_of(&write.view.nodes.get(&r.node)?.address));
-        let have = machines.filter(|machine| out.env.ghosts[*machine].has(*id, row.t, value)).count();
+        let have = machines.filter(|machine| out.env.ghosts[*machine].has(*id, row.t, &value)).count();
         let need = match write.consistency {
             Consistency::One => 1,
             Consistency::Majority => replicas.len() / 2 + 1,
