@@ -14,7 +14,7 @@ use disk::log::Log;
 use disk::{ReadOnlyVfs, Vfs};
 use model::{DigestKey, Metadata, SeriesKey, TimeRange, Timestamp};
 use parking_lot::{Condvar, Mutex, RwLock};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -33,8 +33,48 @@ enum Use {
 struct ReplayShard {
     head: Head,
     generation: u32,
-    /// By number: the slot.
-    slots: Vec<u32>,
+    slots: Slots,
+}
+
+/// The slots of a shard's series by their numbers. Numbers follow each other, but where a part of the log is lost some are missing, and a
+/// record that makes no sense may name any: memory is that of the definitions that were there, whatever their numbers.
+#[derive(Default)]
+struct Slots {
+    near: Vec<u32>,
+    /// Those far beyond what was defined so far.
+    far: HashMap<u32, u32>,
+    defined: usize,
+}
+
+impl Slots {
+    /// Places of `near` that may be empty, besides one for each definition.
+    const GAP_MAX: usize = 4096;
+
+    fn clear(&mut self) {
+        self.near.clear();
+        self.far.clear();
+        self.defined = 0;
+    }
+
+    fn define(&mut self, number: u32, slot: u32) {
+        self.defined += 1;
+        let place = number as usize;
+        if place >= self.near.len() && place < 2 * self.defined + Slots::GAP_MAX {
+            self.near.resize(place + 1, UNDEFINED);
+        }
+        match self.near.get_mut(place) {
+            Some(near) => *near = slot,
+            None => drop(self.far.insert(number, slot)),
+        }
+    }
+
+    #[inline]
+    fn get(&self, number: u32) -> Option<u32> {
+        match self.near.get(number as usize) {
+            Some(&slot) if slot != UNDEFINED => Some(slot),
+            _ => self.far.get(&number).copied(),
+        }
+    }
 }
 
 /// What the log said.
@@ -73,18 +113,15 @@ impl Replay {
             shard.slots.clear();
         }
         let head = &mut shard.head;
-        for (number, labels) in (rows.first as usize..).zip(rows.definitions()) {
+        for (number, labels) in (rows.first..).zip(rows.definitions()) {
             let id = key.id(labels);
             let slot = head.find(id).unwrap_or_else(|| head.create(id, labels));
-            if shard.slots.len() <= number {
-                shard.slots.resize(number + 1, UNDEFINED);
-            }
-            shard.slots[number] = slot;
+            shard.slots.define(number, slot);
         }
         let slots = &shard.slots;
         let mut lost = 0;
         let mut slot = |number: u32| {
-            let slot = slots.get(number as usize).copied().filter(|&slot| slot != UNDEFINED);
+            let slot = slots.get(number);
             lost += u64::from(slot.is_none());
             slot
         };
@@ -359,4 +396,30 @@ fn open_blocks(
         }
     }
     Ok(blocks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn slots_are_found_by_any_number_and_memory_is_that_of_the_definitions(
+            defined in prop::collection::vec((prop_oneof![0u32..50, 4_000u32..9_000, any::<u32>()], 0u32..1_000), 0..200),
+            asked in prop::collection::vec(prop_oneof![0u32..60, any::<u32>()], 0..20)
+        ) {
+            let (mut slots, mut truth) = (Slots::default(), BTreeMap::new());
+            for &(number, slot) in &defined {
+                slots.define(number, slot);
+                truth.insert(number, slot);
+            }
+            for number in asked.into_iter().chain(truth.keys().copied()) {
+                prop_assert_eq!(slots.get(number), truth.get(&number).copied());
+            }
+            prop_assert!(slots.near.len() <= 2 * defined.len() + Slots::GAP_MAX);
+            slots.clear();
+            prop_assert!(truth.keys().all(|number| slots.get(*number).is_none()));
+        }
+    }
 }
