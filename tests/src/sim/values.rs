@@ -152,7 +152,7 @@ fn histogram(bits: u64) -> Histogram {
     let (a, b) = (bits >> 8 & 0xff, bits >> 16 & 0xffff);
     let spans = vec![Span { offset: (bits >> 32) as i32 % 100, length: 1 }, Span { offset: 3, length: 1 }];
     let custom = bits.is_multiple_of(4);
-    let sum = if bits % 16 == 1 { stale() } else { b as f64 / 8.0 };
+    let sum = if bits >> 50 & 15 == 1 { stale() } else { b as f64 / 8.0 };
     let counts = match bits % 3 {
         0 => Counts::Integer { count: a + b, zero: 0, positive: vec![a as i64, b as i64], negative: vec![] },
         _ => Counts::Float {
