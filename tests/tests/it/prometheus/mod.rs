@@ -1,7 +1,8 @@
 //! The same data in a real Prometheus and in Sarsen, the same queries, equal answers.
 //!
 //! A Prometheus and a vmagent scrape a node exporter and the Prometheus every second and write to Sarsen. The answers
-//! about the time before the first query are then compared with those of that Prometheus.
+//! about the time before the first query are then compared with those of that Prometheus: at a single node, and at each of three that are
+//! one cluster.
 //!
 //! Debian's Prometheus is older than 3.0, whose ranges no longer include their left end. So the times of the queries
 //! are chosen such that no range begins at the millisecond of a sample.
@@ -14,8 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 use tests::client::{Client, LabelSet, Matrix};
+use tests::cluster::Cluster;
 use tests::peers::{self, Peer};
-use tests::process::{Sarsen, free_port};
+use tests::process::free_port;
 use tests::random::now;
 use tests::until::until;
 
@@ -25,20 +27,21 @@ const RECORDED_S: f64 = 95.0;
 const LOOK_BACK_S: f64 = 65.0;
 
 struct System {
-    sarsen: Sarsen,
+    sarsen: Cluster,
     prometheus: Peer,
     _node_exporter: Peer,
     _vmagent: Peer,
 }
 
-fn start(dir: &Path) -> System {
-    let sarsen = Sarsen::start(dir);
-    let write = format!("{}/api/v1/write", sarsen.client.base());
+/// Prometheus and vmagent each write to another node, where there are several.
+fn start(dir: &Path, nodes: usize) -> System {
+    let sarsen = Cluster::start(dir, nodes);
+    let write = |writer: usize| format!("{}/api/v1/write", sarsen.nodes[writer % nodes].client.base());
     let node_exporter = peers::node_exporter(dir);
     let port = free_port();
     let jobs = [("node", node_exporter.port), ("prometheus", port)];
-    let prometheus = peers::prometheus(dir, port, &jobs, &write);
-    let vmagent = peers::vmagent(dir, &jobs, &write);
+    let prometheus = peers::prometheus(dir, port, &jobs, &write(1));
+    let vmagent = peers::vmagent(dir, &jobs, &write(2));
     System { sarsen, prometheus, _node_exporter: node_exporter, _vmagent: vmagent }
 }
 
@@ -197,22 +200,35 @@ fn check_vmagent(sarsen: &Client, first: f64, last: f64) {
 #[test]
 #[ignore = "needs prometheus, prometheus-node-exporter, victoria-metrics"]
 fn answers_equal_those_of_the_prometheus_that_wrote_the_data() {
+    compare_with_the_writer(1);
+}
+
+#[test]
+#[ignore = "needs prometheus, prometheus-node-exporter, victoria-metrics"]
+fn answers_of_every_node_of_a_cluster_equal_those_of_the_prometheus_that_wrote_the_data() {
+    compare_with_the_writer(3);
+}
+
+fn compare_with_the_writer(nodes: usize) {
     let dir = tempfile::tempdir().expect("a temporary folder can be made");
-    let system = start(dir.path());
-    let (sarsen, prometheus) = (&system.sarsen.client, &system.prometheus.client);
-    let (first, last) = record(sarsen);
-    check_vmagent(sarsen, first, last - 2.0);
+    let system = start(dir.path(), nodes);
+    let (clients, prometheus) = (system.sarsen.clients(), &system.prometheus.client);
+    let (first, last) = record(&clients[0]);
 
     // All queries are about the second before the Prometheus was asked for the first time.
     let end = last.floor() - 1.0;
-    let samples = catch_up(sarsen, prometheus, end);
-    let used = milliseconds(sarsen, end);
+    for client in &clients {
+        check_vmagent(client, first, last - 2.0);
+        let samples = catch_up(client, prometheus, end);
+        println!("{samples} samples in {:.1} s at {}", last - first, client.base());
+    }
+    let used = milliseconds(&clients[0], end);
     let offset = furthest(&used);
     // Inside subqueries, time runs in whole seconds; there the range's length keeps its left end off the samples.
     let inner = format!("{}ms", 10_000 + (1000 - offset) % 1000);
     let end = end + offset as f64 / 1e3 - 1.0;
     let start = first + LOOK_BACK_S;
-    println!("{samples} samples in {:.1} s; queries at .{offset:03} s, from {start} to {end}", last - first);
+    println!("queries at .{offset:03} s, from {start} to {end}");
     assert!(end - start > 15.0, "the recording is too short");
 
     let mut comparison = Comparison::default();
@@ -224,17 +240,23 @@ fn answers_equal_those_of_the_prometheus_that_wrote_the_data() {
         // It had another name before 3.0.
         let old = query.replace("double_exponential_smoothing", "holt_winters");
         for time in [end, end - 10.0] {
-            let (ours, theirs) = (sarsen.instant(&query, time), prometheus.instant(&old, time));
-            comparison.take(format!("instant at {time:.3}"), template, ours, theirs);
+            let theirs = prometheus.instant(&old, time);
+            for client in &clients {
+                let what = format!("instant at {time:.3} at {}", client.base());
+                comparison.take(what, template, client.instant(&query, time), theirs.clone());
+            }
         }
         let steps = ((end - start) / 3.0).floor();
         let from = end - steps * 3.0;
-        let (ours, theirs) = (sarsen.range(&query, from, end, 3.0), prometheus.range(&old, from, end, 3.0));
-        comparison.take(format!("range from {from:.3} to {end:.3}"), template, ours, theirs);
+        let theirs = prometheus.range(&old, from, end, 3.0);
+        for client in &clients {
+            let what = format!("range from {from:.3} to {end:.3} at {}", client.base());
+            comparison.take(what, template, client.range(&query, from, end, 3.0), theirs.clone());
+        }
     }
 
     println!("{} answers compared, {} differ", comparison.compared, comparison.failed.len());
-    assert!(comparison.compared >= 150);
+    assert!(comparison.compared >= 150 * nodes);
     assert!(comparison.failed.is_empty(), "differences:\n{}", comparison.failed.join("\n"));
     let silent: Vec<_> = QUERIES.iter().filter(|query| !comparison.answered.contains(**query)).collect();
     assert!(silent.is_empty(), "queries that compared nothing with nothing: {silent:#?}");
