@@ -5,7 +5,7 @@ use super::digests::half;
 use super::set::Part;
 use super::wire::Group;
 use crate::placement::NodeId;
-use model::{Digest, Labels, SeriesId, Shard, ShardSet, TimeRange};
+use model::{Digest, Labels, SeriesId, Shard, ShardSet, TimeRange, Timestamp};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -25,7 +25,18 @@ pub(super) struct Union {
     pub warnings: Vec<String>,
     pub differing: ShardSet,
     planned: BTreeSet<(SeriesId, u64)>,
-    groups: BTreeMap<(NodeId, (i64, i64), Shard, bool), Vec<SeriesId>>,
+    groups: BTreeMap<Lacking, Vec<SeriesId>>,
+}
+
+/// Where series have to be fetched.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Lacking {
+    node: NodeId,
+    from: Timestamp,
+    until: Timestamp,
+    shard: Shard,
+    /// Whether nobody else has said their labels.
+    labels: bool,
 }
 
 /// What has to be fetched from a node.
@@ -100,17 +111,17 @@ impl Union {
             }
         };
         self.differing.insert(shard);
-        let key = (node, (range.min.0, range.max.0), shard, labels);
-        self.groups.entry(key).or_default().push(id);
+        let lacking = Lacking { node, from: range.min, until: range.max, shard, labels };
+        self.groups.entry(lacking).or_default().push(id);
     }
 
     /// What has to be fetched, once.
     pub fn wanted(&mut self) -> Vec<Wanted> {
         let mut all: Vec<Wanted> = Vec::new();
-        for ((node, (min, max), shard, labels), mut series) in std::mem::take(&mut self.groups) {
+        for (Lacking { node, from, until, shard, labels }, mut series) in std::mem::take(&mut self.groups) {
             series.sort_unstable();
             let group = Group { shard, labels, series };
-            let range = TimeRange::new(min, max);
+            let range = TimeRange { min: from, max: until };
             match all.last_mut().filter(|wanted| wanted.node == node && wanted.range == range) {
                 Some(wanted) => wanted.groups.push(group),
                 None => all.push(Wanted { node, range, groups: vec![group] }),
