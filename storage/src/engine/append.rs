@@ -23,6 +23,7 @@ struct Scratch {
     starts: Vec<u32>,
     /// Indices into the batch's series, sorted by shard.
     order: Vec<u32>,
+    guesses: Vec<u32>,
     writer: RowsWriter,
     record: Vec<u8>,
 }
@@ -149,7 +150,7 @@ impl Engine {
         scratch: &mut Scratch,
         outcomes: &mut Outcomes,
     ) -> Result<(), Error> {
-        let Scratch { starts, order, writer, record } = scratch;
+        let Scratch { starts, order, guesses, writer, record } = scratch;
         group(batch, only, self.options.shards, starts, order);
         let mut at = 0;
         for (shard, &end) in self.shards.iter().zip(&*starts) {
@@ -160,6 +161,7 @@ impl Engine {
             }
             let mut state = shard.state.lock();
             self.check_writable()?;
+            state.head.approach(rows.iter().map(|&index| batch.series[index as usize].id), guesses);
             for &index in rows {
                 self.append_series(&mut state, batch, index, writer, outcomes);
                 if writer.len() >= RECORD_BYTES {

@@ -95,6 +95,12 @@ impl Series {
         })
     }
 
+    /// Loads what an append will look at first, and gives something that depends on all of it.
+    #[inline]
+    pub fn approach(&self) -> u32 {
+        self.number ^ self.last as u32 ^ self.open_len
+    }
+
     /// Whether a float is the next one in order and goes into the open rows.
     #[inline]
     pub fn is_straight(&self, t: i64, start: i64) -> bool {

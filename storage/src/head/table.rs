@@ -43,6 +43,13 @@ impl Table {
         }
     }
 
+    /// The slot that `id` has if it has one and nothing was displaced: one load, and nothing that depends on it.
+    #[inline]
+    pub fn guess(&self, id: SeriesId) -> u32 {
+        let at = tag(id) as usize & self.entries.len().wrapping_sub(1);
+        self.entries.get(at).map_or(0, |entry| (*entry as u32).saturating_sub(1))
+    }
+
     /// Adds an id that is not there.
     pub fn insert(&mut self, id: SeriesId, slot: u32) {
         // At most three quarters full.
