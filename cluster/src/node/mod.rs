@@ -309,7 +309,25 @@ impl Node {
         Arc::new(sink::ClusterSink { shared: self.shared.clone(), consistency })
     }
 
-    /// Where reads come from. Blocking, as every source.
+    /// Before a read. While the cluster is not known to have data, this node may just not have heard of it, nor of the placement under which it
+    /// came, and would answer from what it holds alone: so it waits until it knows what was agreed on before now. Afterwards, never.
+    ///
+    /// # Errors
+    /// When no leader says so in time.
+    pub async fn before_read(&self, within: std::time::Duration) -> Result<(), model::Error> {
+        if self.current().view.has_data {
+            return Ok(());
+        }
+        match tokio::time::timeout(within, self.catch_up()).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(model::Error::Busy {
+                reason: "the control plane has no leader that says whether there is any data yet",
+                retry_after_s: 1,
+            }),
+        }
+    }
+
+    /// Where reads come from, after [`Node::before_read`]. Blocking, as every source.
     pub fn source(&self, options: ReadOptions) -> Arc<dyn Source> {
         let data = self.data();
         let current = self.current();

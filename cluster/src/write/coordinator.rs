@@ -609,9 +609,12 @@ fn section(
     out: &mut Vec<u8>,
 ) {
     let Some(mut numbers) = dictionary.shard(shard, series.len()) else { return };
-    for &index in series {
-        let one = &batch.series[index as usize];
-        let name = match numbers.get(one.id) {
+    let of = |index: &u32| &batch.series[*index as usize];
+    // All lookups first: nothing depends on them yet, so that their cache misses are waited for together.
+    let known: Vec<Option<u32>> = series.iter().map(|index| numbers.get(of(index).id)).collect();
+    for (one, known) in series.iter().map(of).zip(known) {
+        // A series may stand in a request twice: then it has a number by now.
+        let name = match known.or_else(|| numbers.get(one.id)) {
             Some(number) => Name::Ref(number),
             None => introduced(&mut numbers, one.id, one.checked.then(|| batch.labels(one))),
         };

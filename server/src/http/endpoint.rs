@@ -79,6 +79,7 @@ async fn answer(app: Arc<App>, request: Request<Body>, handler: Handler) -> Resu
     // When the client goes away this future is dropped, and the evaluation stops at its next look.
     let _cancel = CancelOnDrop(Arc::clone(&cancel));
     let path = parts.uri.path().to_string();
+    db.cluster.before_read(timeout.saturating_sub(received.elapsed())).await?;
     let queued = received.elapsed();
     let left = Some(timeout.saturating_sub(queued));
     let source = db.cluster.source(ReadOptions { consistency, partial, timeout: left });

@@ -18,4 +18,6 @@ pub const ALL: &[Regression] = &[
     ("a hole of the log that grows is damage again", 705),
     // Its pages were called clean after the failed sync of its first start, and lost with the power.
     ("a segment whose first sync failed gets its header once more", 1013),
+    // It still saw itself as the only holder of everything, and answered alone, while the others had acknowledged the first writes.
+    ("a node that has not heard of the first data does not read alone", 1605),
 ];

@@ -4,6 +4,7 @@ use super::super::clients::{Answer, Operation};
 use super::super::network::Machine;
 use super::super::world::Out;
 use super::calls::{For, Packet};
+use super::read::FirstRead;
 use super::{Process, Timer, address, dice, machine_of};
 use cluster::control::{
     Controller, Directory, Effect, Event, Flags, Make, Me, NodeFile, NodeReport, Options, Target, decide,
@@ -26,6 +27,8 @@ pub enum Waiting {
     Client(Operation),
     /// Writes that may begin when it is agreed on that there is data.
     FirstWrite,
+    /// A read that begins when this node knows what was agreed on before.
+    FirstRead(Box<FirstRead>),
 }
 
 /// The controller and what it writes to.
@@ -178,6 +181,9 @@ impl Process {
                         Some(Waiting::FirstWrite) => {
                             self.first_write(out, result.map(drop).map_err(|e| e.to_string()))
                         }
+                        Some(Waiting::FirstRead(first)) => {
+                            self.first_read(out, *first, result.map(drop).map_err(|e| e.to_string()))
+                        }
                     }
                 }
                 Effect::Refused { from, why } => out.note(format_args!("refuses {from:?}: {why}")),
@@ -245,6 +251,14 @@ impl Process {
         let token = self.control.tokens;
         self.control.waiting.insert(token, waiting);
         self.step_control(out, Event::Local { token, command });
+    }
+
+    /// Waits until this node knows what was agreed on before now.
+    pub(super) fn catch_up(&mut self, out: &mut Out<'_>, waiting: Waiting) {
+        self.control.tokens += 1;
+        let token = self.control.tokens;
+        self.control.waiting.insert(token, waiting);
+        self.step_control(out, Event::Read { token });
     }
 
     pub(super) fn administer(&mut self, out: &mut Out<'_>, operation: Operation, retention_ms: u64) {

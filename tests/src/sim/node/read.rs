@@ -6,6 +6,7 @@ use super::super::network::Machine;
 use super::super::values::rows;
 use super::super::world::Out;
 use super::calls::For;
+use super::control::Waiting;
 use super::{Process, Timer, machine_of};
 use cluster::quorum::Consistency;
 use cluster::read::{Body, Bounds, Effect, Event, Lookup, Plan, Request, Select, Set, What, serve};
@@ -82,6 +83,14 @@ struct Read {
     tries: u32,
 }
 
+/// A question that waits until it is known whether there may be data.
+pub struct FirstRead {
+    operation: Operation,
+    wanted: Wanted,
+    consistency: Option<Consistency>,
+    since_ms: u64,
+}
+
 /// All reads of a process.
 pub struct Reads {
     all: BTreeMap<u64, Read>,
@@ -107,11 +116,28 @@ impl Process {
         wanted: Wanted,
         consistency: Option<Consistency>,
     ) {
+        let since_ms = out.now_ms();
+        if self.view.as_ref().is_some_and(|view| !view.has_data) {
+            let first = FirstRead { operation, wanted, consistency, since_ms };
+            return self.catch_up(out, Waiting::FirstRead(Box::new(first)));
+        }
+        self.read_under_view(out, FirstRead { operation, wanted, consistency, since_ms });
+    }
+
+    /// This node knows what was agreed on before the question.
+    pub(super) fn first_read(&mut self, out: &mut Out<'_>, first: FirstRead, result: Result<(), String>) {
+        match result {
+            Ok(()) => self.read_under_view(out, first),
+            Err(why) => out.answer(&first.operation, Answer::Failed(why)),
+        }
+    }
+
+    fn read_under_view(&mut self, out: &mut Out<'_>, first: FirstRead) {
+        let FirstRead { operation, wanted, consistency, since_ms } = first;
         let Some(view) = self.view.clone() else { return };
         let namespace = view.namespaces.get("default").copied().unwrap_or_default();
         let consistency = consistency.unwrap_or(namespace.read);
         let machinery = machinery(out, &view, &wanted, consistency);
-        let since_ms = out.now_ms();
         let read = Read { operation, wanted, consistency, machinery, view, since_ms, tries: 1 };
         self.reads.last += 1;
         let number = self.reads.last;
@@ -377,7 +403,9 @@ fn check(out: &Out<'_>, view: &View, set: &Set, wanted: &Wanted, since_ms: u64) 
         }
     }
     let named = named_in(set.warnings());
-    if !named.is_empty() && !wanted.partial {
+    // A copy with gaps is better than none where there is no other.
+    let has_others = |shard: Shard| view.placement.replicas(shard).len() > 1;
+    if named.iter().any(has_others) && !wanted.partial {
         return Err(Wrong::Violation(format!("a part, although all was asked for: {:?}", set.warnings())));
     }
     let none = Samples::default();
