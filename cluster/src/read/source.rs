@@ -107,16 +107,20 @@ pub struct Options {
     pub oldest: i64,
 }
 
-/// What all reads of a node share.
-pub struct Shared {
-    patience: Mutex<Patience>,
-    load: Mutex<BTreeMap<NodeId, u64>>,
+/// What all reads of a node share. One lock, held for a moment.
+pub struct Shared(Mutex<Experience>);
+
+/// What reads have learned of the other nodes.
+struct Experience {
+    patience: Patience,
+    /// Requests under way.
+    load: BTreeMap<NodeId, u64>,
 }
 
 impl Default for Shared {
     /// A replica that is silent is given between 20 ms and a second.
     fn default() -> Shared {
-        Shared { patience: Mutex::new(Patience::new(20, 1000)), load: Mutex::default() }
+        Shared(Mutex::new(Experience { patience: Patience::new(20, 1000), load: BTreeMap::new() }))
     }
 }
 
@@ -189,13 +193,14 @@ impl<A: Asker> ClusterSource<A> {
     }
 
     fn plan(&self, deadline_ms: u64) -> Plan {
+        let Experience { patience, load } = &*self.shared.0.lock();
         Plan {
             consistency: self.options.consistency,
             partial: self.options.partial,
             digests: true,
-            hedge_after_ms: self.shared.patience.lock().hedge_after_ms(),
+            hedge_after_ms: patience.hedge_after_ms(),
             deadline_ms,
-            load: self.shared.load.lock().clone(),
+            load: load.clone(),
         }
     }
 
@@ -335,7 +340,7 @@ impl<'s, 'e, A: Asker> Shell<'s, 'e, A> {
                         own.push(Work::Serve(inbox, request));
                         continue;
                     }
-                    *self.source.shared.load.lock().entry(to).or_default() += 1;
+                    *self.source.shared.0.lock().load.entry(to).or_default() += 1;
                     let handle = self.source.asker.ask(to, request, timeout_ms, inbox);
                     let now = self.source.asker.now_ms();
                     let asked =
@@ -384,8 +389,7 @@ impl<'s, 'e, A: Asker> Shell<'s, 'e, A> {
     /// What is still under way is not needed.
     fn release(&mut self) {
         let now = self.source.asker.now_ms();
-        let mut load = self.source.shared.load.lock();
-        let mut patience = self.source.shared.patience.lock();
+        let Experience { patience, load } = &mut *self.source.shared.0.lock();
         for asked in std::mem::take(&mut self.asked).into_values() {
             if let Some(load) = load.get_mut(&asked.node) {
                 *load = load.saturating_sub(1);

@@ -137,3 +137,25 @@ fn metadata_comes_from_others_only_if_this_node_has_none() {
     model::Sink::describe(&me, &[metadata("mine")]).unwrap();
     assert_eq!(source.metadata(None).unwrap(), [metadata("mine")]);
 }
+
+#[test]
+fn reads_that_begin_and_end_all_the_time_do_not_wait_for_each_other() {
+    let mut world = World::new(3, 3, 4);
+    // Nobody needs to be asked for rows, so that little else is done.
+    world.fates.insert(NodeId(2), Fate::Gone);
+    let (source, _) = source(world);
+    let source = Arc::new(source);
+    let (done, all) = std::sync::mpsc::channel();
+    for _ in 0..4 {
+        let (source, done) = (source.clone(), done.clone());
+        std::thread::spawn(move || {
+            for _ in 0..1500 {
+                source.select(&selection()).unwrap();
+            }
+            done.send(()).unwrap();
+        });
+    }
+    for _ in 0..4 {
+        all.recv_timeout(std::time::Duration::from_secs(60)).expect("they wait for each other");
+    }
+}
