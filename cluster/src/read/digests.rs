@@ -8,11 +8,6 @@ const SERIES_PER_THREAD_MIN: usize = 256;
 /// Series between two looks at the clock.
 const SERIES_PER_LOOK: usize = 64;
 
-/// A series that could not be read.
-pub(super) struct Failed {
-    pub error: Error,
-}
-
 /// Half of the digest of what each of these series has in `range`: 0 for nothing. Stops at the first series that cannot be read, and when
 /// `expired` says so.
 pub(super) fn digests(
@@ -21,16 +16,16 @@ pub(super) fn digests(
     range: TimeRange,
     threads: usize,
     expired: &(dyn Fn() -> bool + Sync),
-) -> Result<Vec<u64>, Failed> {
+) -> Result<Vec<u64>, Error> {
     let mut all = vec![0; series.len()];
     let parts = threads.min(series.len() / SERIES_PER_THREAD_MIN).max(1);
-    let fill = |series: &[usize], part: &mut [u64]| -> Result<(), Failed> {
+    let fill = |series: &[usize], part: &mut [u64]| -> Result<(), Error> {
         let mut samples = Samples::default();
         for (i, (&index, digest)) in series.iter().zip(part).enumerate() {
             if i % SERIES_PER_LOOK == 0 && expired() {
-                return Err(Failed { error: Error::Canceled });
+                return Err(Error::Canceled);
             }
-            set.read(index, range, &mut samples).map_err(|error| Failed { error })?;
+            set.read(index, range, &mut samples)?;
             *digest = half(Digest::of(set.id(index), &samples));
         }
         Ok(())
@@ -45,7 +40,7 @@ pub(super) fn digests(
         let running: Vec<_> = series.chunks(size).zip(all.chunks_mut(size)).map(spawn).collect();
         // All are joined before the first failure is given.
         let ends: Vec<_> = running.into_iter().map(|t| t.join().expect("BUG: a digest panicked")).collect();
-        ends.into_iter().collect::<Result<(), Failed>>()
+        ends.into_iter().collect::<Result<(), Error>>()
     })?;
     Ok(all)
 }

@@ -1,7 +1,7 @@
 //! What a node does with its own replica for a read. It is not asked through frames: its set is read lazily, as on a single node.
 
 use super::coordinator::Why;
-use super::digests::{Failed, digests};
+use super::digests::digests;
 use super::serve::readable;
 use super::summary::{Summaries, summaries};
 use crate::view::View;
@@ -107,7 +107,7 @@ impl OwnAsk {
                         Ok(digests) => {
                             wanted.iter().zip(digests).for_each(|(i, digest)| all[first + i] = digest);
                         }
-                        Err(Failed { error, .. }) => return OwnAnswer::Digests(Err(error)),
+                        Err(error) => return OwnAnswer::Digests(Err(error)),
                     }
                 }
                 OwnAnswer::Digests(Ok(all))

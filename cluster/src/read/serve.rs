@@ -212,7 +212,7 @@ impl Answer<'_> {
         let all: Vec<usize> = (0..set.len()).collect();
         for series in all.chunks(SERIES_PER_CHUNK) {
             let digests = digests(set, series, range, self.threads, self.expired);
-            let digests = digests.map_err(|failed| match failed.error {
+            let digests = digests.map_err(|error| match error {
                 Error::Canceled => End::Stop,
                 error => End::Error(error),
             })?;
