@@ -107,6 +107,10 @@ impl Minutes {
         if last > self.newest {
             self.advance(now, last);
         }
+        if last > self.newest {
+            // Too far ahead; and what lies between is no less than the last of it.
+            self.uncounted.0 = self.uncounted.0.min(first.max(self.newest.saturating_add(1)));
+        }
         for minute in first.max(self.newest.saturating_sub(MINUTES - 1))..=last.min(self.newest) {
             self.ring[slot_of(minute)].is_mixed = true;
         }

@@ -4,7 +4,7 @@ use super::values::Values;
 use model::value::cmp_floats;
 use model::{
     Appended, Batch, Damage, Digest, Error, LabelQuery, Labels, Limited, Metadata, Replica, Samples,
-    Selection, SeriesId, SeriesKey, SeriesSet, Shard, Sink, Source, TimeRange,
+    SealedBlocks, Selection, SeriesId, SeriesKey, SeriesSet, Shard, Sink, Source, TimeRange,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -189,5 +189,8 @@ impl Replica for Ghosted {
     }
     fn mended(&self, number: u64) -> Result<(), Error> {
         self.engine.mended(number)
+    }
+    fn sealed(&self) -> Option<&dyn SealedBlocks> {
+        self.engine.sealed()
     }
 }
