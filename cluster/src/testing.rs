@@ -2,6 +2,8 @@
 //!
 //! It holds everything twice: as reads see it, and as it would be after a crash. [`Memory::commit`] makes the one the other.
 
+mod sealed;
+
 use crate::placement::NodeId;
 use crate::view::{Health, Namespace, Peer, View};
 use model::{
@@ -44,6 +46,7 @@ struct State {
     series_max: Option<usize>,
     damage: Vec<Damage>,
     silent: ShardSet,
+    files: sealed::Files,
 }
 
 /// A replica in memory; clones share it.
@@ -519,7 +522,7 @@ impl Replica for Memory {
     }
 
     fn sealed(&self) -> Option<&dyn SealedBlocks> {
-        None
+        Some(self)
     }
 }
 
