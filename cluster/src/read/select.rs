@@ -344,7 +344,10 @@ impl Select {
                 coordinator::Event::Answered { number, shards, refused }
             }
             OwnAnswer::Digests(Ok(digests)) => {
-                self.stretches[number as usize].digests = Some(digests);
+                // None, where the own copy was given up meanwhile.
+                if let Some(stretch) = self.stretches.get_mut(number as usize) {
+                    stretch.digests = Some(digests);
+                }
                 return Vec::new();
             }
             OwnAnswer::Select(Err(error @ Error::Limit { .. })) => {

@@ -54,10 +54,9 @@ impl Compared {
         for (&shard, pieces) in summaries.iter().filter(|(shard, _)| shards.contains(**shard)) {
             let ranges: Vec<TimeRange> = pieces.iter().map(|piece| piece.range).collect();
             let known = replica.known_digests(shard, &ranges);
-            let is_equal = |(piece, known): (&Piece, Option<model::Digest>)| {
-                known.is_some_and(|digest| half(digest) == piece.digest) || planted(Mistake::TrustSummaries)
-            };
-            let equal = pieces.iter().zip(known).filter(|&(piece, known)| is_equal((piece, known)));
+            let equal = pieces.iter().zip(known).filter(|(piece, known)| {
+                known.is_some_and(|known| half(known) == piece.digest) || planted(Mistake::TrustSummaries)
+            });
             match rest(range, equal.map(|(piece, _)| piece.range)) {
                 None => compared.equal.extend([shard]),
                 Some(rest) => {

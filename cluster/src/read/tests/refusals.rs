@@ -241,3 +241,17 @@ fn requests_round_trip_and_every_cut_is_refused() {
         }
     }
 }
+
+#[test]
+fn digests_of_an_own_copy_that_was_given_up_meanwhile_are_passed_over() {
+    let world = World::new(3, 3, 4);
+    let selection = Selection { matchers: vec![], range: RANGE, series_max: 10, shards: None };
+    let bounds = Bounds { fetch_bytes_max: 1 << 20 };
+    let mut select = Select::new(Arc::new(world.view.clone()), selection, world.plan(), bounds);
+    select.step(0, Event::Tick);
+    // Of two stretches that were hashed one could not be read, and the other one comes after that.
+    let fails = || OwnAnswer::Digests(Err(Error::Canceled));
+    select.step(0, Event::Own { number: 0, answer: fails() });
+    assert!(select.step(0, Event::Own { number: 1, answer: OwnAnswer::Digests(Ok(vec![7])) }).is_empty());
+    assert!(!select.is_done());
+}
