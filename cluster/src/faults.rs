@@ -46,11 +46,23 @@ pub enum Mistake {
     LookUpOne,
     /// An answer with gaps does not say that it has any.
     SilentGaps,
+    /// A write of a shard that moves needs a majority of the old replicas only.
+    OldMajorityOnly,
+    /// A copy is called complete before anything was compared with the old ones.
+    CutOverUnpassed,
+    /// A replica answers whoever makes a copy although it still takes writes under the placement before the move.
+    PassBeforeAccepted,
+    /// A move ends although the old replicas may still answer reads as before it.
+    FinishUnaccepted,
+    /// Which placement a node has seen is not remembered when it stops.
+    ForgetEpoch,
+    /// A replica answers reads that were asked under another placement.
+    ReadAnyEpoch,
 }
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Mistake; 20] = [
+    pub const ALL: [Mistake; 26] = [
         Mistake::AcknowledgeAtOne,
         Mistake::CountHint,
         Mistake::AcknowledgeBeforeSync,
@@ -71,6 +83,12 @@ impl Mistake {
         Mistake::DropHistograms,
         Mistake::LookUpOne,
         Mistake::SilentGaps,
+        Mistake::OldMajorityOnly,
+        Mistake::CutOverUnpassed,
+        Mistake::PassBeforeAccepted,
+        Mistake::FinishUnaccepted,
+        Mistake::ForgetEpoch,
+        Mistake::ReadAnyEpoch,
     ];
 }
 

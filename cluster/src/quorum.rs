@@ -1,5 +1,6 @@
 //! How many copies must have answered.
 
+use crate::faults::{Mistake, planted};
 use crate::placement::{NodeId, Replica, ReplicaState};
 use std::fmt;
 use std::str::FromStr;
@@ -53,7 +54,7 @@ impl FromStr for Consistency {
 /// The replicas whose answers a write of one shard needs.
 ///
 /// While a replica moves from A to D beside B and C, both {A, B, C} and {D, B, C} must have accepted it (joint majorities): neither the
-/// old nor the new set alone may miss what was acknowledged. With `one`, any replica of the old set is enough.
+/// old nor the new set alone may miss what was acknowledged. With `one`, any replica of those that are read is enough.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteQuorum {
     /// One set, or the old and the new one.
@@ -67,9 +68,13 @@ impl WriteQuorum {
         let set = |keep: fn(&ReplicaState) -> bool| -> Vec<NodeId> {
             replicas.iter().filter(|r| keep(&r.state)).map(|r| r.node).collect()
         };
-        let old = set(|state| !matches!(state, ReplicaState::Initializing { .. }));
+        let old = set(|state| !matches!(state, ReplicaState::Initializing { .. } | ReplicaState::Arrived));
         let new = set(|state| *state != ReplicaState::Leaving);
-        let sets = if old == new || consistency == Consistency::One { vec![old] } else { vec![old, new] };
+        let sets = match consistency {
+            Consistency::One => vec![readers(replicas, consistency).0],
+            _ if old == new || planted(Mistake::OldMajorityOnly) => vec![old],
+            _ => vec![old, new],
+        };
         WriteQuorum { sets, consistency }
     }
 
@@ -96,15 +101,20 @@ impl WriteQuorum {
     }
 }
 
-/// The replicas that may answer reads of a shard, and how many must: those that hold everything, so not one that initializes.
+/// The replicas that may answer reads of a shard, and how many must: those that hold everything. While one initializes these are the old ones, and
+/// then the new ones.
 pub fn readers(replicas: &[Replica], consistency: Consistency) -> (Vec<NodeId>, usize) {
-    let may: Vec<NodeId> = replicas
-        .iter()
-        .filter(|r| !matches!(r.state, ReplicaState::Initializing { .. }))
-        .map(|r| r.node)
-        .collect();
+    let initializing = |r: &&Replica| matches!(r.state, ReplicaState::Initializing { .. });
+    let copying = replicas.iter().any(|r| initializing(&r));
+    let reads = |r: &&Replica| if copying { !initializing(r) } else { r.state != ReplicaState::Leaving };
+    let may: Vec<NodeId> = replicas.iter().filter(reads).map(|r| r.node).collect();
     let need = consistency.need(may.len()).max(1);
     (may, need)
+}
+
+/// Of `replicas` replicas, how many are in every majority: without one of so many there is none.
+pub fn blocking(replicas: usize) -> usize {
+    (replicas + 1).saturating_sub(Consistency::Majority.need(replicas))
 }
 
 #[cfg(test)]
@@ -152,5 +162,26 @@ mod tests {
         assert!(!met(&moving, Consistency::Majority, &[2, 4]), "{{1, 2, 3}} would miss it");
         assert!(!met(&moving, Consistency::One, &[4]), "no read asks it yet");
         assert_eq!(readers(&moving, Consistency::Majority), (vec![NodeId(1), NodeId(2), NodeId(3)], 2));
+    }
+
+    #[test]
+    fn after_the_copy_is_complete_the_new_set_is_read_and_both_are_written() {
+        use ReplicaState::{Arrived, Available, Leaving};
+        let moving = [replica(1, Leaving), replica(2, Available), replica(3, Available), replica(4, Arrived)];
+        assert_eq!(readers(&moving, Consistency::Majority), (vec![NodeId(2), NodeId(3), NodeId(4)], 2));
+        assert!(met(&moving, Consistency::Majority, &[2, 3]));
+        assert!(!met(&moving, Consistency::Majority, &[2, 4]), "{{1, 2, 3}} may still be read somewhere");
+        assert!(!met(&moving, Consistency::Majority, &[1, 2]));
+        assert!(met(&moving, Consistency::One, &[4]) && !met(&moving, Consistency::One, &[1]));
+    }
+
+    #[test]
+    fn so_many_are_in_the_way_of_every_majority_and_one_less_is_not() {
+        for replicas in 1..=9 {
+            let majority = Consistency::Majority.need(replicas);
+            assert!(
+                replicas - blocking(replicas) < majority && replicas - blocking(replicas) + 1 >= majority
+            );
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What a node knows of its cluster: the same for every request that begins under it, replaced as a whole when something changes.
 
-use crate::placement::{Domain, NodeId, NodeState, Placement, ReplicaState};
-use crate::quorum::Consistency;
+use crate::placement::{Domain, NodeId, NodeState, Placement, Replica};
+use crate::quorum::{Consistency, WriteQuorum, readers};
 use model::{SeriesKey, Shard, ShardSet};
 use std::collections::BTreeMap;
 
@@ -99,10 +99,8 @@ impl View {
 
     /// The shards of which `node` has a copy that answers reads.
     pub fn readable_at(&self, node: NodeId) -> ShardSet {
-        let holds = |shard: &Shard| {
-            let mut replicas = self.placement.replicas(*shard).iter();
-            replicas.any(|r| r.node == node && !matches!(r.state, ReplicaState::Initializing { .. }))
-        };
+        let reads = |shard: &Shard| readers(self.placement.replicas(*shard), Consistency::Majority).0;
+        let holds = |shard: &Shard| reads(shard).contains(&node);
         (0..self.shards()).map(|shard| Shard(shard as u16)).filter(holds).collect()
     }
 
@@ -111,10 +109,21 @@ impl View {
         let up = |node: NodeId| self.nodes.get(&node).is_some_and(|peer| peer.health != Health::Down);
         let (mut under, mut unavailable) = (0, 0);
         for replicas in self.placement.shards() {
-            let live = replicas.iter().filter(|r| r.state == ReplicaState::Available && up(r.node)).count();
+            let (may, need) = readers(replicas, Consistency::Majority);
+            let live = may.into_iter().filter(|node| up(*node)).count();
             under += usize::from(live < usize::from(self.replication_factor));
-            unavailable += usize::from(live < Consistency::Majority.need(replicas.len()));
+            let writes = WriteQuorum::new(replicas, Consistency::Majority);
+            unavailable += usize::from(live < need || !writes.is_possible(|node| !up(node)));
         }
         (under, unavailable)
+    }
+
+    /// The fewest copies of any shard that answer reads and seem to be there.
+    pub fn fewest_copies(&self) -> usize {
+        let up = |node: NodeId| self.nodes.get(&node).is_some_and(|peer| peer.health != Health::Down);
+        let live = |replicas: &Vec<Replica>| {
+            readers(replicas, Consistency::Majority).0.into_iter().filter(|node| up(*node)).count()
+        };
+        self.placement.shards().iter().map(live).min().unwrap_or(0)
     }
 }

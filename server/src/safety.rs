@@ -1,7 +1,7 @@
 //! The question that a person has first: is my data safe, and what would lose it?
 
-use cluster::placement::{NodeId, NodeState, ReplicaState};
-use cluster::quorum::Consistency;
+use cluster::placement::{NodeId, NodeState};
+use cluster::quorum::{Consistency, readers};
 use cluster::view::{Health, Peer, View};
 
 /// How safe the data of a cluster is, from well to worst.
@@ -43,7 +43,7 @@ pub fn state(peer: &Peer) -> &'static str {
 pub struct Copies {
     /// That seem to be there.
     pub live: usize,
-    /// That the placement lists.
+    /// That hold everything, as the placement says.
     pub listed: usize,
     /// That writes and reads need.
     pub need: usize,
@@ -53,8 +53,8 @@ pub struct Copies {
 pub fn copies(view: &View) -> Vec<Copies> {
     let up = |node: NodeId| view.nodes.get(&node).is_some_and(|peer| peer.health != Health::Down);
     let of = |replicas: &Vec<cluster::placement::Replica>| {
-        let live = replicas.iter().filter(|r| r.state == ReplicaState::Available && up(r.node)).count();
-        Copies { live, listed: replicas.len(), need: Consistency::Majority.need(replicas.len()) }
+        let (may, need) = readers(replicas, Consistency::Majority);
+        Copies { live: may.iter().filter(|node| up(**node)).count(), listed: may.len(), need }
     };
     view.placement.shards().iter().map(of).collect()
 }
@@ -63,7 +63,7 @@ pub fn copies(view: &View) -> Vec<Copies> {
 pub fn assess(view: &View) -> (Safety, String) {
     let copies = copies(view);
     let wanted = usize::from(view.replication_factor);
-    let (total, unavailable) = (copies.len(), copies.iter().filter(|c| c.live < c.need).count());
+    let (total, (_, unavailable)) = (copies.len(), view.under_replicated());
     let fewest = copies.iter().map(|c| c.live).min().unwrap_or(0);
     let away: Vec<String> = view
         .nodes
@@ -88,18 +88,17 @@ pub fn assess(view: &View) -> (Safety, String) {
     }
     if fewest < wanted {
         let short = copies.iter().filter(|c| c.live < wanted).count();
-        let idle = view.nodes.keys().filter(|node| view.held_by(**node).is_empty()).count();
         let nodes = view.nodes.len();
         let why = if !away.is_empty() {
             format!("{away}; when it is back, it gets what it missed")
         } else if nodes < wanted {
             format!("{nodes} of {wanted} nodes are there; add nodes with `sarsen server --join`")
-        } else if idle > 0 && view.has_data {
-            format!(
-                "{idle} nodes hold nothing, since they joined after the first write, and this version does not move data yet"
-            )
         } else {
-            "copies are being made".to_string()
+            match view.placement.moving().count() {
+                0 => "copies are to be made".to_string(),
+                1 => "copies are being made, of 1 shard now".to_string(),
+                n => format!("copies are being made, of {n} shards now"),
+            }
         };
         let one = if fewest == 1 { "losing one disk can lose data" } else { "no single loss loses data" };
         return (
@@ -122,8 +121,8 @@ pub fn assess(view: &View) -> (Safety, String) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use cluster::placement::{Domain, Node, Placement, Policy, compute};
-    use model::SeriesKey;
+    use cluster::placement::{Change, Domain, Node, Placement, Policy, compute};
+    use model::{SeriesKey, Shard};
     use std::collections::BTreeMap;
     use std::num::{NonZeroU8, NonZeroU32};
 
@@ -182,10 +181,19 @@ pub(crate) mod tests {
             "degraded: 8 of 8 shards have 2 of 3 copies: no single loss loses data. Reads and writes work; \
              node 2 (10.0.0.2:7421) is down; when it is back, it gets what it missed"
         );
-        let idle = view(3, 1, 3, &[]);
-        assert!(told(idle.clone()).contains("2 nodes hold nothing, since they joined after the first write"));
-        // They are about to get their shares.
-        assert!(told(View { has_data: false, ..idle }).ends_with("copies are being made"));
+        // Two have joined and are about to get their shares.
+        assert!(told(view(3, 1, 3, &[])).ends_with("copies are to be made"));
+        let mut growing = view(3, 1, 3, &[]);
+        let begin = [0, 1].map(|n| Change::Begin { shard: Shard(n), from: None, to: Some(NodeId(2)) });
+        growing.placement = growing.placement.change(&begin).unwrap();
+        assert_eq!(
+            told(growing.clone()),
+            "degraded: 8 of 8 shards have 1 of 3 copies: losing one disk can lose data. Reads and writes work; \
+             copies are being made, of 2 shards now"
+        );
+        // Writes of a shard that gets its second copy need both.
+        growing.nodes.get_mut(&NodeId(2)).unwrap().health = Health::Down;
+        assert!(told(growing).starts_with("unavailable: 2 of 8 shards"));
         let dark = told(view(3, 3, 3, &[2, 3]));
         assert!(dark.starts_with("unavailable: 8 of 8 shards lack a majority"), "{dark}");
         assert!(

@@ -34,7 +34,7 @@ pub async fn run(app: Arc<App>, address: SocketAddr, stopped: impl Future<Output
 
 /// Where own metrics go.
 ///
-/// The first write into a cluster settles who holds what, and nodes that join afterwards get no copies. Own metrics must never be that
+/// Until the first write into a cluster shards are dealt out anew to whoever joins, and from then on they have to be moved. Own metrics must never be that
 /// write, since nobody can tell how many nodes are still to come: until somebody else has written, they stay on the node. There, queries find those
 /// of shards that the node holds, which in a cluster of no more nodes than copies are all; repair spreads these.
 fn sink(db: &Database) -> Arc<dyn Sink> {

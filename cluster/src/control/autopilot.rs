@@ -2,14 +2,28 @@
 
 use super::controller::Controller;
 use super::proposal::{Owner, Waiting};
-use crate::placement::{NodeId, NodeState};
+use crate::faults::{Mistake, planted};
+use crate::placement::{Change, Move, NodeId, NodeState, Phase, Placement, Plan, ReplicaState, plan};
+use crate::quorum::blocking;
 use crate::raft::{Candidate, choose_voters};
-use crate::state::{Command, Node};
+use crate::state::{Command, Node, State};
 use crate::view::Health;
+use model::Shard;
+use std::collections::BTreeMap;
+
+/// Between two changes of the placement. Whoever meets another epoch has to ask again, so that many moves are taken a step further at once.
+const MOVES_EVERY_MS: u64 = 1_000;
+/// Copies under way to one node, and from one. A write of a shard that moves has one replica more; when a node dies, what was copied to it
+/// was for nothing; and the shards that need it most come first.
+const MOVES_PER_NODE: usize = 16;
 
 /// What it remembers.
 #[derive(Default)]
 pub(super) struct Autopilot {
+    /// The way to where every copy should be, as it was after this place in the order.
+    plan: Option<(u64, Plan)>,
+    /// The placement is not changed before.
+    moves_due_ms: u64,
     /// The state was looked at, after this place in the order, and needed no other placement.
     settled_at: Option<u64>,
 }
@@ -53,6 +67,10 @@ impl Controller {
         if let Some((id, _)) = joining.find(|(id, node)| self.follows(**id, node)) {
             return Some(Command::SetNodeState { id: *id, state: NodeState::Up });
         }
+        if let Some(changes) = self.next_moves() {
+            return Some(changes);
+        }
+        let state = self.state.as_ref()?;
         let applied = state.applied();
         if self.autopilot.settled_at == Some(applied) {
             return None;
@@ -62,6 +80,81 @@ impl Controller {
             self.autopilot.settled_at = Some(applied);
         }
         adoption
+    }
+
+    /// The next step towards where every copy should be. Nodes that are only away move nothing: what makes them count as lost says so by
+    /// [`NodeState::Gone`].
+    fn next_moves(&mut self) -> Option<Command> {
+        let state = self.state.as_ref()?;
+        if !state.has_data() || self.now_ms < self.autopilot.moves_due_ms {
+            return None;
+        }
+        self.autopilot.moves_due_ms = self.now_ms + MOVES_EVERY_MS;
+        let (placement, applied) = (state.placement(), state.applied());
+        let plan = match self.autopilot.plan.take() {
+            Some((at, plan)) if at == applied => plan,
+            _ => plan(placement, &state.target()?, |_| 0),
+        };
+        let mut changes: Vec<Change> = plan
+            .cancel
+            .iter()
+            .map(|&shard| Change::Cancel { shard, since: placement.changed(shard) })
+            .collect();
+        let goes_on = |shard: &Shard| !plan.cancel.contains(shard);
+        changes
+            .extend(placement.moving().filter(goes_on).filter_map(|shard| self.next_step(placement, shard)));
+        self.begin_moves(state, &plan, &mut changes);
+        self.autopilot.plan = Some((applied, plan));
+        let from_epoch = self.state.as_ref()?.placement().epoch();
+        (!changes.is_empty()).then_some(Command::MoveShards { from_epoch, changes })
+    }
+
+    /// What a shard that moves is ready for.
+    fn next_step(&self, placement: &Placement, shard: Shard) -> Option<Change> {
+        let since = placement.changed(shard);
+        match placement.phase(shard) {
+            Phase::Settled => None,
+            Phase::Copying(to) => {
+                let copied = match to == self.file.node {
+                    true => self.copied.contains(&(shard, since)),
+                    false => self.watch.has_copied(to, shard, since),
+                };
+                copied.then_some(Change::CutOver { shard, since })
+            }
+            Phase::CutOver => {
+                // Whoever has accepted it answers no more reads as before.
+                let accepted = |node: &NodeId| match *node == self.file.node {
+                    true => self.accepted() >= since,
+                    false => self.watch.last_beat(*node).is_some_and(|beat| beat.epoch >= since),
+                };
+                let old = placement.old_replicas(shard);
+                let enough = old.iter().filter(|node| accepted(node)).count() >= blocking(old.len());
+                (enough || planted(Mistake::FinishUnaccepted)).then_some(Change::Finish { shard, since })
+            }
+        }
+    }
+
+    /// Moves that can begin, the most urgent first.
+    fn begin_moves(&self, state: &State, plan: &Plan, changes: &mut Vec<Change>) {
+        let placement = state.placement();
+        let mut busy: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for replicas in placement.moving().map(|shard| placement.replicas(shard)) {
+            let moves = replicas.iter().filter(|replica| replica.state != ReplicaState::Available);
+            moves.for_each(|replica| *busy.entry(replica.node).or_default() += 1);
+        }
+        for step in plan.moves.iter().filter(|step| step.step == 0 && !step.under_way && !step.waits) {
+            let Move { shard, from, to, .. } = *step;
+            let free = placement.phase(shard) == Phase::Settled || plan.cancel.contains(&shard);
+            let room = [from, to]
+                .into_iter()
+                .flatten()
+                .all(|node| busy.get(&node).is_none_or(|n| *n < MOVES_PER_NODE));
+            let there = to.is_none_or(|to| state.nodes().get(&to).is_some_and(|node| self.is_well(to, node)));
+            if free && room && there {
+                [from, to].into_iter().flatten().for_each(|node| *busy.entry(node).or_default() += 1);
+                changes.push(Change::Begin { shard, from, to });
+            }
+        }
     }
 
     /// Whether a node is there, in the run that is registered, and knows what is agreed on.

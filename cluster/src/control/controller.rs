@@ -12,6 +12,7 @@ use crate::placement::{Domain, NodeId, NodeState};
 use crate::raft::{self, Durable, Member, Membership};
 use crate::state::{Cluster, Command, Fault, Outcome, Profile, Refusal, Request, State};
 use crate::view::{Health, Peer, View};
+use model::Shard;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -60,6 +61,8 @@ pub struct Controller {
     /// Starts of others that they have not registered yet: since when they are known of, and their numbers.
     pub(super) unregistered: BTreeMap<NodeId, (u64, u64, u128)>,
     pub(super) report: NodeReport,
+    /// The copies that this node makes which are complete.
+    pub(super) copied: Vec<(Shard, u64)>,
     pub(super) proposals: BTreeMap<u64, Proposal>,
     pub(super) waiting: BTreeMap<u64, Waiting>,
     /// Calls under way: what for, and until when.
@@ -112,6 +115,7 @@ impl Controller {
             autopilot: Autopilot::default(),
             unregistered: BTreeMap::new(),
             report: NodeReport::default(),
+            copied: Vec::new(),
             proposals: BTreeMap::new(),
             waiting: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -189,6 +193,7 @@ impl Controller {
             Event::Local { token, command } => self.propose_local(token, command),
             Event::Read { token } => self.read(token),
             Event::Report(report) => self.report = report,
+            Event::Copied(copied) => self.copied = copied,
             Event::Seen(node) => self.watch.seen(self.now_ms, node),
             Event::Unwelcome { why } => self.stop(why),
             Event::Lost(node) => self.watch.lost(self.now_ms, node),
@@ -253,9 +258,14 @@ impl Controller {
             starts: self.profile.starts,
             boot: self.profile.boot,
             applied: state.map_or(0, State::applied),
-            epoch: state.map_or(0, |state| state.placement().epoch()),
+            epoch: self.accepted(),
             report: self.report,
         }
+    }
+
+    /// The placement under which this node works, and behind which it never goes back.
+    pub(super) fn accepted(&self) -> u64 {
+        self.view.as_ref().map_or(0, |view| view.epoch())
     }
 
     fn tick(&mut self) {
@@ -268,7 +278,7 @@ impl Controller {
         if self.now_ms >= self.next_probe_ms && !self.probes.is_empty() {
             self.next_probe_ms = self.now_ms + self.options.retry_ms;
             let address = self.probes.remove(0);
-            let body = Call::Heartbeat(self.beat()).encode(self.file.cluster);
+            let body = Call::Heartbeat(self.beat(), self.copied.clone()).encode(self.file.cluster);
             self.call(Target::Address(address.clone()), body, Purpose::Probe(address));
         }
         self.drive_autopilot();
@@ -279,7 +289,7 @@ impl Controller {
         match leader {
             Some(leader) if leader == self.file.node => self.tell_health(),
             Some(leader) if self.calls.values().all(|(purpose, _)| *purpose != Purpose::Heartbeat) => {
-                let body = Call::Heartbeat(self.beat()).encode(self.file.cluster);
+                let body = Call::Heartbeat(self.beat(), self.copied.clone()).encode(self.file.cluster);
                 self.call(Target::Node(leader), body, Purpose::Heartbeat);
             }
             _ => {}
@@ -350,7 +360,7 @@ impl Controller {
             return self.respond(id, Answer::NotLeader(self.leader_address()));
         }
         match call {
-            Call::Heartbeat(beat) => self.heard(from, id, beat),
+            Call::Heartbeat(beat, copied) => self.heard(from, id, beat, copied),
             Call::Propose(_) if self.waiting.len() >= WAITING_MAX => self.respond(id, Answer::Busy),
             Call::Propose(request) => {
                 let joins =
@@ -363,7 +373,7 @@ impl Controller {
         }
     }
 
-    fn heard(&mut self, from: Option<NodeId>, id: u64, beat: Beat) {
+    fn heard(&mut self, from: Option<NodeId>, id: u64, beat: Beat, copied: Vec<(Shard, u64)>) {
         let node = from.and_then(|from| Some((from, self.state.as_ref()?.nodes().get(&from)?)));
         // Only a probe.
         let Some((from, node)) = node else { return self.respond(id, Answer::Health(Vec::new())) };
@@ -378,7 +388,7 @@ impl Controller {
         match stop {
             Some(text) => self.respond(id, Answer::Stop(Refusal::new(Fault::Directory, text))),
             None => {
-                self.watch.beat(self.now_ms, from, beat);
+                self.watch.beat(self.now_ms, from, beat, copied);
                 let table = self.health();
                 self.respond(id, Answer::Health(table));
             }
@@ -605,6 +615,16 @@ impl Controller {
         // What a node was shown when it joined may be newer than the first snapshot it gets.
         let is_news = |state: &&State| state.applied() >= self.shown || planted(Mistake::ViewGoesBack);
         let Some(state) = self.state.as_ref().filter(is_news) else { return };
+        let epoch = state.placement().epoch();
+        if epoch < self.file.epoch {
+            // What was agreed on later is lost with the power, or was heard from a leader and never written. Whoever has worked under it does not work
+            // under less.
+            let text = format!(
+                "waiting for placement {}: this node knew it, and finds {epoch} in its log",
+                self.file.epoch
+            );
+            return self.say(text);
+        }
         if self.stale {
             self.watch.retain(|node| state.nodes().contains_key(&node));
         }
@@ -640,6 +660,10 @@ impl Controller {
         };
         (self.stale, self.shown) = (false, state.applied());
         if self.view.as_deref() != Some(&view) {
+            if epoch > self.file.epoch && !planted(Mistake::ForgetEpoch) {
+                self.file.epoch = epoch;
+                self.out.push(Effect::Remember(self.file));
+            }
             let view = Arc::new(view);
             self.view = Some(view.clone());
             self.out.push(Effect::View(view));

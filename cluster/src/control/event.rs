@@ -6,6 +6,7 @@ use crate::placement::NodeId;
 use crate::raft::Batch;
 use crate::state::{Command, Outcome, Refusal};
 use crate::view::View;
+use model::Shard;
 use std::sync::Arc;
 
 /// How a controller behaves.
@@ -97,6 +98,8 @@ pub enum Event {
     },
     /// How this node is; the last one is told to the leader.
     Report(NodeReport),
+    /// The copies of shards that move here which are complete: [`crate::repair::Effect::Copied`]. Told to the leader.
+    Copied(Vec<(Shard, u64)>),
     /// A peer answered, or sent something.
     Seen(NodeId),
     /// The connection to a peer broke or could not be made.

@@ -2,25 +2,27 @@
 //!
 //! ```text
 //!     sarsen cluster node
-//!     format = 1
+//!     format = 2
 //!     phase = member                  creating | adopting | joining | member
 //!     cluster = 0123456789abcdef0123456789abcdef      0 as long as it joins
 //!     node = …            disk = …            as in the directory's identity file
 //!     member = 3                      number as a Raft member, 0 unless it is one
 //!     incarnation = 0123456789abcdef  of its Raft log
 //!     starts = 17                     raised before anything is said to others
+//!     epoch = 42                      of the newest placement that the node has worked under
 //!     crc32 = 89abcdef
 //! ```
 //!
 //! It is written before a cluster is made or joined, so that whoever is interrupted goes on as the same node; and it says `member`
-//! only after the Raft log holds a state, so that a log that is missing then was lost.
+//! only after the Raft log holds a state, so that a log that is missing then was lost. The epoch is raised before the node does anything under
+//! a placement: after a crash it works under none that is older.
 
 use crate::placement::NodeId;
 use crate::raft;
 use disk::{OpenMode, Vfs};
 use std::path::{Path, PathBuf};
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const TITLE: &str = "sarsen cluster node";
 /// No file is longer; a longer one is damaged.
 const BYTES_MAX: u64 = 4096;
@@ -80,6 +82,8 @@ pub struct NodeFile {
     pub incarnation: u64,
     /// How often it was started.
     pub starts: u64,
+    /// Of the newest placement that it has worked under.
+    pub epoch: u64,
 }
 
 /// The file cannot be used.
@@ -110,11 +114,11 @@ impl NodeFile {
 
     /// The file's text.
     pub fn render(&self) -> String {
-        let NodeFile { phase, cluster, node, disk, member, incarnation, starts } = self;
+        let NodeFile { phase, cluster, node, disk, member, incarnation, starts, epoch } = self;
         let phase = PHASES.iter().find(|(p, _)| p == phase).map_or("", |(_, name)| name);
         let body = format!(
             "{TITLE}\nformat = {FORMAT}\nphase = {phase}\ncluster = {cluster:032x}\nnode = {:032x}\ndisk = {disk:032x}\n\
-             member = {member}\nincarnation = {incarnation:016x}\nstarts = {starts}\n",
+             member = {member}\nincarnation = {incarnation:016x}\nstarts = {starts}\nepoch = {epoch}\n",
             node.0
         );
         format!("{body}crc32 = {:08x}\n", crc32fast::hash(body.as_bytes()))
@@ -149,7 +153,8 @@ impl NodeFile {
         let member = field("member")?.parse().map_err(|_| damaged())?;
         let incarnation = u64::from_str_radix(field("incarnation")?, 16).map_err(|_| damaged())?;
         let starts = field("starts")?.parse().map_err(|_| damaged())?;
-        let file = NodeFile { phase, cluster, node, disk, member, incarnation, starts };
+        let epoch = field("epoch")?.parse().map_err(|_| damaged())?;
+        let file = NodeFile { phase, cluster, node, disk, member, incarnation, starts, epoch };
         let whole = (phase == Phase::Member) == (member != 0) && (phase == Phase::Joining || cluster != 0);
         if !whole || incarnation == 0 || node.0 == 0 || file.render() != text {
             return Err(damaged());

@@ -3,6 +3,7 @@
 use super::event::{NodeReport, Options};
 use crate::placement::NodeId;
 use crate::view::Health;
+use model::Shard;
 use std::collections::BTreeMap;
 
 /// What a node tells the leader each second.
@@ -14,7 +15,7 @@ pub struct Beat {
     pub boot: u128,
     /// How far it has applied what is agreed on.
     pub applied: u64,
-    /// Of its view.
+    /// Of its view: it has accepted this placement, and never goes back behind it.
     pub epoch: u64,
     /// How it is.
     pub report: NodeReport,
@@ -36,6 +37,8 @@ pub struct Sighting {
 pub(super) struct Watch {
     /// The last heartbeats, as far as this node leads.
     beats: BTreeMap<NodeId, (u64, Beat)>,
+    /// The copies that each said are complete, with the epoch at which their shards last changed.
+    copied: BTreeMap<NodeId, Vec<(Shard, u64)>>,
     /// Since when it leads.
     since_ms: u64,
     /// What the leader last told.
@@ -49,15 +52,22 @@ impl Watch {
     pub fn lead(&mut self, now_ms: u64) {
         self.since_ms = now_ms;
         self.beats.clear();
+        self.copied.clear();
     }
 
-    pub fn beat(&mut self, now_ms: u64, from: NodeId, beat: Beat) {
+    pub fn beat(&mut self, now_ms: u64, from: NodeId, beat: Beat, copied: Vec<(Shard, u64)>) {
         self.beats.insert(from, (now_ms, beat));
+        self.copied.insert(from, copied);
         self.seen(now_ms, from);
     }
 
     pub fn last_beat(&self, node: NodeId) -> Option<&Beat> {
         self.beats.get(&node).map(|(_, beat)| beat)
+    }
+
+    /// Whether a node said that its copy of a shard is complete that it makes in the move, or step of one, that began then.
+    pub fn has_copied(&self, node: NodeId, shard: Shard, since: u64) -> bool {
+        self.copied.get(&node).is_some_and(|copied| copied.contains(&(shard, since)))
     }
 
     pub fn told(&mut self, table: Vec<(NodeId, Sighting)>) {
@@ -75,6 +85,7 @@ impl Watch {
     /// Forgets nodes that are not there any more.
     pub fn retain(&mut self, there: impl Fn(NodeId) -> bool) {
         self.beats.retain(|node, _| there(*node));
+        self.copied.retain(|node, _| there(*node));
         self.told.retain(|node, _| there(*node));
         self.seen.retain(|node, _| there(*node));
     }

@@ -8,6 +8,7 @@ use crate::placement::NodeId;
 use crate::state::{Outcome, Refusal, Request, codec};
 use crate::view::Health;
 use crate::wire::{Malformed, Reader, Writer};
+use model::Shard;
 
 const VERSION: u8 = 1;
 
@@ -16,8 +17,8 @@ const VERSION: u8 = 1;
 pub enum Call {
     /// The leader shall propose this. To join is to propose oneself.
     Propose(Request),
-    /// For the leader.
-    Heartbeat(Beat),
+    /// For the leader: how the node is, and which of the copies that it makes are complete, with the epoch at which each shard last changed.
+    Heartbeat(Beat, Vec<(Shard, u64)>),
 }
 
 /// What it is told.
@@ -55,9 +56,14 @@ impl Call {
                 out.u8(1);
                 out.0.extend_from_slice(&request.encode());
             }
-            Call::Heartbeat(beat) => {
+            Call::Heartbeat(beat, copied) => {
                 out.u8(2);
                 put_beat(&mut out, beat);
+                out.count(copied.len());
+                for (shard, since) in copied {
+                    out.varint(u64::from(shard.0));
+                    out.varint(*since);
+                }
             }
         }
         out.0
@@ -75,7 +81,11 @@ impl Call {
         let cluster = reader.u128()?;
         let call = match reader.u8()? {
             1 => Call::Propose(Request::decode(reader.rest())?),
-            2 => Call::Heartbeat(take_beat(&mut reader)?),
+            2 => {
+                let beat = take_beat(&mut reader)?;
+                let one = |reader: &mut Reader<'_>| Ok((codec::take_shard(reader)?, reader.varint()?));
+                Call::Heartbeat(beat, reader.list(one)?)
+            }
             _ => return Err(reader.malformed()),
         };
         reader.end()?;

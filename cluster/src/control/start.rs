@@ -88,8 +88,16 @@ pub fn decide(
                 ));
             }
         };
-        let file =
-            NodeFile { phase, cluster, node, disk, member: 0, incarnation: incarnation(dice), starts: 1 };
+        let file = NodeFile {
+            phase,
+            cluster,
+            node,
+            disk,
+            member: 0,
+            incarnation: incarnation(dice),
+            starts: 1,
+            epoch: 0,
+        };
         let how = if joins { How::Join } else { How::Create };
         return Ok(Start { file, how, join });
     };

@@ -380,6 +380,8 @@ impl Node {
                 total: current.view.shards(),
                 under_replicated: under as u32,
                 unavailable: unavailable as u32,
+                moving: current.view.placement.moving().count() as u32,
+                min_copies: current.view.fewest_copies() as u32,
             },
             health: health.nodes,
             voters: health.voters,

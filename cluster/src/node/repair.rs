@@ -1,6 +1,8 @@
 //! The shell of repair: asks, works where blocking is allowed, and tells.
 
+use super::control::Input;
 use super::shared::Shared;
+use crate::control;
 use crate::repair::{Done, Effect, Event, Level, Local, Now, Options, Repair, perform};
 use crate::transport::Kind;
 use bytes::Bytes;
@@ -44,7 +46,16 @@ pub(super) async fn run(shared: Arc<Shared>, events: mpsc::Sender<Event>, mut in
         let mut effects = Vec::new();
         repair.step(now, event, &mut effects);
         for effect in effects {
-            act(&shared, &events, effect);
+            match effect {
+                // One after the other: what was said last is what is so.
+                Effect::Copied(copied) => {
+                    let copied = Input::Event(control::Event::Copied(copied));
+                    if shared.inputs.send(copied).await.is_err() {
+                        return;
+                    }
+                }
+                effect => act(&shared, &events, effect),
+            }
         }
         if let Some(data) = shared.data() {
             *data.repair.lock() = repair.progress(now);
@@ -71,6 +82,7 @@ fn act(shared: &Arc<Shared>, events: &mpsc::Sender<Event>, effect: Effect) {
                 let _ = events.blocking_send(Event::Done { token, done });
             });
         }
+        Effect::Copied(_) => unreachable!("BUG: it is told in order, by the caller"),
         Effect::Log { level, text } => match level {
             Level::Info => tracing::info!("{text}"),
             Level::Warn => tracing::warn!("{text}"),

@@ -46,6 +46,10 @@ impl Shared {
         let Some(durable) = durable else {
             return reply.send(answer.encode(round));
         };
+        // Whoever makes a copy of a shard relies on it: what this node takes under an older placement it has taken before it accepts the newer one.
+        if let Some(epoch) = self.newer_than(&current.view) {
+            return reply.send(write::Reply::StaleEpoch { epoch }.encode(round));
+        }
         tokio::spawn(async move {
             match durable.await {
                 Ok(()) => reply.send(answer.encode(round)),

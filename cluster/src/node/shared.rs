@@ -146,6 +146,12 @@ impl Shared {
         self.current.borrow().clone()
     }
 
+    /// The epoch of the placement, if this node has accepted a newer one than that of `view`.
+    pub fn newer_than(&self, view: &View) -> Option<u64> {
+        let epoch = self.current.borrow().as_ref().map(|current| current.view.epoch());
+        epoch.filter(|epoch| *epoch > view.epoch())
+    }
+
     pub fn views(&self) -> watch::Receiver<Option<Current>> {
         self.current.subscribe()
     }
@@ -275,7 +281,7 @@ impl Shared {
         }
     }
 
-    /// For whoever wonders later why a node that joined has no copies.
+    /// For whoever wonders later when that was.
     fn tell_settled(&self) {
         let Some(Current { view, .. }) = self.current() else { return };
         let copies = view.placement.shards().iter().map(Vec::len).min().unwrap_or(0);
@@ -285,7 +291,7 @@ impl Shared {
             copies,
             wanted,
             epoch = view.epoch(),
-            "the first data came to this node: the placement stays, and nodes that join from now on get no copies by themselves"
+            "the first data came to this node: from now on copies are moved, and no placement is replaced"
         );
     }
 

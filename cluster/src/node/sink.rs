@@ -90,8 +90,26 @@ impl ClusterSink {
         Ok(appended)
     }
 
-    /// Appends to the own replica, and gives the frames for the others.
+    /// Appends to the own replica, and gives the frames for the others. If this node accepts a newer placement meanwhile, it is done again under that
+    /// one: whoever makes a copy of a shard relies on it that this node has what it acknowledges under an older placement before it accepts the newer.
     fn begin(
+        &self,
+        data: &Data,
+        view: &mut Arc<View>,
+        batch: &Arc<Batch>,
+        only: Option<&[u32]>,
+        deadline: Instant,
+    ) -> Begun {
+        loop {
+            let begun = self.begin_under(data, view, batch, only, deadline);
+            match self.shared.current() {
+                Some(current) if current.view.epoch() > view.epoch() => *view = current.view,
+                _ => return begun,
+            }
+        }
+    }
+
+    fn begin_under(
         &self,
         data: &Data,
         view: &Arc<View>,
@@ -128,7 +146,9 @@ impl ClusterSink {
         only: Option<&[u32]>,
         deadline: Instant,
     ) -> Prepared {
-        let Begun { coordinator, durable, sends, is_data } = self.begin(data, view, batch, only, deadline);
+        let mut view = view.clone();
+        let Begun { coordinator, durable, sends, is_data } =
+            self.begin(data, &mut view, batch, only, deadline);
         let unknown = coordinator.unknown().to_vec();
         let rejected = coordinator.rejected().to_vec();
         let written = written(coordinator.local().0, only, &unknown);
@@ -267,13 +287,20 @@ impl Sink for ClusterSink {
     }
 
     fn append(&self, batch: &Arc<Batch>, only: Option<&[u32]>) -> Result<Appended, Error> {
-        let (Some(data), Some(Current { view, alone, .. })) = (self.shared.data(), self.shared.current())
+        let (Some(data), Some(Current { mut view, mut alone })) = (self.shared.data(), self.shared.current())
         else {
             return Err(stopped());
         };
         let deadline = Instant::now() + self.shared.options.write_timeout;
-        if alone {
-            return self.append_alone(data, &view, batch, only, deadline);
+        while alone {
+            let appended = self.append_alone(data, &view, batch, only, deadline)?;
+            match self.shared.current() {
+                // It is to have copies elsewhere, and these need what comes from now on.
+                Some(current) if current.view.epoch() > view.epoch() => {
+                    (view, alone) = (current.view, current.alone)
+                }
+                _ => return Ok(appended),
+            }
         }
         match pieces(batch, only, &Most::of_frame(self.shared.bounds.frame_bytes_max)) {
             None => Ok(self.append_one(data, &view, batch, only, deadline)),
@@ -405,13 +432,13 @@ impl Request {
             }
             // It failed because a replica knows a newer placement. The rows are the same.
             let newer = coordinator.newer_epoch().unwrap_or(epoch);
-            let (Some(data), Some(Current { view, .. })) =
+            let (Some(data), Some(Current { mut view, .. })) =
                 (shared.data(), shared.view_of(newer, self.deadline).await)
             else {
                 break;
             };
             self.race = Race::default();
-            let begun = self.sink.begin(data, &view, &self.batch, self.only.as_deref(), self.deadline);
+            let begun = self.sink.begin(data, &mut view, &self.batch, self.only.as_deref(), self.deadline);
             if !begun.coordinator.unknown().is_empty() {
                 // Only the sender can bring the labels.
                 break;

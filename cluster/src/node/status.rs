@@ -44,4 +44,8 @@ pub struct Shards {
     pub under_replicated: u32,
     /// Without a live majority.
     pub unavailable: u32,
+    /// That move.
+    pub moving: u32,
+    /// The fewest whole copies of any one that seem to be there.
+    pub min_copies: u32,
 }

@@ -186,7 +186,10 @@ async fn a_cluster_of_one_takes_writes_at_once_and_remembers_itself() {
     assert!(running.node.view().has_data);
     assert_eq!(read(&running.node, ReadOptions::default()).await.unwrap(), (20, vec![]));
     let status = running.node.status();
-    assert_eq!(status.shards, Shards { total: SHARDS, under_replicated: SHARDS, unavailable: 0 });
+    assert_eq!(
+        status.shards,
+        Shards { total: SHARDS, under_replicated: SHARDS, unavailable: 0, moving: 0, min_copies: 1 }
+    );
     until(|| running.node.view().leader == Some(first.me)).await;
     running.node.stop().await;
     drop(running);
@@ -251,7 +254,52 @@ async fn a_first_write_that_only_this_node_keeps_is_noted_too() {
     running.push(machines[2].start(|options| options.join = vec![join]).await);
     until(|| running.iter().all(|running| running.node.view().nodes.len() == 3)).await;
     assert_eq!(read(&node, ReadOptions::default()).await.unwrap(), (mine.len(), vec![]));
-    assert_eq!(node.view().placement, view.placement);
+    // The third gets its share by moves, and what was acknowledged moves along.
+    until(|| {
+        node.view().nodes.keys().all(|id| !node.view().readable_at(*id).is_empty()) && is_whole(&node, 1)
+    })
+    .await;
+    for running in &running {
+        assert_eq!(read(&running.node, ReadOptions::default()).await.unwrap(), (mine.len(), vec![]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_node_with_data_becomes_three_and_no_write_or_read_fails() {
+    let mut machines: Vec<Machine> = (1..=3).map(Machine::new).collect();
+    let mut running = vec![machines[0].start(|_| ()).await];
+    let first = running[0].node.clone();
+    write(&first, None, 50, NOW).await.unwrap();
+    let writing = {
+        let node = first.clone();
+        tokio::spawn(async move {
+            let mut rounds = 1;
+            while !is_whole(&node, 3) {
+                write(&node, None, 50, NOW + rounds)
+                    .await
+                    .unwrap_or_else(|error| panic!("write {rounds}: {error}"));
+                let (rows, warnings) = read(&node, ReadOptions::default()).await.unwrap();
+                rounds += 1;
+                assert_eq!((rows, warnings), (50 * rounds as usize, vec![]));
+            }
+            rounds
+        })
+    };
+    let join = first.view().nodes[&first.me()].address.clone();
+    for machine in &mut machines[1..] {
+        running.push(machine.start(|options| options.join = vec![join.clone()]).await);
+    }
+    let rounds = timeout(2 * LONG, writing).await.expect("copies are not made").unwrap();
+    until(|| running.iter().all(|one| is_whole(&one.node, 3))).await;
+    for one in &running {
+        assert_eq!(read(&one.node, ReadOptions::default()).await.unwrap().0, 50 * rounds as usize);
+    }
+    // Each of the three has everything by itself: what it was sent, and what it copied.
+    until(|| running.iter().all(|one| one.memory.content() == running[0].memory.content())).await;
+    assert_eq!(running[0].memory.content().len(), 50 * rounds as usize);
+    for one in &running {
+        one.node.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -268,7 +316,10 @@ async fn three_nodes_hold_everything_three_times_and_any_answers() {
     until(|| running.iter().all(|one| one.memory.content() == running[0].memory.content())).await;
     assert_eq!(running[0].memory.content().len(), 300);
     let status = running[1].node.status();
-    assert_eq!(status.shards, Shards { total: SHARDS, under_replicated: 0, unavailable: 0 });
+    assert_eq!(
+        status.shards,
+        Shards { total: SHARDS, under_replicated: 0, unavailable: 0, moving: 0, min_copies: 3 }
+    );
     until(|| running.iter().all(|one| one.node.status().voters.len() == 3)).await;
     for one in &running {
         one.node.stop().await;

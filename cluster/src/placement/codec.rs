@@ -8,10 +8,10 @@
 use super::error::Error;
 use super::node::NodeId;
 use super::table::{Placement, Replica, ReplicaState};
-use model::varint;
+use model::{Shard, varint};
 use std::collections::BTreeSet;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 impl Placement {
     /// The placement's bytes.
@@ -23,7 +23,8 @@ impl Placement {
         varint::put(&mut out, nodes.len() as u64);
         nodes.iter().for_each(|node| out.extend(node.0.to_le_bytes()));
         out.push(self.shards().len().trailing_zeros() as u8);
-        for replicas in self.shards() {
+        for (shard, replicas) in self.shards().iter().enumerate() {
+            varint::put(&mut out, self.changed(Shard(shard as u16)));
             out.push(replicas.len() as u8);
             for replica in replicas {
                 let node = nodes.binary_search(&replica.node).expect("BUG: every node was collected above");
@@ -32,8 +33,9 @@ impl Placement {
                     ReplicaState::Available => 0,
                     ReplicaState::Initializing { .. } => 1,
                     ReplicaState::Leaving => 2,
+                    ReplicaState::Arrived => 3,
                 };
-                varint::put(&mut out, node as u64 * 3 + state);
+                varint::put(&mut out, node as u64 * 4 + state);
             }
         }
         out
@@ -61,12 +63,18 @@ impl Placement {
             nodes.push(node);
         }
         let bits = reader.byte("a number of shards")?;
-        if bits > 16 || reader.rest.len() < 1 << bits {
+        if bits > 16 || reader.rest.len() < 2 << bits {
             return Err(reader.malformed("as many shards as announced, at most 2^16"));
         }
         let mut used = vec![false; nodes.len()];
         let mut shards = Vec::with_capacity(1 << bits);
+        let mut changed = Vec::with_capacity(1 << bits);
         for _ in 0..1u32 << bits {
+            let since = reader.varint("the epoch of a shard's last change")?;
+            if since > epoch {
+                return Err(reader.malformed("a last change that is not of the future"));
+            }
+            changed.push(since);
             shards.push(reader.shard(&nodes, &mut used)?);
         }
         if !reader.rest.is_empty() {
@@ -75,7 +83,7 @@ impl Placement {
         if used.contains(&false) {
             return Err(reader.malformed("no node without a replica"));
         }
-        Ok(Self::from_parts(epoch, shards))
+        Ok(Self::from_parts(epoch, shards, changed))
     }
 }
 
@@ -115,10 +123,10 @@ impl Reader<'_> {
     fn shard(&mut self, nodes: &[NodeId], used: &mut [bool]) -> Result<Vec<Replica>, Error> {
         let count = self.byte("a number of replicas")?;
         let mut replicas: Vec<Replica> = Vec::new();
-        let (mut initializing, mut leaving) = (0, None);
+        let (mut initializing, mut arrived, mut leaving) = (0, 0, None);
         for _ in 0..count {
             let value = self.varint("a replica")?;
-            let index = usize::try_from(value / 3).unwrap_or(usize::MAX);
+            let index = usize::try_from(value / 4).unwrap_or(usize::MAX);
             let (Some(&node), Some(used)) = (nodes.get(index), used.get_mut(index)) else {
                 return Err(self.malformed("a replica on a node of the table"));
             };
@@ -126,11 +134,15 @@ impl Reader<'_> {
                 return Err(self.malformed("replicas in ascending order"));
             }
             *used = true;
-            let state = match value % 3 {
+            let state = match value % 4 {
                 0 => ReplicaState::Available,
                 1 => {
                     initializing += 1;
                     ReplicaState::Initializing { source: None }
+                }
+                3 => {
+                    arrived += 1;
+                    ReplicaState::Arrived
                 }
                 _ => {
                     if leaving.replace(node).is_some() {
@@ -141,8 +153,8 @@ impl Reader<'_> {
             };
             replicas.push(Replica { node, state });
         }
-        if initializing > 1 || (leaving.is_some() && initializing == 0) {
-            return Err(self.malformed("one replica at most that initializes, and one where one leaves"));
+        if initializing + arrived > 1 {
+            return Err(self.malformed("one replica at most that initializes or has arrived"));
         }
         for replica in &mut replicas {
             if let ReplicaState::Initializing { source } = &mut replica.state {

@@ -4,7 +4,7 @@
 //!   placement + nodes + policy ── compute ──▶ Target ── plan ──▶ moves, each with its reason
 //!       ▲                                        │                  │
 //!       └──────── adopt (no data yet) ───────────┘                  │
-//!       └──────── begin, then finish or cancel, one move at a time ─┘
+//!       └──────── begin, cut over, finish (or cancel): `Placement::change` ─┘
 //! ```
 //!
 //! [`compute`] promises, in this order, and `docs/placement.md` says in full:
@@ -34,5 +34,5 @@ mod tests;
 pub use error::Error;
 pub use node::{Domain, Node, NodeId, NodeState, Policy};
 pub use plan::{Move, Plan, Reason, plan};
-pub use table::{Placement, Replica, ReplicaState};
+pub use table::{Change, Phase, Placement, Replica, ReplicaState};
 pub use target::{Load, Target, compute};

@@ -145,8 +145,9 @@ impl Plan {
     }
 }
 
-/// How to get from the placement to the target. `size` is what a copy of a shard has in bytes.
+/// How to get from the placement to the target. A cut-over counts as finished, since it has no way back. `size` is what a copy of a shard has in bytes.
 pub fn plan(old: &Placement, target: &Target, size: impl Fn(Shard) -> u64) -> Plan {
+    let old = &old.settled();
     let planner = Planner::new(old, target);
     let mut plan = Plan { fewest_live: usize::MAX, ..Plan::default() };
     for (number, (replicas, wanted)) in old.shards().iter().zip(&target.shards).enumerate() {

@@ -78,6 +78,7 @@ fn holders(nodes: &[Node]) -> Vec<&Node> {
 /// stay, since giving them up would lower safety and nothing would be gained.
 pub fn compute(old: &Placement, nodes: &[Node], policy: &Policy) -> Result<Target, Error> {
     let policy = policy.check()?;
+    let old = &old.settled();
     let have = old.shards().len() as u32;
     if have != policy.shards {
         return Err(Error::ShardsDiffer { have, want: policy.shards });

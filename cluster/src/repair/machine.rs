@@ -1,5 +1,6 @@
 //! Who is pulled from, what, and when.
 
+use super::copying::Copying;
 use super::message::{Ask, Reply, Request};
 use super::pair::{Pair, back_off};
 use super::pull::{Cause, Fault, Next, Pull, Pulled, Rank, Tally};
@@ -22,6 +23,9 @@ const SUSPECT_TRIES: u32 = 4;
 const RETRY_MS: u64 = 5_000;
 /// How long until one that met another placement is.
 const PLACEMENT_MS: u64 = 1_000;
+/// How long until a question of a pass is asked again that met another placement, and how often.
+const AGAIN_MS: u64 = 100;
+const AGAIN_MAX: u32 = 50;
 /// How often this node looks for damage of its own.
 const DAMAGE_MS: u64 = 5_000;
 /// An answer that is so much later than asked for will not come.
@@ -134,6 +138,9 @@ pub enum Effect {
         /// What.
         local: Local,
     },
+    /// These copies are complete, of all that this node makes: each shard with [`crate::placement::Placement::changed`]. For
+    /// [`crate::control::Event::Copied`].
+    Copied(Vec<(Shard, u64)>),
     /// Tell people.
     Log {
         /// How loud.
@@ -181,6 +188,10 @@ pub struct Progress {
     pub mended: u64,
     /// Of these, with no undamaged copy to bring them from.
     pub mended_best_effort: u64,
+    /// Copies that this node makes of shards that move to it.
+    pub copying: u64,
+    /// Of these, those that are complete.
+    pub copied: u64,
     /// Pulls under way.
     pub running: u64,
     /// Shards and peers that are due and wait.
@@ -204,6 +215,13 @@ enum Waiting {
     Peer {
         token: u64,
         until_ms: u64,
+        /// What was asked, if it may be asked again.
+        ask: Option<Ask>,
+    },
+    /// The placement that the peer knows, or this node.
+    Placement {
+        ask: Ask,
+        at_ms: u64,
     },
     Here {
         token: u64,
@@ -215,6 +233,8 @@ enum Waiting {
 struct Running {
     pull: Pull,
     waiting: Waiting,
+    /// How often the same question met another placement.
+    again: u32,
 }
 
 /// A pull that stands aside for something more urgent, and what it will ask then.
@@ -227,6 +247,8 @@ struct Resting {
 /// What could be begun.
 enum Wish {
     Damage(Shard, NodeId),
+    /// For the move that began at this epoch.
+    Copy(Shard, NodeId, u64),
     /// Which of the suspects.
     Suspect(usize),
     Recent(Shard, NodeId),
@@ -237,6 +259,7 @@ impl Wish {
     fn rank(&self) -> Rank {
         match self {
             Wish::Damage(..) => Rank::Damage,
+            Wish::Copy(..) => Rank::Copy,
             Wish::Suspect(_) => Rank::Suspect,
             Wish::Recent(..) => Rank::Recent,
             Wish::Old(..) => Rank::Old,
@@ -254,6 +277,8 @@ pub struct Repair {
     resting: BTreeMap<(Shard, NodeId, Rank), Resting>,
     pulled: Pulled,
     pulled_since_ms: u64,
+    copying: BTreeMap<Shard, Copying>,
+    copied: Vec<(Shard, u64)>,
     wounds: BTreeMap<u64, Wound>,
     /// The work that mends them.
     mending: BTreeMap<u64, u64>,
@@ -281,6 +306,8 @@ impl Repair {
             resting: BTreeMap::new(),
             pulled: Pulled::default(),
             pulled_since_ms: 0,
+            copying: BTreeMap::new(),
+            copied: Vec::new(),
             wounds: BTreeMap::new(),
             mending: BTreeMap::new(),
             damage_asked: None,
@@ -319,6 +346,8 @@ impl Repair {
             bytes: all(self.progress.bytes, |tally| tally.bytes),
             divergent_now: self.pairs.values().map(|pair| pair.divergent).sum(),
             damages: self.wounds.len() as u64,
+            copying: self.copying.len() as u64,
+            copied: self.copied.len() as u64,
             running: self.running.len() as u64,
             waiting,
             eta_ms: waiting * each_ms / self.options.pulls_max.max(1) as u64,
@@ -336,7 +365,12 @@ impl Repair {
                     |waiting: &Waiting| matches!(waiting, Waiting::Peer { token: t, .. } if *t == token);
                 if let Some(mut running) = self.take(waits) {
                     self.allowance -= i64::try_from(reply.len()).unwrap_or(i64::MAX);
-                    let next = match Reply::decode(&reply) {
+                    let reply = Reply::decode(&reply);
+                    let Some(reply) = self.put_off(now, &mut running, reply) else {
+                        self.running.insert(running.pull.shard, running);
+                        return self.end(now, effects);
+                    };
+                    let next = match reply {
                         Ok(reply) => running.pull.answered(reply),
                         Err(e) => Next::Failed(Fault::Lie(e.to_string())),
                     };
@@ -353,7 +387,43 @@ impl Repair {
             Event::Done { token, done } => self.done(now, token, done, effects),
             Event::Suspect { shard, range, peer } => self.suspect(shard, range, peer),
         }
+        self.end(now, effects);
+    }
+
+    /// What follows, whatever happened.
+    fn end(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.begin(now, effects);
+        let Some(view) = &self.view else { return };
+        let whole = |shard: &Shard| self.wounds.values().all(|wound| wound.damage.shard != *shard);
+        let complete = self.copying.iter().filter(|(shard, copying)| copying.is_complete(view, **shard));
+        let copied: Vec<(Shard, u64)> = complete
+            .filter(|(shard, _)| whole(shard))
+            .map(|(shard, copying)| (*shard, copying.since))
+            .collect();
+        if self.copied != copied {
+            self.copied.clone_from(&copied);
+            effects.push(Effect::Copied(copied));
+        }
+    }
+
+    /// A pass that meets another placement is not over: the same is asked again, unless it has been for too long. Gives what is not put off.
+    fn put_off<E>(
+        &self,
+        now: Now,
+        running: &mut Running,
+        reply: Result<Reply, E>,
+    ) -> Option<Result<Reply, E>> {
+        let meets =
+            matches!(reply, Ok(Reply::Stale { .. } | Reply::Behind { .. })) && running.again < AGAIN_MAX;
+        match &mut running.waiting {
+            Waiting::Peer { ask, .. } if meets && ask.is_some() => {
+                let ask = ask.take()?;
+                running.again += 1;
+                running.waiting = Waiting::Placement { ask, at_ms: now.ms + AGAIN_MS };
+                None
+            }
+            _ => Some(reply),
+        }
     }
 
     fn take(&mut self, waits: impl Fn(&Waiting) -> bool) -> Option<Running> {
@@ -387,7 +457,20 @@ impl Repair {
                 pairs.insert((shard, peer), pair);
             }
         }
-        self.running.retain(|shard, running| pairs.contains_key(&(*shard, running.pull.peer)));
+        let known = std::mem::take(&mut self.copying);
+        for (shard, copying) in Copying::of(&view, known.clone()) {
+            if known.get(&shard) != Some(&copying) {
+                // What was here before may be gone.
+                self.pulled.forget(shard);
+            }
+            self.copying.insert(shard, copying);
+        }
+        let copying =
+            |shard: &Shard, since: u64| self.copying.get(shard).is_some_and(|copying| copying.since == since);
+        self.running.retain(|shard, running| match running.pull.cause {
+            Cause::Copy(since) if !copying(shard, since) => false,
+            _ => pairs.contains_key(&(*shard, running.pull.peer)),
+        });
         self.resting.retain(|(shard, peer, _), _| pairs.contains_key(&(*shard, *peer)));
         self.suspects.retain(|(shard, peer, ..)| pairs.contains_key(&(*shard, *peer)));
         self.pairs = pairs;
@@ -425,8 +508,12 @@ impl Repair {
             let fault = Fault::Away("no answer in time".to_owned());
             self.proceed(now, running.pull, Next::Failed(fault), effects);
         }
+        let due = |waiting: &Waiting| matches!(waiting, Waiting::Placement { at_ms, .. } if *at_ms <= now.ms);
+        while let Some(Running { pull, waiting: Waiting::Placement { ask, .. }, again }) = self.take(due) {
+            self.go_on(now, pull, Next::Ask(ask), again, effects);
+        }
         while self.allowance > 0 {
-            let Some(Running { pull, waiting: Waiting::Budget(ask) }) =
+            let Some(Running { pull, waiting: Waiting::Budget(ask), .. }) =
                 self.take(|waiting| matches!(waiting, Waiting::Budget(_)))
             else {
                 break;
@@ -444,6 +531,10 @@ impl Repair {
 
     /// Carries out what a pull wants.
     fn proceed(&mut self, now: Now, pull: Pull, next: Next, effects: &mut Vec<Effect>) {
+        self.go_on(now, pull, next, 0, effects);
+    }
+
+    fn go_on(&mut self, now: Now, pull: Pull, next: Next, again: u32, effects: &mut Vec<Effect>) {
         let Some(view) = &self.view else { return };
         let shard = pull.shard;
         let waiting = match next {
@@ -455,10 +546,11 @@ impl Repair {
             Next::Ask(ask @ Ask::Export { .. }) if self.allowance <= 0 => Waiting::Budget(ask),
             Next::Ask(ask) => {
                 let timeout_ms = self.options.timeout_ms;
+                let kept = matches!(pull.cause, Cause::Copy(_)).then(|| ask.clone());
                 let request = Request { epoch: view.epoch(), timeout_ms, shard, ask }.encode();
                 let token = self.next_token();
                 effects.push(Effect::Ask { token, peer: pull.peer, request, timeout_ms });
-                Waiting::Peer { token, until_ms: now.ms + u64::from(timeout_ms) + GRACE_MS }
+                Waiting::Peer { token, until_ms: now.ms + u64::from(timeout_ms) + GRACE_MS, ask: kept }
             }
             Next::Work(local) => {
                 let token = self.next_token();
@@ -468,7 +560,7 @@ impl Repair {
             Next::Finished => return self.finish(now, pull, effects),
             Next::Failed(fault) => return self.give_up(now, pull, fault, effects),
         };
-        self.running.insert(shard, Running { pull, waiting });
+        self.running.insert(shard, Running { pull, waiting, again });
     }
 
     fn done(&mut self, now: Now, token: u64, done: Done, effects: &mut Vec<Effect>) {
@@ -512,6 +604,9 @@ impl Repair {
             let known = self.wounds.get(&damage.number).is_some_and(|wound| wound.damage == damage);
             if !known {
                 self.pulled.forget(damage.shard);
+                if let Some(copying) = self.copying.get_mut(&damage.shard) {
+                    copying.restart();
+                }
                 let wound = Wound { pulled: BTreeMap::new(), mending: false, not_before_ms: 0, damage };
                 self.wounds.insert(wound.damage.number, wound);
             }
@@ -581,6 +676,12 @@ impl Repair {
                 pair.divergent = pull.tally.divergent;
             }
             Cause::Old => pair.old_due_ms = now.ms + options.old_interval_ms,
+            Cause::Copy(_) => {
+                let whole = pull.damaged.is_empty() && pull.unlike == 0 && pull.missing == 0;
+                if let Some(copying) = self.copying.get_mut(&pull.shard) {
+                    copying.ended(now.ms, pull.peer, whole);
+                }
+            }
             Cause::Suspect(..) => {}
             Cause::Damage(damages) if pull.unlike == 0 => {
                 for damage in damages {
@@ -608,6 +709,9 @@ impl Repair {
         self.count(now, &pull);
         let name = self.name(pull.peer);
         let longest = self.options.recent_interval_ms;
+        if let (Cause::Copy(_), Some(copying)) = (&pull.cause, self.copying.get_mut(&pull.shard)) {
+            copying.ended(now.ms, pull.peer, false);
+        }
         let Some(pair) = self.pairs.get_mut(&(pull.shard, pull.peer)) else { return };
         if let Fault::Placement = fault {
             pair.not_before_ms = now.ms + PLACEMENT_MS;
@@ -675,16 +779,18 @@ impl Repair {
 
     /// Whether a peer can be asked for a shard now.
     fn is_ready(&self, now: Now, shard: Shard, peer: NodeId) -> bool {
-        let up = self
-            .view
-            .as_ref()
-            .and_then(|view| view.nodes.get(&peer))
-            .is_some_and(|p| p.health != Health::Down);
         let pair = self.pairs.get(&(shard, peer));
-        up && !self.running.contains_key(&shard) && pair.is_some_and(|pair| pair.not_before_ms <= now.ms)
+        self.is_up(peer)
+            && !self.running.contains_key(&shard)
+            && pair.is_some_and(|pair| pair.not_before_ms <= now.ms)
     }
 
-    /// Damage, then what was reported, the newest first, then what is due for longest.
+    fn is_up(&self, peer: NodeId) -> bool {
+        let peer = self.view.as_ref().and_then(|view| view.nodes.get(&peer));
+        peer.is_some_and(|peer| peer.health != Health::Down)
+    }
+
+    /// Damage, then copies of shards that move here, then what was reported, the newest first, then what is due for longest.
     fn most_urgent(&self, now: Now) -> Option<Wish> {
         let view = self.view.as_deref()?;
         for wound in self.wounds.values().filter(|wound| !wound.mending) {
@@ -692,6 +798,13 @@ impl Repair {
             let wanted = |peer: &NodeId| !wound.pulled.contains_key(peer) && self.is_ready(now, shard, *peer);
             if let Some(peer) = others(view, shard).into_iter().find(wanted) {
                 return Some(Wish::Damage(shard, peer));
+            }
+        }
+        let making = self.copying.iter().filter(|(shard, copying)| !copying.is_complete(view, **shard));
+        for (shard, copying) in making {
+            let ready = |peer: &NodeId| self.is_up(*peer) && !self.running.contains_key(shard);
+            if let Some(peer) = copying.sources(view, *shard, now.ms).into_iter().find(ready) {
+                return Some(Wish::Copy(*shard, peer, copying.since));
             }
         }
         let ready = self.suspects.iter().enumerate().filter(|(_, s)| self.is_ready(now, s.0, s.1));
@@ -745,6 +858,13 @@ impl Repair {
                 ranges.sort_unstable_by_key(|range| (range.min, range.max));
                 ranges.dedup();
                 (shard, peer, Cause::Damage(damages), ranges)
+            }
+            Wish::Copy(shard, peer, since) => {
+                let all = kept(TimeRange::ALL, i64::MAX).map_or(Vec::new(), windows::split);
+                // Rows arrive all the time, and whatever differs for that reason is no lie.
+                let mut pull = Pull::new(shard, peer, Cause::Copy(since), all, i64::MIN, now.ms);
+                let next = pull.onward();
+                return Some((pull, next));
             }
             Wish::Suspect(at) => {
                 let (shard, peer, range, tries) = self.suspects.remove(at)?;

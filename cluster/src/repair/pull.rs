@@ -38,12 +38,15 @@ pub(super) enum Cause {
     Recent,
     /// ...at what is older.
     Old,
+    /// This node makes a copy: a pass, for the move that began at this epoch.
+    Copy(u64),
 }
 
 /// How urgent a pull is, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
     Damage,
+    Copy,
     Suspect,
     Recent,
     Old,
@@ -140,6 +143,8 @@ pub(super) struct Pull {
     pub damaged: Vec<TimeRange>,
     /// Windows whose rows were not what the peer's digests say.
     pub unlike: u32,
+    /// Series that the peer told of and of which no row came.
+    pub missing: u64,
     /// Ranges that differed since the last window that was what it was said to be.
     barren: u32,
     /// Rows behind this may be under way to anybody.
@@ -154,6 +159,7 @@ impl Cause {
     pub fn rank(&self) -> Rank {
         match self {
             Cause::Damage(_) => Rank::Damage,
+            Cause::Copy(_) => Rank::Copy,
             Cause::Suspect(..) => Rank::Suspect,
             Cause::Recent => Rank::Recent,
             Cause::Old => Rank::Old,
@@ -180,6 +186,7 @@ impl Pull {
             tally: Tally::default(),
             damaged: Vec::new(),
             unlike: 0,
+            missing: 0,
             barren: 0,
             settled,
             ranges: ranges.into(),
@@ -282,10 +289,11 @@ impl Pull {
             (State::Differ(leaf, page), Done::Differ(wanted)) => self.rows(leaf, wanted, page),
             (
                 State::Apply { mut leaf, mut wanted, done, page },
-                Done::Applied { fetched, appended, unlike },
+                Done::Applied { fetched, appended, unlike, missing },
             ) => {
                 self.tally.rows += fetched;
                 self.tally.appended += appended;
+                self.missing += u64::from(missing);
                 leaf.unlike |= unlike > 0;
                 wanted.drain(..done);
                 if wanted.is_empty() {

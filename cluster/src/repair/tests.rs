@@ -50,6 +50,8 @@ struct Node {
     repair: Repair,
     up: bool,
     life: u32,
+    /// What it says of the copies that it makes.
+    copied: Vec<(Shard, u64)>,
 }
 
 /// Nodes and a network that can be bad.
@@ -74,7 +76,7 @@ impl Net {
         let nodes = (1..=nodes).map(|me| {
             let view = Arc::new(testing::view(me, nodes, replication_factor, SHARDS));
             let repair = Repair::new(options(), 0);
-            Node { view, replica: Memory::new(SHARDS), repair, up: true, life: 0 }
+            Node { view, replica: Memory::new(SHARDS), repair, up: true, life: 0, copied: Vec::new() }
         });
         let mut net = Net {
             nodes: nodes.collect(),
@@ -122,6 +124,7 @@ impl Net {
         self.nodes[node].repair.step(now, event, &mut effects);
         for effect in effects {
             match effect {
+                Effect::Copied(copied) => self.nodes[node].copied = copied,
                 Effect::Ask { token, peer, request, timeout_ms } => {
                     assert_eq!(timeout_ms, options().timeout_ms);
                     let to = (peer.0 - 1) as usize;
@@ -643,7 +646,7 @@ fn rows_that_are_here_and_not_yet_durable_are_waited_for() {
     assert!(matches!(perform(own, apply()), Done::Failed(_)));
     assert!(matches!(perform(own, apply()), Done::Failed(_)), "the row is here, and not durable");
     own.lag(false);
-    assert_eq!(perform(own, apply()), Done::Applied { fetched: 1, appended: 0, unlike: 0 });
+    assert_eq!(perform(own, apply()), Done::Applied { fetched: 1, appended: 0, unlike: 0, missing: 0 });
     assert!(own.has_durably(id(1), 5, 1.0) && own.idle_rows() == 0);
 }
 

@@ -70,6 +70,8 @@ pub enum Done {
         appended: u64,
         /// Series whose rows do not have the digest that the peer told, or did not come.
         unlike: u32,
+        /// Of these, the series that did not come.
+        missing: u32,
     },
     /// To [`Local::Apply`]: the peer sent what was not asked for, or what makes no sense. Nothing was appended.
     Refused(String),
@@ -141,13 +143,15 @@ fn apply(
     }
     let count = |batch: &Batch| (batch.timestamps.len() + batch.histograms.len()) as u64;
     let fetched = count(&batch);
+    let missing = wanted.len().saturating_sub(batch.series.len()) as u32;
     let lacking = lacking(replica, shard, range, batch, &theirs)?;
     let appended = count(&lacking);
     if fetched > 0 {
         append(replica, lacking)?;
     }
     // A series of which nothing came is no better than one that differs.
-    Ok(Done::Applied { fetched, appended, unlike: wanted.len().saturating_sub(alike) as u32 })
+    let unlike = wanted.len().saturating_sub(alike) as u32;
+    Ok(Done::Applied { fetched, appended, unlike, missing })
 }
 
 /// What came without the rows that are here: they would be logged and kept once more. `theirs` are the rows of the batch. Every series stays,
@@ -299,7 +303,7 @@ fn answer(view: &View, replica: &dyn Replica, request: Request) -> Reply {
     if request.epoch < epoch {
         return Reply::Stale { epoch };
     }
-    if request.epoch > epoch {
+    if request.epoch > epoch && !planted(Mistake::PassBeforeAccepted) {
         return Reply::Behind { epoch };
     }
     if !view.placement.replicas(shard).iter().any(|r| r.node == view.me) {

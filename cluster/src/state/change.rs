@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::faults::{Mistake, planted};
+use crate::placement::Change;
+use crate::quorum::{Consistency, blocking, readers};
+use model::Shard;
 
 impl State {
     pub(super) fn change(&mut self, command: &Command) -> Result<Outcome, Refusal> {
@@ -19,6 +22,7 @@ impl State {
                 _ => Err(Refusal::new(Fault::NotFound, format!("there is no namespace {name:?}"))),
             },
             Command::AdoptPlacement { from_epoch, placement } => self.adopt(*from_epoch, placement),
+            Command::MoveShards { from_epoch, changes } => self.move_shards(*from_epoch, changes),
             Command::NoteData => {
                 self.has_data = true;
                 Ok(Outcome::Done)
@@ -182,7 +186,7 @@ impl State {
     }
 
     fn set_node_state(&mut self, id: NodeId, state: NodeState) -> Result<Outcome, Refusal> {
-        let holds = self.placement.shards().iter().flatten().any(|replica| replica.node == id);
+        let lost = self.depends_on(id);
         let node = self
             .nodes
             .get_mut(&id)
@@ -192,14 +196,59 @@ impl State {
                 "node {id} was removed for ever; it can only join as a new node, with an empty data directory"
             )));
         }
-        if state == NodeState::Gone && holds && self.has_data {
+        if state == NodeState::Gone
+            && self.has_data
+            && let Some(shard) = lost
+        {
             return Err(Refusal::new(
                 Fault::Conflict,
-                format!("node {id} still holds copies of shards; they have to be moved away first"),
+                format!(
+                    "without node {id} too few copies of shard {} are left to make others from; drain the node first, or bring others back",
+                    shard.0
+                ),
             ));
         }
         node.state = state;
         Ok(Outcome::Done)
+    }
+
+    /// A shard that could not be healed without this node: new copies are made from so many of the old ones that no majority is without them.
+    fn depends_on(&self, id: NodeId) -> Option<Shard> {
+        let gone = |node: NodeId| {
+            node == id || self.nodes.get(&node).is_none_or(|node| node.state == NodeState::Gone)
+        };
+        let mut shards = (0..self.placement.shards().len()).map(|shard| Shard(shard as u16));
+        shards.find(|shard| {
+            let reads = readers(self.placement.replicas(*shard), Consistency::Majority).0;
+            let left = reads.iter().filter(|node| !gone(**node)).count();
+            reads.contains(&id) && left < blocking(reads.len())
+        })
+    }
+
+    fn move_shards(&mut self, from_epoch: u64, changes: &[Change]) -> Result<Outcome, Refusal> {
+        let epoch = self.placement.epoch();
+        let conflict = |text: String| Err(Refusal::new(Fault::Conflict, text));
+        if from_epoch != epoch {
+            return conflict(format!(
+                "moves computed from epoch {from_epoch} do not follow epoch {epoch}; compute them again"
+            ));
+        }
+        if changes.is_empty() {
+            return Err(Refusal::invalid("there is nothing to move"));
+        }
+        for change in changes {
+            let Change::Begin { to: Some(to), .. } = change else { continue };
+            if self.nodes.get(to).is_none_or(|node| !node.state.has_share()) {
+                return conflict(format!("node {to} takes no copies; make a new plan"));
+            }
+        }
+        match self.placement.change(changes) {
+            Ok(placement) => {
+                self.placement = placement;
+                Ok(Outcome::Epoch(epoch + 1))
+            }
+            Err(why) => conflict(why.to_string()),
+        }
     }
 
     fn apply_namespace(&mut self, name: &str, namespace: Namespace) -> Result<Outcome, Refusal> {

@@ -5,8 +5,10 @@
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::*;
+use crate::placement::Change;
 use crate::quorum::Consistency;
 use crate::wire::{Malformed, Reader, Writer};
+use model::Shard;
 
 const VERSION: u8 = 1;
 
@@ -161,6 +163,12 @@ impl Request {
                 out.varint(*from_epoch);
                 out.bytes(&placement.encode());
             }
+            Command::MoveShards { from_epoch, changes } => {
+                out.u8(13);
+                out.varint(*from_epoch);
+                out.count(changes.len());
+                changes.iter().for_each(|change| put_change(&mut out, change));
+            }
             Command::NoteData => out.u8(7),
             Command::SetReplicationFactor { factor } => {
                 out.u8(8);
@@ -226,6 +234,7 @@ impl Request {
                 bytes: r.bytes()?.to_vec(),
             },
             11 => Command::Delete { table: take_table(r)?, id: r.varint()?, revision: r.varint()? },
+            13 => Command::MoveShards { from_epoch: r.varint()?, changes: r.list(take_change)? },
             12 => Command::NoteStart { node: NodeId(r.u128()?), starts: r.varint()?, boot: r.u128()? },
             _ => return Err(r.malformed()),
         };
@@ -240,6 +249,44 @@ fn ordered<K: Ord, V>(list: Vec<(K, V)>) -> Result<BTreeMap<K, V>, Malformed> {
         true => Ok(list.into_iter().collect()),
         false => Err(Malformed { what: "control state (out of order)" }),
     }
+}
+
+fn put_change(out: &mut Writer, change: &Change) {
+    let (kind, shard) = match change {
+        Change::Begin { shard, .. } => (1, shard),
+        Change::CutOver { shard, .. } => (2, shard),
+        Change::Finish { shard, .. } => (3, shard),
+        Change::Cancel { shard, .. } => (4, shard),
+    };
+    out.u8(kind);
+    out.varint(u64::from(shard.0));
+    match change {
+        Change::Begin { from, to, .. } => {
+            // No node has the id 0.
+            out.u128(from.map_or(0, |node| node.0));
+            out.u128(to.map_or(0, |node| node.0));
+        }
+        Change::CutOver { since, .. } | Change::Finish { since, .. } | Change::Cancel { since, .. } => {
+            out.varint(*since);
+        }
+    }
+}
+
+fn take_change(reader: &mut Reader<'_>) -> Result<Change, Malformed> {
+    let kind = reader.u8()?;
+    let shard = take_shard(reader)?;
+    let node = |id: u128| (id != 0).then_some(NodeId(id));
+    Ok(match kind {
+        1 => Change::Begin { shard, from: node(reader.u128()?), to: node(reader.u128()?) },
+        2 => Change::CutOver { shard, since: reader.varint()? },
+        3 => Change::Finish { shard, since: reader.varint()? },
+        4 => Change::Cancel { shard, since: reader.varint()? },
+        _ => return Err(reader.malformed()),
+    })
+}
+
+pub(crate) fn take_shard(reader: &mut Reader<'_>) -> Result<Shard, Malformed> {
+    u16::try_from(reader.varint()?).map(Shard).map_err(|_| reader.malformed())
 }
 
 pub(crate) fn narrow(reader: &mut Reader<'_>) -> Result<u32, Malformed> {

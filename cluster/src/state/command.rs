@@ -1,7 +1,7 @@
 //! What can be asked of the state, and what it answers.
 
 use super::Profile;
-use crate::placement::{NodeId, NodeState, Placement};
+use crate::placement::{Change, NodeId, NodeState, Placement};
 use crate::view::Namespace;
 
 /// A command with the token of whoever wants it. The same token means the same wish.
@@ -73,6 +73,13 @@ pub enum Command {
         from_epoch: u64,
         /// The next placement.
         placement: Placement,
+    },
+    /// Begins moves of shards, takes them a step further, or gives them up; all in one epoch, or none. Gives [`Outcome::Epoch`].
+    MoveShards {
+        /// The epoch that this was computed from.
+        from_epoch: u64,
+        /// What changes, in order.
+        changes: Vec<Change>,
     },
     /// From now on there may be data.
     NoteData,

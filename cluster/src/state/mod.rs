@@ -21,7 +21,7 @@ mod command;
 pub use command::{Command, Fault, Outcome, Refusal, Request, Table};
 
 use crate::faults::{Mistake, planted};
-use crate::placement::{Domain, NodeId, NodeState, Placement, Policy, compute};
+use crate::placement::{Domain, NodeId, NodeState, Placement, Policy, Target, compute};
 use crate::view::Namespace;
 use model::SeriesKey;
 use std::collections::{BTreeMap, VecDeque};
@@ -224,14 +224,19 @@ impl State {
         if self.has_data && self.nodes.len() > 1 && !planted(Mistake::AdoptOverData) {
             return None;
         }
-        let nodes: Vec<_> = self.nodes.iter().filter_map(|(id, node)| node.placed(*id)).collect();
-        let replication_factor = NonZeroU8::new(self.replication_factor)?;
-        let policy = Policy { replication_factor, shards: self.cluster.shards };
-        let target = compute(&self.placement, &nodes, &policy).ok()?;
+        let target = self.target()?;
         let placement = self.placement.adopt(&target);
         let from_epoch = self.placement.epoch();
         let differs = placement.shards() != self.placement.shards();
         (differs && target.copies > 0).then_some(Command::AdoptPlacement { from_epoch, placement })
+    }
+
+    /// Where every copy should be.
+    pub fn target(&self) -> Option<Target> {
+        let nodes: Vec<_> = self.nodes.iter().filter_map(|(id, node)| node.placed(*id)).collect();
+        let replication_factor = NonZeroU8::new(self.replication_factor)?;
+        let policy = Policy { replication_factor, shards: self.cluster.shards };
+        compute(&self.placement, &nodes, &policy).ok()
     }
 
     /// Applies the command at a place in the order. A token that was taken before changes nothing and is answered as then.

@@ -1,5 +1,6 @@
 use super::*;
-use crate::placement::{Replica, ReplicaState};
+use crate::placement::{Change, Replica, ReplicaState};
+use model::Shard;
 use proptest::prelude::*;
 
 fn profile(n: u16, starts: u64, boot: u128) -> Profile {
@@ -176,10 +177,79 @@ fn a_node_that_lost_its_raft_log_gets_a_new_number_and_a_wiped_one_is_refused() 
 }
 
 #[test]
-fn a_node_with_copies_of_data_cannot_be_removed() {
+fn a_node_without_which_a_shard_could_not_be_healed_cannot_be_removed() {
     let mut state = first(true);
-    let gone = Command::SetNodeState { id: NodeId(1), state: NodeState::Gone };
-    refused(&mut state, gone, Fault::Conflict, "moved away first");
+    let gone = |n| Command::SetNodeState { id: NodeId(n), state: NodeState::Gone };
+    refused(&mut state, gone(1), Fault::Conflict, "too few copies of shard 0");
+    for n in [2, 3] {
+        apply(&mut state, add(n)).unwrap();
+        apply(&mut state, up(n)).unwrap();
+        for shard in 0..4 {
+            let (shard, to) = (Shard(shard), Some(NodeId(u128::from(n))));
+            move_on(&mut state, |_| Change::Begin { shard, from: None, to }).unwrap();
+            move_on(&mut state, |since| Change::CutOver { shard, since: since(shard) }).unwrap();
+            move_on(&mut state, |since| Change::Finish { shard, since: since(shard) }).unwrap();
+        }
+    }
+    apply(&mut state, gone(3)).unwrap();
+    refused(&mut state, gone(2), Fault::Conflict, "too few copies of shard 0");
+}
+
+/// Moves one shard one step further.
+fn move_on(state: &mut State, change: impl Fn(&dyn Fn(Shard) -> u64) -> Change) -> Result<Outcome, Refusal> {
+    let placement = state.placement();
+    let (from_epoch, change) = (placement.epoch(), change(&|shard| placement.changed(shard)));
+    apply(state, Command::MoveShards { from_epoch, changes: vec![change] })
+}
+
+#[test]
+fn moves_change_the_epoch_once_and_all_or_nothing_and_an_old_wish_is_refused() {
+    let mut state = first(true);
+    apply(&mut state, add(2)).unwrap();
+    let begin = |n: u16| Change::Begin { shard: Shard(n), from: None, to: Some(NodeId(2)) };
+    let ask = |from_epoch, changes: &[Change]| Command::MoveShards { from_epoch, changes: changes.to_vec() };
+    refused(&mut state, ask(1, &[begin(0)]), Fault::Conflict, "takes no copies");
+    apply(&mut state, up(2)).unwrap();
+    refused(&mut state, ask(0, &[begin(0)]), Fault::Conflict, "compute them again");
+    refused(&mut state, ask(1, &[]), Fault::Invalid, "nothing to move");
+    refused(&mut state, ask(1, &[begin(0), begin(0)]), Fault::Conflict, "shard 0 is moving already");
+    refused(&mut state, ask(1, &[begin(0), begin(4)]), Fault::Conflict, "no such shard");
+    assert_eq!(apply(&mut state, ask(1, &[begin(0), begin(1)])), Ok(Outcome::Epoch(2)));
+    refused(&mut state, ask(2, &[begin(1)]), Fault::Conflict, "wait for that move or cancel it");
+    let since = 2;
+    refused(
+        &mut state,
+        ask(2, &[Change::Finish { shard: Shard(0), since }]),
+        Fault::Conflict,
+        "not complete",
+    );
+    refused(
+        &mut state,
+        ask(2, &[Change::CutOver { shard: Shard(3), since }]),
+        Fault::Conflict,
+        "is not moving",
+    );
+    // Given up, and begun again: what was reported of the first does not end the second.
+    let again = [Change::Cancel { shard: Shard(0), since }, begin(0)];
+    assert_eq!(apply(&mut state, ask(2, &again)), Ok(Outcome::Epoch(3)));
+    refused(
+        &mut state,
+        ask(3, &[Change::CutOver { shard: Shard(0), since }]),
+        Fault::Conflict,
+        "that is over",
+    );
+    // The other has waited meanwhile, and its report still counts.
+    assert_eq!(
+        apply(&mut state, ask(3, &[Change::CutOver { shard: Shard(1), since }])),
+        Ok(Outcome::Epoch(4))
+    );
+    let cancel = Change::Cancel { shard: Shard(1), since: 4 };
+    refused(&mut state, ask(4, &[cancel]), Fault::Conflict, "only goes on");
+    assert_eq!(
+        apply(&mut state, ask(4, &[Change::Finish { shard: Shard(1), since: 4 }])),
+        Ok(Outcome::Epoch(5))
+    );
+    assert_eq!(state.placement().replicas(Shard(1)).len(), 2);
 }
 
 #[test]
@@ -268,6 +338,17 @@ fn whatever_is_cut_or_changed_is_refused_or_means_what_it_says() {
     }
 }
 
+fn any_change() -> impl Strategy<Value = Change> {
+    let node = || prop::option::of((1u128..6).prop_map(NodeId));
+    let shard = || (0u16..5).prop_map(Shard);
+    prop_oneof![
+        (shard(), node(), node()).prop_map(|(shard, from, to)| Change::Begin { shard, from, to }),
+        (shard(), 0u64..4).prop_map(|(shard, since)| Change::CutOver { shard, since }),
+        (shard(), 0u64..4).prop_map(|(shard, since)| Change::Finish { shard, since }),
+        (shard(), 0u64..4).prop_map(|(shard, since)| Change::Cancel { shard, since }),
+    ]
+}
+
 fn any_command() -> impl Strategy<Value = Command> {
     let node = 1u16..6;
     let state = prop_oneof![
@@ -306,6 +387,8 @@ fn any_command() -> impl Strategy<Value = Command> {
             from_epoch,
             placement: Placement::empty(4).unwrap()
         }),
+        (0u64..3, prop::collection::vec(any_change(), 0..3))
+            .prop_map(|(from_epoch, changes)| Command::MoveShards { from_epoch, changes }),
         Just(Command::NoteData),
         (0u8..4).prop_map(|factor| Command::SetReplicationFactor { factor }),
         (0u32..3).prop_map(|version| Command::RaiseFeatures { version }),

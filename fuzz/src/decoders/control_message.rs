@@ -4,6 +4,7 @@ use cluster::control::{Answer, Beat, Call, NodeReport, Sighting};
 use cluster::placement::NodeId;
 use cluster::state::{Command, Fault, Outcome, Refusal, Request};
 use cluster::view::Health;
+use model::Shard;
 
 pub fn check(bytes: &[u8]) -> bool {
     let call = Call::decode(bytes);
@@ -28,7 +29,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
     };
     let beat = Beat { starts: 3, boot: 4, applied: 300, epoch: 5, report };
     let sighting = |health| Sighting { health, age_ms: 1_000, beat };
-    let calls = [Call::Propose(Request { token: 9, command: Command::NoteData }), Call::Heartbeat(beat)];
+    let calls = [
+        Call::Propose(Request { token: 9, command: Command::NoteData }),
+        Call::Heartbeat(beat, vec![(Shard(2), 4)]),
+    ];
     let refusal = Refusal { fault: Fault::Directory, text: "it is an old copy".to_owned() };
     let taken = |result, state| Answer::Taken { index: 300, result, state };
     let answers = [

@@ -22,6 +22,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         member,
         incarnation: 5,
         starts: 17,
+        epoch: 40,
     };
     [file(Phase::Member, 2, 3), file(Phase::Joining, 0, 0), file(Phase::Creating, 2, 0)]
         .map(|file| super::unsealed(file.render().as_bytes()))

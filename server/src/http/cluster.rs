@@ -15,10 +15,10 @@ use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use cluster::control::{ControlError, Sighting};
 use cluster::node::Error;
-use cluster::placement::{NodeId, ReplicaState};
+use cluster::placement::{NodeId, Phase, ReplicaState};
 use cluster::state::Command;
 use cluster::view::{Health, View};
-use model::Replica;
+use model::{Replica, Shard};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -50,12 +50,14 @@ fn write_status(json: &mut Json, db: &Database) {
     json.raw(",\"leader\":");
     id(json, view.leader);
     json.raw(&format!(
-        ",\"epoch\":{},\"replication_factor\":{},\"shards\":{{\"total\":{},\"under_replicated\":{},\"unavailable\":{}}}",
+        ",\"epoch\":{},\"replication_factor\":{},\"shards\":{{\"total\":{},\"under_replicated\":{},\"unavailable\":{},\"min_copies\":{},\"moving\":{}}}",
         view.epoch(),
         view.replication_factor,
         status.shards.total,
         status.shards.under_replicated,
-        status.shards.unavailable
+        status.shards.unavailable,
+        status.shards.min_copies,
+        status.shards.moving
     ));
     let sightings: BTreeMap<NodeId, &Sighting> = status.health.iter().map(|(id, seen)| (*id, seen)).collect();
     json.raw(",\"nodes\":").list(&view.nodes, |json, (node, peer)| {
@@ -90,7 +92,7 @@ fn write_status(json: &mut Json, db: &Database) {
     });
     let repair = status.repair;
     json.raw(&format!(
-        ",\"repair\":{{\"windows_compared\":{},\"windows_divergent\":{},\"divergent_now\":{},\"rows_fetched\":{},\"rows_appended\":{},\"bytes_fetched\":{},\"running\":{},\"waiting\":{},\"eta_ms\":{}}}",
+        ",\"repair\":{{\"windows_compared\":{},\"windows_divergent\":{},\"divergent_now\":{},\"rows_fetched\":{},\"rows_appended\":{},\"bytes_fetched\":{},\"running\":{},\"waiting\":{},\"eta_ms\":{},\"copying\":{},\"copied\":{}}}",
         repair.compared,
         repair.divergent,
         repair.divergent_now,
@@ -99,7 +101,9 @@ fn write_status(json: &mut Json, db: &Database) {
         repair.bytes,
         repair.running,
         repair.waiting,
-        repair.eta_ms
+        repair.eta_ms,
+        repair.copying,
+        repair.copied
     ));
     let hints = &status.hints;
     json.raw(&format!(
@@ -152,11 +156,18 @@ fn write_placement(json: &mut Json, view: &View) {
             _ => "ok",
         };
         json.raw(&format!("{{\"shard\":{shard},\"state\":\"{state}\",\"live\":{}", copies.live));
+        let moves = match view.placement.phase(Shard(shard as u16)) {
+            Phase::Settled => "",
+            Phase::Copying(_) => ",\"move\":\"copying\"",
+            Phase::CutOver => ",\"move\":\"cut-over\"",
+        };
+        json.raw(moves);
         json.raw(&format!(",\"need\":{},\"replicas\":", copies.need)).list(replicas, |json, replica| {
             let state = match replica.state {
                 ReplicaState::Initializing { .. } => "initializing",
                 ReplicaState::Available => "available",
                 ReplicaState::Leaving => "leaving",
+                ReplicaState::Arrived => "arrived",
             };
             json.raw("{\"node\":").string(&replica.node.to_string());
             json.raw(&format!(",\"state\":\"{state}\"}}"));

@@ -117,7 +117,12 @@ impl Cluster {
         self.gauge(
             "sarsen_cluster_shards_unavailable",
             "Shards without a live majority of their copies",
-            count(&|c| c.live < c.need),
+            view.under_replicated().1 as f64,
+        );
+        self.gauge(
+            "sarsen_cluster_shards_moving",
+            "Shards that move",
+            view.placement.moving().count() as f64,
         );
         let fewest = copies.iter().map(|c| c.live).min().unwrap_or(0);
         self.gauge(

@@ -1,7 +1,10 @@
 //! What must be so when nothing has gone wrong for a while.
 
 use super::values::rows;
-use super::world::World;
+use super::world::{Out, World};
+use cluster::placement::{Phase, Placement};
+use cluster::quorum::{Consistency, readers};
+use cluster::view::View;
 use model::value::Value;
 use model::{Replica, Samples, Selection, Shard, ShardSet, Source, TimeRange};
 use std::collections::BTreeMap;
@@ -32,8 +35,13 @@ pub fn unequal(world: &World) -> Option<String> {
             ));
         }
     }
+    let copies = nodes.min(usize::from(view.replication_factor));
     for number in 0..view.shards() {
         let shard = Shard(number as u16);
+        let replicas = view.placement.replicas(shard);
+        if view.placement.phase(shard) != Phase::Settled || replicas.len() != copies {
+            return Some(format!("shard {number} should have {copies} copies and not move: {replicas:?}"));
+        }
         let mut first = None;
         for replica in view.placement.replicas(shard) {
             let Some((machine, process)) = processes.iter().find(|(_, process)| process.id() == replica.node)
@@ -58,6 +66,31 @@ pub fn unequal(world: &World) -> Option<String> {
         }
     }
     None
+}
+
+/// Whether a view may follow what was known on a machine before, in this run of its process or an earlier one: epochs do not go back, and no move
+/// takes copies away that are needed.
+pub fn follows(out: &mut Out<'_>, before: Option<&View>, view: &View) {
+    let (me, epoch) = (out.me, view.epoch());
+    let known = std::mem::replace(&mut out.env.epochs[me], epoch);
+    if epoch < known {
+        out.env.violated(format!("the epoch of {me} goes back from {known} to {epoch}"));
+    }
+    out.env.ghosts[me].holds(view.held_by(view.me));
+    let Some(before) = before.filter(|before| before.has_data) else { return };
+    for number in 0..view.shards() {
+        let shard = Shard(number as u16);
+        let count = |placement: &Placement| {
+            let (may, _) = readers(placement.replicas(shard), Consistency::Majority);
+            may.iter().filter(|node| view.nodes.contains_key(node)).count()
+        };
+        let (had, have) = (count(&before.placement), count(&view.placement));
+        if have < had.min(usize::from(view.replication_factor)) {
+            out.env.violated(format!(
+                "{me} sees {have} whole copies of shard {number} in epoch {epoch}, and {had} before"
+            ));
+        }
+    }
 }
 
 /// Every replica by itself has everything that was acknowledged and nothing that was not sent, and all are equal, sample by sample: digests

@@ -3,6 +3,7 @@
 use super::network::{Machine, partition};
 use super::swarm::{FaultKind, Swarm};
 use crate::random::Random;
+use cluster::placement::NodeId;
 
 /// Something that is done to the world.
 #[derive(Clone, Debug)]
@@ -31,6 +32,10 @@ pub enum Action {
     FailDisk(Machine),
     /// A bit changes.
     Flip(Machine),
+    /// The machine is off, and its disk is gone for good, if enough copies of everything are elsewhere; else later.
+    LoseDisk(Machine),
+    /// Whoever looks after the machines has the cluster forget a node, and starts another on its machine.
+    Replace(NodeId, Machine),
     /// Syncs are slow, or no longer.
     SlowDisk(Machine, bool),
 }

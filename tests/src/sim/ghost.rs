@@ -4,7 +4,7 @@ use super::values::{Values, rows};
 use model::value::Value;
 use model::{
     Appended, Batch, Damage, Digest, Error, LabelQuery, Labels, Limited, Metadata, Replica, Samples,
-    Selection, SeriesId, SeriesKey, SeriesSet, Shard, Sink, Source, TimeRange,
+    Selection, SeriesId, SeriesKey, SeriesSet, Shard, ShardSet, Sink, Source, TimeRange,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -20,12 +20,27 @@ pub type Owed<'a> = &'a dyn Fn(SeriesId, i64) -> bool;
 
 /// The rows that one machine has on its disk.
 #[derive(Clone, Default)]
-pub struct Ghost(Arc<Mutex<Rows>>);
+pub struct Ghost(Arc<Mutex<Rows>>, Arc<Mutex<Shards>>);
+
+#[derive(Default)]
+struct Shards {
+    held: ShardSet,
+    given_up: ShardSet,
+}
 
 impl Ghost {
     /// Whether the row is durable there, or one that wins over it.
     pub fn has(&self, id: SeriesId, t: i64, value: &Value) -> bool {
         self.0.lock().get(&(id, t)).is_some_and(|there| there.cmp_conflict(value).is_ge())
+    }
+
+    /// These shards the machine holds a copy of, or makes one. What it has of others may be damaged and is not mended, since nobody relies on it: of a
+    /// shard that was given up once, only what a client is told and the end of the run are looked at.
+    pub fn holds(&self, held: ShardSet) {
+        let mut shards = self.1.lock();
+        let before = std::mem::replace(&mut shards.held, held);
+        let gone: Vec<Shard> = before.iter().filter(|shard| !shards.held.contains(*shard)).collect();
+        shards.given_up.extend(gone);
     }
 }
 
@@ -102,6 +117,9 @@ impl Ghosted {
         for (&(id, t), value) in known.iter() {
             let found = there.get(&(id, t));
             let shard = id.shard(self.engine.shards());
+            if self.ghost.1.lock().given_up.contains(shard) {
+                continue;
+            }
             let damaged = damage.iter().any(|d| d.shard == shard && d.range.contains(t));
             if !found.is_some_and(|found| found.cmp_conflict(value).is_ge()) && !damaged && owed(id, t) {
                 return Err(format!(

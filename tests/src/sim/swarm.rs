@@ -28,6 +28,10 @@ pub struct Swarm {
     pub faults: Vec<(FaultKind, u64)>,
     /// The last machine is started only then.
     pub late_ms: u64,
+    /// All machines but the first are started only then: one node with data becomes several.
+    pub alone_ms: u64,
+    /// A machine loses its disk for good, at about this time.
+    pub loss: Option<(usize, u64)>,
     /// How far wall clocks are apart at the beginning, at most.
     pub skew_ms: u64,
     /// What clients do.
@@ -174,13 +178,26 @@ impl Swarm {
                 faults.push((kind, every_ms));
             }
         }
+        let (zones, replication_factor) =
+            (*lots.pick(&[1, 2, 3, 3, nodes]), *lots.pick(&[1, 2, 3, 3, 3, 3, 3]));
+        let shards = *lots.pick(&[4, 8]);
+        let faults_ms = lots.between(20_000, 90_000);
+        // Lots of their own, so that what was drawn before moves came stays as it was.
+        let mut moves = Random::new(mix(seed ^ mix(6)));
+        let alone_ms = if moves.percent(20) { moves.between(4_000, 15_000) } else { 0 };
+        // Where bits rot as well there need be no whole copy left.
+        let rots = faults.iter().any(|(kind, _)| *kind == FaultKind::BitFlip);
+        let loses = moves.percent(35) && replication_factor >= 2 && !rots;
+        let loss = (moves.below(nodes as u64) as usize, moves.between(6_000, faults_ms));
         Swarm {
             seed,
             nodes,
-            zones: *lots.pick(&[1, 2, 3, 3, nodes]),
-            replication_factor: *lots.pick(&[1, 2, 3, 3, 3, 3, 3]),
-            shards: *lots.pick(&[4, 8]),
-            faults_ms: lots.between(20_000, 90_000),
+            zones,
+            replication_factor,
+            shards,
+            faults_ms,
+            alone_ms,
+            loss: loses.then_some(loss),
             network,
             disk: DiskWeather { sync_least_ms: 1, sync_most_ms, stalls },
             faults,

@@ -78,6 +78,12 @@ pub struct Env {
     pub ghosts: Vec<Ghost>,
     /// The machine whose disk loses bits.
     pub rots: Option<Machine>,
+    /// By machine the newest epoch that its disk has seen.
+    pub epochs: Vec<u64>,
+    /// By machine whether its first disk is gone.
+    pub has_lost_disk: Vec<bool>,
+    /// The node whose disk is gone, and what was on it.
+    pub lost: Option<(NodeId, Ghost)>,
     /// Who led in which term.
     pub leaders: BTreeMap<u64, NodeId>,
     /// What the run is.
@@ -228,6 +234,9 @@ impl World {
             ledger: Ledger::default(),
             ghosts: (0..swarm.nodes).map(|_| Ghost::default()).collect(),
             rots: None,
+            epochs: vec![0; swarm.nodes],
+            has_lost_disk: vec![false; swarm.nodes],
+            lost: None,
             leaders: BTreeMap::new(),
             violation: None,
             swarm,
@@ -243,12 +252,16 @@ impl World {
         self.env.note(format_args!("{swarm:?}"));
         for machine in 0..swarm.nodes {
             let late_ms = if machine + 1 == swarm.nodes { swarm.late_ms } else { 0 };
+            let late_ms = if machine > 0 { late_ms + swarm.alone_ms } else { 0 };
             let delay = self.lots.between(0, 300) + 400 * machine as u64 + late_ms;
             self.env.schedule.after(delay, Event::Act(Action::Start(machine)));
         }
         for client in 0..self.clients.len() {
             let delay = 3_000 + self.clients.pause_ms();
             self.env.schedule.after(delay, Event::Turn(client));
+        }
+        if let Some((machine, at_ms)) = swarm.loss {
+            self.env.schedule.after(at_ms, Event::Act(Action::LoseDisk(machine)));
         }
         for (n, (_, every_ms)) in swarm.faults.iter().enumerate() {
             let delay = 1_000 + self.faults.pause_ms(*every_ms);
@@ -364,7 +377,7 @@ impl World {
             }
             Event::Act(action) => {
                 // After the healing, what was planned before does no harm any more.
-                if !self.healed || matches!(action, Action::Start(_)) {
+                if !self.healed || matches!(action, Action::Start(_) | Action::Replace(..)) {
                     self.act(action);
                 }
             }
@@ -407,6 +420,8 @@ impl World {
                 let what = self.slots[machine].disk.flip_bit(BLOCKS, ".block");
                 self.env.note(format_args!("{machine} flips {what:?}"));
             }
+            Action::LoseDisk(machine) => self.lose_disk(machine),
+            Action::Replace(node, machine) => self.replace(node, machine),
             Action::SlowDisk(machine, slow) => self.slots[machine].disk.set_slow(slow),
         }
     }
@@ -414,9 +429,52 @@ impl World {
     /// Whether all that one machine has is on two others, too: then its disk may rot.
     fn has_whole_copies(&self) -> bool {
         let mut views = self.processes().map(|(_, process)| process.view()).peekable();
-        let whole = |view: &Arc<View>| view.placement.shards().iter().all(|replicas| replicas.len() >= 3);
+        // No move is under way or to come: a copy that is given up is no copy any more.
+        let nodes = self.env.swarm.nodes;
+        let whole = |view: &Arc<View>| {
+            view.nodes.len() == nodes
+                && view.placement.moving().next().is_none()
+                && view.placement.shards().iter().all(|replicas| replicas.len() >= 3)
+        };
         // Where nobody runs, nobody knows.
         views.peek().is_some() && views.all(|view| view.is_some_and(whole))
+    }
+
+    fn lose_disk(&mut self, machine: Machine) {
+        let copies = usize::from(self.env.swarm.replication_factor).min(self.env.swarm.nodes);
+        let views: Vec<Arc<View>> =
+            self.processes().filter_map(|(_, process)| process.view().cloned()).collect();
+        let whole = |view: &Arc<View>| {
+            view.epoch() == views[0].epoch()
+                && view.placement.moving().next().is_none()
+                && view.placement.shards().iter().all(|replicas| replicas.len() == copies)
+        };
+        let id = self.slots[machine].process.as_ref().map(Process::id);
+        let (Some(id), true) = (id, views.len() == self.env.swarm.nodes && views.iter().all(whole)) else {
+            return self.env.schedule.after(1_000, Event::Act(Action::LoseDisk(machine)));
+        };
+        self.stop(machine);
+        let slot = &mut self.slots[machine];
+        slot.disk = Disk::new(self.env.swarm.disk, Random::new(self.lots.number()));
+        slot.is_off = true;
+        self.env.lost = Some((id, std::mem::take(&mut self.env.ghosts[machine])));
+        (self.env.epochs[machine], self.env.has_lost_disk[machine]) = (0, true);
+        let after = self.lots.between(500, 6_000);
+        self.env.schedule.after(after, Event::Act(Action::Replace(id, machine)));
+    }
+
+    fn replace(&mut self, node: NodeId, machine: Machine) {
+        let knows = |view: &Arc<View>| view.nodes.contains_key(&node);
+        let views = self.processes().filter_map(|(at, process)| Some((at, process.view()?)));
+        let known: Vec<(Machine, bool)> = views.map(|(at, view)| (at, knows(view))).collect();
+        if known.iter().any(|(_, known)| !known) {
+            let after = self.lots.between(0, 10_000);
+            return self.env.schedule.after(after, Event::Act(Action::Start(machine)));
+        }
+        if let Some((at, _)) = known.first() {
+            self.with(*at, |process, out| process.remove(out, node));
+        }
+        self.env.schedule.after(3_000, Event::Act(Action::Replace(node, machine)));
     }
 
     fn resume(&mut self, machine: Machine) {

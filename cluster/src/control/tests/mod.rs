@@ -109,18 +109,48 @@ fn from_one_voter_to_three_two_are_needed_of_two_for_a_moment_only() {
 }
 
 #[test]
-fn nodes_that_join_when_there_is_data_get_no_copies() {
+fn nodes_that_join_when_there_is_data_get_copies_by_moves() {
     let mut network = Network::new(2);
     network.add(1, &[]);
     network.run(1_000);
     network.propose(1, Command::NoteData);
     network.run(1_000);
     network.add(2, &[1]);
-    network.until("both agree", |network| network.agree(2));
-    network.run(5_000);
-    let view = network.view(2).unwrap();
-    assert_eq!((view.epoch(), view.held_by(network.at(2).me()).len()), (1, 0));
-    assert_eq!(view.held_by(network.at(1).me()).len(), 8);
+    network.add(3, &[1]);
+    network.until("three copies of everything, and nothing moves", |network| {
+        let whole = |view: &crate::view::View| {
+            view.placement.shards().iter().all(|r| r.len() == 3) && view.placement.moving().next().is_none()
+        };
+        network.agree(3) && whole(&network.view(2).unwrap())
+    });
+    // All eight shards are taken a step further at once, and the two destinations together.
+    assert!(network.view(1).unwrap().epoch() <= 10, "{}", network.view(1).unwrap().epoch());
+}
+
+#[test]
+fn a_node_that_is_gone_is_replaced_and_one_that_is_away_is_not() {
+    let mut network = three(21);
+    network.add(4, &[1]);
+    network.until("four agree", |network| network.agree(4));
+    network.propose(1, Command::NoteData);
+    network.until("nothing moves", |network| {
+        network.agree(4) && network.view(1).unwrap().placement.moving().next().is_none()
+    });
+    let settled = network.view(1).unwrap();
+    network.crash(4);
+    network.run(60_000);
+    let leader = (1..=3).find(|n| network.at(*n).leads()).unwrap();
+    let away = network.view(leader).unwrap();
+    assert_eq!(away.placement.shards(), settled.placement.shards(), "somebody who is away moves nothing");
+    let gone = settled.nodes.keys().copied().find(|id| (1..=3).all(|n| network.at(n).me() != *id)).unwrap();
+    network.propose(leader, Command::SetNodeState { id: gone, state: NodeState::Gone });
+    network.until("the others have all copies", |network| {
+        let view = network.view(leader).unwrap();
+        let all = |replicas: &Vec<crate::placement::Replica>| {
+            replicas.len() == 3 && replicas.iter().all(|replica| replica.node != gone)
+        };
+        view.placement.shards().iter().all(all) && view.placement.moving().next().is_none()
+    });
 }
 
 #[test]
@@ -425,6 +455,7 @@ fn a_start_without_an_identity_or_with_two_halves_is_refused() {
         member: 4,
         incarnation: 5,
         starts: 6,
+        epoch: 7,
     };
     let own = Directory { cluster: 1, node: file.node, disk: 3, shards: 8 };
     let joins = Flags { join: vec!["a:1".into(), "b:1".into()], own: vec!["a:1".into()], rejoin: false };
@@ -463,6 +494,7 @@ fn the_node_file_round_trips_and_every_damaged_byte_is_noticed() {
         member: 4,
         incarnation: 5,
         starts: 6,
+        epoch: 7,
     };
     let text = file.render();
     assert_eq!(NodeFile::parse(&text), Ok(file));

@@ -2,12 +2,14 @@
 //! order that follows from a seed. What must never happen is looked for at every step.
 
 use super::super::*;
-use crate::placement::NodeId;
+use crate::placement::{self, NodeId, Placement};
+use crate::quorum::{Consistency, readers};
 use crate::raft::{Batch, Durable, Store};
 use crate::state::{Command, Outcome};
 use crate::view::{Health, View};
 use disk::crash::Survivors;
 use disk::{CrashVfs, OpenMode, Vfs};
+use model::Shard;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
@@ -78,7 +80,7 @@ pub struct Network {
     pub named: BTreeMap<u64, String>,
     pub tokens: u64,
     /// The epoch from which on copies have to be moved.
-    pub settled: Option<u64>,
+    pub settled: Option<Placement>,
 }
 
 pub fn address(n: u16) -> String {
@@ -315,15 +317,24 @@ impl Network {
                 Effect::View(view) => {
                     assert!(view.epoch() >= machine.epoch, "the epoch of node {n} goes back");
                     machine.epoch = view.epoch();
-                    if let Some(settled) = self.settled {
-                        assert!(
-                            !view.has_data || view.epoch() == settled,
-                            "a placement with data was replaced"
-                        );
+                    if let Some(before) = self.settled.as_ref().filter(|_| view.has_data) {
+                        for shard in (0..view.shards()).map(|shard| Shard(shard as u16)) {
+                            let (old, _) = readers(before.replicas(shard), Consistency::Majority);
+                            let (new, _) = readers(view.placement.replicas(shard), Consistency::Majority);
+                            let kept =
+                                view.epoch() < before.epoch() || old.iter().any(|node| new.contains(node));
+                            assert!(kept, "a placement with data was replaced");
+                        }
                     }
                     if view.has_data && view.nodes.len() > 1 {
-                        self.settled = Some(view.epoch());
+                        self.settled = Some(view.placement.clone());
                     }
+                    // Copies are made in no time.
+                    let (me, now) = (view.me, &view.placement);
+                    let copied =
+                        now.moving().filter(|shard| now.phase(*shard) == placement::Phase::Copying(me));
+                    let copied = copied.map(|shard| (shard, now.changed(shard))).collect();
+                    self.step(n, Event::Copied(copied));
                 }
                 Effect::Done { token, result } => {
                     if let (Some(name), true) = (self.named.get(&token), result.is_ok()) {

@@ -10,21 +10,30 @@ fn replica(id: u128, state: ReplicaState) -> Replica {
 }
 
 fn placement() -> impl Strategy<Value = Placement> {
-    let shard = (prop::collection::btree_set(1..300u128, 0..6), 0..4u8).prop_map(|(nodes, kind)| {
-        let mut replicas: Vec<Replica> =
-            nodes.iter().map(|&id| replica(id << 90, ReplicaState::Available)).collect();
-        match (&mut replicas[..], kind) {
-            ([first, ..], 1) => first.state = ReplicaState::Initializing { source: None },
-            ([first, .., last], 2) => {
-                first.state = ReplicaState::Initializing { source: Some(last.node) };
-                last.state = ReplicaState::Leaving;
+    let shard = (prop::collection::btree_set(1..300u128, 0..6), 0..6u8, any::<u64>()).prop_map(
+        |(nodes, kind, since)| {
+            let mut replicas: Vec<Replica> =
+                nodes.iter().map(|&id| replica(id << 90, ReplicaState::Available)).collect();
+            match (&mut replicas[..], kind) {
+                ([first, ..], 1) => first.state = ReplicaState::Initializing { source: None },
+                ([first, ..], 3) => first.state = ReplicaState::Leaving,
+                ([first, .., last], 4) => {
+                    (first.state, last.state) = (ReplicaState::Leaving, ReplicaState::Arrived);
+                }
+                ([first, .., last], 2) => {
+                    first.state = ReplicaState::Initializing { source: Some(last.node) };
+                    last.state = ReplicaState::Leaving;
+                }
+                _ => {}
             }
-            _ => {}
-        }
-        replicas
-    });
+            (replicas, since)
+        },
+    );
     let shards = (0..5u32).prop_flat_map(move |bits| prop::collection::vec(shard.clone(), 1 << bits));
-    (any::<u64>(), shards).prop_map(|(epoch, shards)| Placement::from_parts(epoch, shards))
+    (any::<u64>(), shards).prop_map(|(epoch, shards)| {
+        let (shards, changed): (Vec<_>, Vec<u64>) = shards.into_iter().unzip();
+        Placement::from_parts(epoch, shards, changed.into_iter().map(|since| since.min(epoch)).collect())
+    })
 }
 
 proptest! {
@@ -68,7 +77,7 @@ fn the_page_shows_the_bytes() {
             replica(9, ReplicaState::Initializing { source: Some(NodeId(7)) }),
         ],
     ];
-    let bytes = Placement::from_parts(300, shards).encode();
+    let bytes = Placement::from_parts(300, shards, vec![1, 300]).encode();
     let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let example: Vec<&str> = PAGE
         .lines()
@@ -82,22 +91,26 @@ fn the_page_shows_the_bytes() {
 #[test]
 fn a_newer_version_is_refused_by_name() {
     let mut bytes = Placement::empty(1).unwrap().encode();
-    bytes[0] = 2;
-    assert_eq!(Placement::decode(&bytes), Err(Error::Version { got: 2, known: 1 }));
+    bytes[0] = 3;
+    assert_eq!(Placement::decode(&bytes), Err(Error::Version { got: 3, known: 2 }));
 }
 
 #[test]
 fn states_that_cannot_be_are_refused() {
     let node = |id: u128| id.to_le_bytes();
-    let table = [&[1, 0, 2][..], &node(1), &node(2), &[0]].concat();
+    let table = [&[2, 9, 2][..], &node(1), &node(2), &[0]].concat();
     let refused = |shard: &[u8]| Placement::decode(&[table.as_slice(), shard].concat()).is_err();
-    assert!(!refused(&[2, 0, 3]), "two available");
-    assert!(!refused(&[2, 2, 4]), "one leaves for the other");
-    assert!(refused(&[2, 1, 4]), "two initialize");
-    assert!(refused(&[2, 2, 3]), "one leaves and none comes");
-    assert!(refused(&[2, 3, 0]), "not in order");
-    assert!(refused(&[2, 0, 0]), "a node twice");
-    assert!(refused(&[1, 0]), "a node of the table without a replica");
-    assert!(refused(&[2, 0, 6]), "a node that is not in the table");
-    assert!(refused(&[2, 0, 0x83, 0]), "a varint that is longer than need be");
+    assert!(!refused(&[9, 2, 0, 4]), "two available");
+    assert!(!refused(&[9, 2, 2, 5]), "one leaves for the other");
+    assert!(!refused(&[9, 2, 2, 7]), "one has arrived and the other leaves");
+    assert!(!refused(&[9, 2, 2, 4]), "one leaves and none comes");
+    assert!(refused(&[9, 2, 1, 5]), "two initialize");
+    assert!(refused(&[9, 2, 1, 7]), "one initializes and one has arrived");
+    assert!(refused(&[9, 2, 2, 6]), "two leave");
+    assert!(refused(&[10, 2, 0, 4]), "changed in an epoch to come");
+    assert!(refused(&[9, 2, 4, 0]), "not in order");
+    assert!(refused(&[9, 2, 0, 0]), "a node twice");
+    assert!(refused(&[9, 1, 0]), "a node of the table without a replica");
+    assert!(refused(&[9, 2, 0, 8]), "a node that is not in the table");
+    assert!(refused(&[9, 2, 0, 0x84, 0]), "a varint that is longer than need be");
 }

@@ -67,7 +67,7 @@ proptest! {
             prop_assert_eq!(plan.bytes, bytes);
             // Without a move under way the plan makes exactly the copies that are missing.
             if plan.stranded.is_empty() && plan.cancel.is_empty() && plan.moves.iter().all(|s| !s.under_way) {
-                prop_assert_eq!(plan.copies(), new_copies(&now, &target));
+                prop_assert_eq!(plan.copies(), new_copies(&now.settled(), &target));
             }
             if *interrupted && !plan.moves.is_empty() {
                 // Some moves are done, one is under way when the next event comes.
@@ -76,7 +76,7 @@ proptest! {
                 now = carry_out(&now, &target, &part);
                 let next = &plan.moves[part.moves.len()];
                 if !next.under_way {
-                    now = now.begin(next).unwrap();
+                    now = begin(&now, next).unwrap();
                 }
                 continue;
             }

@@ -64,11 +64,29 @@ fn pairs(chosen: &[NodeId], nodes: &[Node]) -> Vec<usize> {
     (0..levels).map(shared).collect()
 }
 
+/// Begins a move.
+fn begin(now: &Placement, step: &Move) -> Result<Placement, Error> {
+    let Move { shard, from, to, .. } = *step;
+    now.change(&[Change::Begin { shard, from, to }])
+}
+
+/// Ends one, from whatever phase it is in.
+fn finish(now: &Placement, shard: Shard) -> Placement {
+    let mut now = now.clone();
+    if let Phase::Copying(_) = now.phase(shard) {
+        now = now.change(&[Change::CutOver { shard, since: now.changed(shard) }]).unwrap();
+    }
+    now.change(&[Change::Finish { shard, since: now.changed(shard) }]).unwrap()
+}
+
 /// Carries a plan out, move by move, with everything checked that must hold on the way; returns where it leads.
 fn carry_out(old: &Placement, target: &Target, plan: &Plan) -> Placement {
     let mut now = old.clone();
+    for shard in old.moving().filter(|shard| old.phase(*shard) == Phase::CutOver) {
+        now = finish(&now, shard);
+    }
     for &shard in &plan.cancel {
-        now = now.cancel(shard).unwrap();
+        now = now.change(&[Change::Cancel { shard, since: now.changed(shard) }]).unwrap();
     }
     let state = |id: NodeId| target.nodes.iter().find(|node| node.id == id).map(|node| node.state);
     let live = |placement: &Placement, shard: Shard| {
@@ -88,18 +106,13 @@ fn carry_out(old: &Placement, target: &Target, plan: &Plan) -> Placement {
         }
         let epoch = now.epoch();
         if !step.under_way {
-            now = now.begin(step).unwrap();
+            now = begin(&now, step).unwrap();
         }
         let in_transit = |r: &&Replica| matches!(r.state, ReplicaState::Initializing { .. });
         let moving = now.replicas(step.shard).iter().filter(in_transit).count();
         assert_eq!(moving, usize::from(step.to.is_some()), "one replica at a time: {step}");
-        assert!(
-            !counts || step.to.is_none() || live(&now, step.shard) == step.live,
-            "nothing is given up before: {step}"
-        );
-        if step.to.is_some() {
-            now = now.finish(step.shard).unwrap();
-        }
+        assert!(!counts || live(&now, step.shard) == step.live, "nothing is given up before: {step}");
+        now = finish(&now, step.shard);
         assert!(now.epoch() > epoch);
         assert_eq!(Placement::decode(&now.encode()).unwrap(), now);
     }

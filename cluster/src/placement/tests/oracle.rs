@@ -137,7 +137,7 @@ proptest! {
             }
             replicas
         });
-        let old = Placement::from_parts(7, former.collect());
+        let old = Placement::from_parts(7, former.collect(), vec![0; shards as usize]);
         let copies = nodes.len().min(usize::from(replication_factor));
         let target = compute(&old, &nodes, &policy(replication_factor, shards)).unwrap();
 

@@ -284,8 +284,12 @@ fn a_destination_that_dies_is_replaced_and_the_source_stays_until_then() {
     let in_a = now.replicas(Shard(0)).iter().find(|r| r.node.0 <= 3).unwrap().node;
     set_state(&mut nodes, &[in_a.0], NodeState::Draining);
     let first = plan(&now, &compute(&now, &nodes, &policy).unwrap(), |_| 1).moves.remove(0);
-    let moving = now.begin(&first).unwrap();
-    assert_eq!(moving.begin(&first), Err(Error::Moving { shard: Shard(0) }), "one move of a shard at a time");
+    let moving = begin(&now, &first).unwrap();
+    assert_eq!(
+        begin(&moving, &first),
+        Err(Error::Moving { shard: Shard(0) }),
+        "one move of a shard at a time"
+    );
 
     set_state(&mut nodes, &[first.to.unwrap().0], NodeState::Gone);
     let target = compute(&moving, &nodes, &policy).unwrap();
@@ -304,7 +308,7 @@ fn a_move_under_way_goes_on_when_the_target_is_computed_again() {
     let now = fresh(&nodes, &policy);
     nodes.push(node(7, "eu/b", 1));
     let first = plan(&now, &compute(&now, &nodes, &policy).unwrap(), |_| 1);
-    let moving = now.begin(&first.moves[0]).unwrap();
+    let moving = begin(&now, &first.moves[0]).unwrap();
     let again = plan(&moving, &compute(&moving, &nodes, &policy).unwrap(), |_| 1);
     assert_eq!((again.cancel.len(), again.copies()), (0, first.copies()));
     let under_way: Vec<&Move> = again.moves.iter().filter(|step| step.under_way).collect();

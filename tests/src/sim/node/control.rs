@@ -10,7 +10,7 @@ use cluster::control::{
     Controller, Directory, Effect, Event, Flags, Make, Me, NodeFile, NodeReport, Options, Target, decide,
     raft_dir,
 };
-use cluster::placement::NodeId;
+use cluster::placement::{NodeId, NodeState};
 use cluster::raft::{Batch, Store};
 use cluster::state::Command;
 use cluster::view::Namespace;
@@ -29,6 +29,8 @@ pub enum Waiting {
     FirstWrite,
     /// A read that begins when this node knows what was agreed on before.
     FirstRead(Box<FirstRead>),
+    /// Whoever looks after the machines, and looks for himself.
+    Nobody,
 }
 
 /// The controller and what it writes to.
@@ -43,8 +45,6 @@ pub struct Control {
     /// Who asked what this node has not answered yet.
     requests: BTreeMap<u64, (Machine, u64)>,
     request: u64,
-    /// The last epoch seen, and who led in which term.
-    epoch: u64,
 }
 
 /// Whose the data directory is.
@@ -69,7 +69,11 @@ impl Control {
         let (store, durable) = Store::open(vfs.clone(), &raft_dir(dir), None).map_err(|e| e.to_string())?;
         let nodes = out.env.swarm.nodes;
         // The first machine makes the cluster; the others name all of them.
-        let join = if out.me == 0 { Vec::new() } else { (0..nodes).map(address).collect() };
+        let join = if out.me == 0 && !out.env.has_lost_disk[0] {
+            Vec::new()
+        } else {
+            (0..nodes).map(address).collect()
+        };
         let flags = Flags { join, own: vec![address(out.me)], rejoin: false };
         let mut lots = dice(out, 1);
         let mut draw = || u128::from(lots.number()) << 64 | u128::from(lots.number());
@@ -98,7 +102,6 @@ impl Control {
             waiting: BTreeMap::new(),
             requests: BTreeMap::new(),
             request: 0,
-            epoch: 0,
         })
     }
 
@@ -119,6 +122,10 @@ impl Process {
 
     pub(super) fn perform_control(&mut self, out: &mut Out<'_>, effects: Vec<Effect>) {
         for effect in effects {
+            if self.stopped.is_some() {
+                // As the real shell: nothing is done before what had to be durable first.
+                return;
+            }
             match effect {
                 Effect::Persist(batch) => {
                     self.control.batches.push_back(batch);
@@ -155,22 +162,14 @@ impl Process {
                 },
                 Effect::View(view) => {
                     out.note(format_args!("sees epoch {}, leader {:?}", view.epoch(), view.leader));
-                    if view.epoch() < self.control.epoch {
-                        let before = self.control.epoch;
-                        out.env.violated(format!(
-                            "the epoch of {} goes back from {before} to {}",
-                            out.me,
-                            view.epoch()
-                        ));
-                    }
-                    self.control.epoch = view.epoch();
+                    super::super::checks::follows(out, self.view.as_deref(), &view);
                     self.view = Some(view.clone());
                     self.step_repair(out, cluster::repair::Event::View(view));
                 }
                 Effect::Done { token, result } => {
                     out.note(format_args!("proposal {token}: {result:?}"));
                     match self.control.waiting.remove(&token) {
-                        None => {}
+                        None | Some(Waiting::Nobody) => {}
                         Some(Waiting::Client(operation)) => out.answer(
                             &operation,
                             match result {
@@ -265,6 +264,12 @@ impl Process {
         let namespace = Namespace { retention_ms, ..Namespace::default() };
         let command = Command::ApplyNamespace { name: "other".into(), namespace };
         self.propose(out, command, Waiting::Client(operation));
+    }
+
+    /// A node is gone for good.
+    pub fn remove(&mut self, out: &mut Out<'_>, id: NodeId) {
+        let command = Command::SetNodeState { id, state: NodeState::Gone };
+        self.propose(out, command, Waiting::Nobody);
     }
 
     /// Tells the controller how this node is.

@@ -55,6 +55,10 @@ impl Process {
                     out.disk.settle(out.disk.position());
                     self.step_repair(out, Event::Done { token, done });
                 }
+                Effect::Copied(copied) => {
+                    out.note(format_args!("repair: has copied {copied:?}"));
+                    self.step_control(out, cluster::control::Event::Copied(copied));
+                }
                 Effect::Log { level, text } => out.note(format_args!("repair {level:?}: {text}")),
             }
         }

@@ -8,7 +8,7 @@ use super::calls::For;
 use super::control::Waiting;
 use super::engine::Then;
 use super::{Process, Timer, dice, machine_of};
-use cluster::placement::NodeId;
+use cluster::placement::{self, NodeId, ReplicaState};
 use cluster::quorum::Consistency;
 use cluster::rows::Limits;
 use cluster::state::Command;
@@ -189,7 +189,8 @@ impl Process {
         let Some(write) = self.writes.all.get_mut(&number) else { return };
         *write.parts[part].rounds.entry(to).or_default() += 1;
         let Some(machine) = write.view.nodes.get(&to).and_then(|peer| machine_of(&peer.address)) else {
-            return;
+            // Removed for good, and not yet replaced.
+            return write.parts[part].coordinator.on_failed(to, "no address");
         };
         let what = For::Write { number, part, node: to };
         let way = (machine, Some(to));
@@ -323,23 +324,37 @@ fn acknowledge(out: &mut Out<'_>, write: &Write) {
     for (row, id) in &kept {
         let value = out.env.values.value(*row);
         let replicas = write.view.placement.replicas(id.shard(write.view.shards()));
-        let machines = replicas.iter().filter_map(|r| machine_of(&write.view.nodes.get(&r.node)?.address));
-        let have = machines.filter(|machine| out.env.ghosts[*machine].has(*id, row.t, &value)).count();
-        let need = match write.consistency {
-            Consistency::One => 1,
-            Consistency::Majority => replicas.len() / 2 + 1,
-            Consistency::All => replicas.len(),
+        let has = |replica: &&placement::Replica| {
+            let machine = write.view.nodes.get(&replica.node).and_then(|peer| machine_of(&peer.address));
+            let lost = out.env.lost.as_ref().filter(|(node, _)| *node == replica.node);
+            // Whoever said yes had it, although its disk may be gone by now.
+            lost.is_some_and(|(_, ghost)| ghost.has(*id, row.t, &value))
+                || machine.is_some_and(|machine| out.env.ghosts[machine].has(*id, row.t, &value))
         };
-        if have < need || replicas.is_empty() {
+        // Before the move and after it: the product's own idea of the two is not asked.
+        let before = |r: &&placement::Replica| {
+            !matches!(r.state, ReplicaState::Initializing { .. } | ReplicaState::Arrived)
+        };
+        let after = |r: &&placement::Replica| r.state != ReplicaState::Leaving;
+        let of = |set: &dyn Fn(&&placement::Replica) -> bool| {
+            let all: Vec<&placement::Replica> = replicas.iter().filter(|r| set(r)).collect();
+            (all.iter().filter(|r| has(r)).count(), all.len())
+        };
+        let sets = [of(&before), of(&after)];
+        let is_enough = |consistency: Consistency| match consistency {
+            Consistency::One => sets.iter().any(|(have, _)| *have > 0),
+            Consistency::Majority => sets.iter().all(|(have, all)| *have > all / 2),
+            Consistency::All => sets.iter().all(|(have, all)| have == all && *all > 0),
+        };
+        let kept = is_enough(Consistency::Majority);
+        if !is_enough(write.consistency) {
             let shard = id.shard(write.view.shards());
             out.env.violated(format!(
-                "acknowledged at {}: {row:?} of {shard:?} is durable on {have} of {} replicas and {need} are needed ({})",
-                out.me,
-                replicas.len(),
-                write.consistency
+                "acknowledged at {}: {row:?} of {shard:?} is durable on so many of the old and of the new replicas: {sets:?} ({})",
+                out.me, write.consistency
             ));
         }
-        if have > replicas.len() / 2 {
+        if kept {
             out.env.ledger.acknowledged(*row, now);
         }
     }
