@@ -1,8 +1,9 @@
 //! The question that a person has first: is my data safe, and what would lose it?
 
-use cluster::placement::{NodeId, NodeState};
+use cluster::placement::{NodeId, NodeState, Replica, ReplicaState};
 use cluster::quorum::{Consistency, readers};
 use cluster::view::{Health, Peer, View};
+use model::Shard;
 
 /// How safe the data of a cluster is, from well to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,18 +46,26 @@ pub struct Copies {
     pub live: usize,
     /// That hold everything, as the placement says.
     pub listed: usize,
-    /// That writes and reads need.
+    /// That reads need.
     pub need: usize,
+    /// So many more may be lost before writes or reads stop: while the shard moves, writes need its old and its new copies.
+    pub spare: usize,
 }
 
 /// The copies of each shard.
 pub fn copies(view: &View) -> Vec<Copies> {
     let up = |node: NodeId| view.nodes.get(&node).is_some_and(|peer| peer.health != Health::Down);
-    let of = |replicas: &Vec<cluster::placement::Replica>| {
+    let live = |set: &[NodeId]| set.iter().filter(|node| up(**node)).count();
+    let of = |(shard, replicas): (usize, &Vec<Replica>)| {
         let (may, need) = readers(replicas, Consistency::Majority);
-        Copies { live: may.iter().filter(|node| up(**node)).count(), listed: may.len(), need }
+        let old = view.placement.old_replicas(Shard(shard as u16));
+        let stays = replicas.iter().filter(|replica| replica.state != ReplicaState::Leaving);
+        let new: Vec<NodeId> = stays.map(|replica| replica.node).collect();
+        let sets =
+            [&may, &old, &new].map(|set| live(set).saturating_sub(Consistency::Majority.need(set.len())));
+        Copies { live: live(&may), listed: may.len(), need, spare: sets.into_iter().min().unwrap_or(0) }
     };
-    view.placement.shards().iter().map(of).collect()
+    view.placement.shards().iter().enumerate().map(of).collect()
 }
 
 /// The answer, and a sentence that says what is so and what would make it better.
@@ -108,7 +117,7 @@ pub fn assess(view: &View) -> (Safety, String) {
             ),
         );
     }
-    let spare = copies.iter().map(|c| c.live - c.need).min().unwrap_or(0);
+    let spare = copies.iter().map(|c| c.spare).min().unwrap_or(0);
     let spare = match spare {
         0 => "no node can be lost without stopping writes and reads of its shards".to_string(),
         1 => "any one node can be lost without losing or stopping anything".to_string(),

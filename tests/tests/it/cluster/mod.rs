@@ -6,6 +6,7 @@ mod hostile;
 mod joining;
 mod kill;
 mod majority;
+mod moves;
 mod page;
 mod partition;
 
