@@ -2,8 +2,9 @@
 //!
 //! It is complete when it holds everything that was acknowledged before writes needed this node as well. Whoever acknowledged that had it before it
 //! accepted the placement with the move, so one whole *pass* over such a replica, begun after it accepted, brings what it had: every window of all time
-//! compared, and what differs fetched and made durable. Of the old replicas that hold a row no majority is without one that was passed. What was
-//! acknowledged later a majority of the new replicas has.
+//! compared, and what differs fetched and made durable. A majority of the old replicas is passed: together it has every row that was acknowledged, as it has for
+//! reads, also where a replica was dropped before and one of those that stayed lacks what the other and the dropped one had. What was acknowledged later a
+//! majority of the new replicas has.
 //!
 //! A pass may span changes of other shards: the questions are asked again under the new placement, as long as the move is the same. It does not
 //! count when the replica knows of damage of its own, when it failed, or when rows that it told of did not come. After a restart passes begin again;
@@ -13,7 +14,7 @@
 use super::pair::back_off;
 use crate::faults::{Mistake, planted};
 use crate::placement::{NodeId, Phase};
-use crate::quorum::blocking;
+use crate::quorum::Consistency;
 use crate::view::{Health, View};
 use model::Shard;
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,6 +82,6 @@ impl Copying {
         let up = |node: &NodeId| view.nodes.get(node).is_some_and(|peer| peer.health == Health::Up);
         let tried = |node: &NodeId| self.passed.contains(node) || self.failed.contains_key(node);
         let passed = old.iter().filter(|node| self.passed.contains(node)).count();
-        passed >= blocking(old.len()) && old.iter().all(|node| tried(node) || !up(node))
+        passed >= Consistency::Majority.need(old.len()) && old.iter().all(|node| tried(node) || !up(node))
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::faults::{Mistake, planted};
 use crate::placement::Change;
-use crate::quorum::{Consistency, blocking, readers};
+use crate::quorum::{Consistency, readers};
 use model::Shard;
 
 impl State {
@@ -212,7 +212,7 @@ impl State {
         Ok(Outcome::Done)
     }
 
-    /// A shard that could not be healed without this node: new copies are made from so many of the old ones that no majority is without them.
+    /// A shard that could not be healed without this node: new copies are made from a majority of the old ones.
     fn depends_on(&self, id: NodeId) -> Option<Shard> {
         let gone = |node: NodeId| {
             node == id || self.nodes.get(&node).is_none_or(|node| node.state == NodeState::Gone)
@@ -221,7 +221,7 @@ impl State {
         shards.find(|shard| {
             let reads = readers(self.placement.replicas(*shard), Consistency::Majority).0;
             let left = reads.iter().filter(|node| !gone(**node)).count();
-            reads.contains(&id) && left < blocking(reads.len())
+            reads.contains(&id) && left < Consistency::Majority.need(reads.len())
         })
     }
 

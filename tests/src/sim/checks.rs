@@ -1,8 +1,9 @@
 //! What must be so when nothing has gone wrong for a while.
 
+use super::node::machine_of;
 use super::values::rows;
 use super::world::{Out, World};
-use cluster::placement::{Phase, Placement};
+use cluster::placement::{NodeId, Phase, Placement};
 use cluster::quorum::{Consistency, readers};
 use cluster::view::View;
 use model::value::Value;
@@ -80,6 +81,10 @@ pub fn follows(out: &mut Out<'_>, before: Option<&View>, view: &View) {
     let Some(before) = before.filter(|before| before.has_data) else { return };
     for number in 0..view.shards() {
         let shard = Shard(number as u16);
+        let (then, now) = (&before.placement, &view.placement);
+        if then.phase(shard) == Phase::CutOver && now.changed(shard) > then.changed(shard) {
+            ends(out, before, shard);
+        }
         let count = |placement: &Placement| {
             let (may, _) = readers(placement.replicas(shard), Consistency::Majority);
             may.iter().filter(|node| view.nodes.contains_key(node)).count()
@@ -90,6 +95,24 @@ pub fn follows(out: &mut Out<'_>, before: Option<&View>, view: &View) {
                 "{me} sees {have} whole copies of shard {number} in epoch {epoch}, and {had} before"
             ));
         }
+    }
+}
+
+/// The move of a shard ends: no majority of its old replicas may be left that could still answer reads as before its cut-over.
+fn ends(out: &mut Out<'_>, before: &View, shard: Shard) {
+    let (old, since) = (before.placement.old_replicas(shard), before.placement.changed(shard));
+    let machine = |node: &NodeId| before.nodes.get(node).and_then(|peer| machine_of(&peer.address));
+    // Whose disk is gone answers nothing any more.
+    let may = |node: &&NodeId| {
+        let lost = out.env.lost.as_ref().is_some_and(|(lost, _)| lost == *node);
+        !lost && machine(node).is_some_and(|machine| out.env.epochs[machine] < since)
+    };
+    let behind = old.iter().filter(may).count();
+    if behind > old.len() / 2 {
+        let (me, all) = (out.me, old.len());
+        out.env.violated(format!(
+            "{me} sees the end of the move of {shard:?}, and {behind} of {all} old replicas have not accepted its cut-over of epoch {since}"
+        ));
     }
 }
 

@@ -96,5 +96,11 @@ mod planted {
         histograms_travel: DropHistograms within 40;
         a_lookup_is_of_a_majority: LookUpOne within 40;
         gaps_are_named: SilentGaps within 100;
+        a_moving_shard_is_written_to_both_majorities: OldMajorityOnly within 40;
+        a_copy_is_complete_only_after_its_passes: CutOverUnpassed within 200;
+        only_who_has_accepted_a_move_is_copied_from: PassBeforeAccepted within 40;
+        a_move_ends_when_enough_have_accepted_its_cut_over: FinishUnaccepted within 800;
+        the_epoch_that_a_node_worked_under_is_remembered: ForgetEpoch within 200;
+        reads_under_another_placement_are_refused: ReadAnyEpoch within 40;
     }
 }

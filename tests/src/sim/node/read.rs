@@ -205,6 +205,15 @@ impl Process {
             Ok(())
         };
         let _ = serve(view, &*engine.ghosted, body, 1, &|| now, &mut emit);
+        // A refusal is one piece, and an answer has at least a beginning and an end.
+        let told = Request::decode(body).ok().filter(|told| !matches!(told.body, Body::Metadata { .. }));
+        if let Some(told) = told.filter(|told| told.epoch != view.epoch() && chunks.len() > 1) {
+            let (me, own) = (out.me, view.epoch());
+            return out.env.violated(format!(
+                "{me} knows epoch {own} and answers a read that was asked under {}",
+                told.epoch
+            ));
+        }
         // A stream can break off.
         let left = out.env.network.torn(chunks.len());
         chunks.truncate(left);

@@ -5,7 +5,7 @@ use super::super::world::Out;
 use super::Process;
 use super::calls::For;
 use cluster::placement::NodeId;
-use cluster::repair::{Effect, Event, Local, Now, Options, Repair, perform, serve};
+use cluster::repair::{Effect, Event, Local, Now, Options, Repair, Reply, Request, perform, serve};
 use model::Timestamp;
 use std::sync::Arc;
 
@@ -77,6 +77,16 @@ impl Process {
         let mut chunks = Vec::new();
         match serve(view, &*engine.ghosted, from, body, &mut |chunk| chunks.push(chunk)) {
             Ok(suspect) => {
+                let refused = |reply: &Reply| matches!(reply, Reply::Stale { .. } | Reply::Behind { .. });
+                let told = Request::decode(body).map(|request| request.epoch).ok();
+                let answers =
+                    chunks.first().and_then(|chunk| Reply::decode(chunk).ok()).is_some_and(|r| !refused(&r));
+                if answers && told != Some(view.epoch()) {
+                    let (me, own) = (out.me, view.epoch());
+                    out.env.violated(format!(
+                        "{me} knows epoch {own} and answers a question of repair that was asked under {told:?}"
+                    ));
+                }
                 self.reply(out, machine, call, chunks);
                 if let Some(suspect) = suspect {
                     self.step_repair(out, suspect);
