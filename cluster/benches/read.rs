@@ -161,6 +161,9 @@ impl Replica for Copy {
     fn mended(&self, _: u64) -> Result<(), Error> {
         Ok(())
     }
+    fn sealed(&self) -> Option<&dyn SealedBlocks> {
+        None
+    }
 }
 
 fn main() {

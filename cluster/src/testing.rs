@@ -6,8 +6,8 @@ use crate::placement::NodeId;
 use crate::view::{Health, Namespace, Peer, View};
 use model::{
     Appended, Batch, BatchSeries, Damage, Digest, Durable, Error, Histogram, HistogramRow, LabelQuery,
-    Labels, Limited, Matcher, Metadata, RejectReason, Rejection, Replica, Samples, Selection, SeriesId,
-    SeriesKey, SeriesSet, Shard, ShardSet, Sink, Source, TimeRange, Written, value::Value,
+    Labels, Limited, Matcher, Metadata, RejectReason, Rejection, Replica, Samples, SealedBlocks, Selection,
+    SeriesId, SeriesKey, SeriesSet, Shard, ShardSet, Sink, Source, TimeRange, Written, value::Value,
 };
 use parking_lot::Mutex;
 use std::cmp::Ordering;
@@ -529,6 +529,10 @@ impl Replica for Memory {
     fn mended(&self, number: u64) -> Result<(), Error> {
         self.check()?.damage.retain(|damage| damage.number != number);
         Ok(())
+    }
+
+    fn sealed(&self) -> Option<&dyn SealedBlocks> {
+        None
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a cluster needs of one node's engine besides [`Sink`] and [`Source`].
 
-use crate::{Appended, Batch, Digest, Error, SeriesId, Shard, Sink, Source, TimeRange};
+use crate::{Appended, Batch, Digest, Error, SealedBlocks, SeriesId, Shard, Sink, Source, TimeRange};
 use std::sync::Arc;
 
 /// One node's copies of shards. Blocking, like [`Source`].
@@ -47,6 +47,9 @@ pub trait Replica: Sink + Source {
 
     /// Everything that was damaged there has been brought from other copies, and is durable: `damage` forgets it.
     fn mended(&self, number: u64) -> Result<(), Error>;
+
+    /// Its sealed blocks as files. `None`: it has no files.
+    fn sealed(&self) -> Option<&dyn SealedBlocks>;
 }
 
 /// A place where samples may be missing.

@@ -63,7 +63,7 @@ impl Section {
 /// | shard: u16 | level: u8 | zero: u8 | version: u32 | checksum of the checksums: u32 | checksum of the footer: u32 | magic
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Footer {
+pub(crate) struct Footer {
     /// Where each section ends. The first starts after the head.
     pub ends: [u64; 9],
     pub header: Header,
@@ -116,13 +116,19 @@ impl Footer {
 
     /// Reads the footer of a whole file and checks it against the file's length.
     pub fn decode(file: &[u8]) -> Result<Footer, Defect> {
+        Footer::decode_end(file, file.len())
+    }
+
+    /// The same from the last bytes of a file that is `file_len` bytes long.
+    pub fn decode_end(end: &[u8], file_len: usize) -> Result<Footer, Defect> {
         // The length follows from the version, which is at the same place before the end in all of them.
         let version =
-            file.len().checked_sub(AFTER_VERSION + 4).and_then(|at| file.get(at..)?.first_chunk::<4>());
+            end.len().checked_sub(AFTER_VERSION + 4).and_then(|at| end.get(at..)?.first_chunk::<4>());
         let version = version.map(|bytes| u32::from_le_bytes(*bytes));
         let len = if version == Some(1) { FOOTER_LEN_1 } else { FOOTER_LEN };
-        let Some((at, bytes)) = file.len().checked_sub(len).and_then(|at| Some((at, file.get(at..)?))) else {
-            return Err((0, format!("{} bytes are too few for a block", file.len())));
+        let bytes = end.len().checked_sub(len).and_then(|from| end.get(from..));
+        let Some((at, bytes)) = file_len.checked_sub(len).zip(bytes) else {
+            return Err((0, format!("{} bytes are too few for a block", end.len().min(file_len))));
         };
         let fail = |what: String| Err((at as u64, what));
         let mut fields = Fields(bytes);
@@ -165,6 +171,11 @@ impl Footer {
     /// How many bytes it has in the file.
     pub fn len(&self) -> usize {
         if self.digest.is_some() { FOOTER_LEN } else { FOOTER_LEN_1 }
+    }
+
+    /// Checksums of the tail: with the id and the length, what tells one file from another.
+    pub fn seal(&self) -> u64 {
+        u64::from(self.checksums) << 32 | u64::from(crc32fast::hash(&self.encode()))
     }
 
     pub fn section(&self, section: Section) -> Range<usize> {

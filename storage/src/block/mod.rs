@@ -25,6 +25,7 @@ mod cursor;
 mod extras;
 mod format;
 mod index;
+mod part;
 mod postings;
 mod reader;
 mod series;
@@ -36,11 +37,15 @@ mod verify;
 pub use builder::Builder;
 pub use cursor::LabelCursor;
 pub use format::{FORMAT_VERSION, Section};
+pub(crate) use part::Part;
 pub use reader::{Reader, Stats, found_damaged};
 
 use model::{Digest, Labels, Shard, TimeRange};
 use std::cmp::Ordering;
 use std::path::PathBuf;
+
+/// How the name of an import that is not finished ends.
+pub(crate) const PART: &str = ".part";
 
 /// What a block is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +64,11 @@ impl Header {
     /// The file's name.
     pub fn file_name(&self) -> String {
         format!("{}-{}-{}-{:032x}.block", self.range.min, self.range.max, self.level, self.id)
+    }
+
+    /// The file's name while it comes from another node.
+    pub fn part_name(&self) -> String {
+        format!("{}-{}-{}-{:032x}{PART}", self.range.min, self.range.max, self.level, self.id)
     }
 
     /// The range of time that a file's name tells, for a file that tells nothing else any more.

@@ -467,7 +467,7 @@ impl Reader {
         Some(u32::from_le_bytes(*bytes))
     }
 
-    pub(super) fn footer(&self) -> &Footer {
+    pub(crate) fn footer(&self) -> &Footer {
         &self.footer
     }
 

@@ -5,7 +5,7 @@ use super::index::key;
 use super::order;
 use super::reader::Reader;
 use crate::Result;
-use disk::{OpenMode, Vfs};
+use disk::{File, OpenMode, Vfs};
 use model::{Digest, Labels, Samples, SeriesKey, TimeRange};
 use std::collections::HashMap;
 
@@ -47,11 +47,44 @@ impl Reader {
         if !read || file.len()? != self.meta().bytes {
             return Err(self.corrupt(body, "the file on disk has another length"));
         }
+        self.verify_tail(&tail)?;
+        Ok((self.meta().bytes.saturating_sub(from as u64), true))
+    }
+
+    /// Fills `into` from the place `at` of the file, for whoever copies it. Whole pages and a whole tail are compared with their checksums. `false` if
+    /// the file ends before.
+    pub(crate) fn read_raw(&self, file: &dyn File, at: u64, into: &mut [u8]) -> Result<bool> {
+        let (body, len) = (self.footer().body_len(), self.meta().bytes);
+        if at.checked_add(into.len() as u64).is_none_or(|end| end > len) {
+            return Ok(false);
+        }
+        let from = at as usize;
+        let read = file.read_exact_at(into, at);
+        if !read.map_err(|e| self.corrupt(from, format!("it cannot be read: {e}")))? {
+            return Err(self.corrupt(from, "the file on disk has another length"));
+        }
+        if from == body && at + into.len() as u64 == len {
+            return self.verify_tail(into).map(|()| true);
+        }
+        let mut start = from.next_multiple_of(PAGE);
+        while start < body {
+            let end = (start + PAGE).min(body);
+            let Some(page) = into.get(start - from..end - from) else { break };
+            if self.stored_checksum(start / PAGE) != Some(page_checksum(page, self.meta().id, start as u64)) {
+                return Err(self.corrupt(start, "the page on disk fails its checksum"));
+            }
+            start = end;
+        }
+        Ok(true)
+    }
+
+    fn verify_tail(&self, tail: &[u8]) -> Result<()> {
         let (checksums, footer) = tail.split_at(tail.len() - self.footer().len());
         if crc32fast::hash(checksums) != self.footer().checksums || footer != Footer::encode(self.footer()) {
+            let body = self.footer().body_len();
             return Err(self.corrupt(body, "the checksums or the footer on disk differ from what was opened"));
         }
-        Ok((self.meta().bytes.saturating_sub(from as u64), true))
+        Ok(())
     }
 
     /// Decodes everything and compares it with itself: order, counts, times, the digest, and the index with the labels.

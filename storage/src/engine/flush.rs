@@ -383,19 +383,17 @@ impl Engine {
             return Ok(());
         }
         for shard in &self.shards {
-            let (expired, kept): (Vec<_>, Vec<_>) = {
-                let state = shard.state.lock();
-                state.blocks.iter().cloned().partition(|block| block.meta().span.max.0 < cut_off)
-            };
-            if expired.is_empty() {
-                continue;
-            }
-            // Only maintenance changes the list, and it is us.
-            {
+            let expired: Vec<_> = {
                 let mut state = shard.state.lock();
+                let (expired, kept): (Vec<_>, Vec<_>) =
+                    state.blocks.iter().cloned().partition(|block| block.meta().span.max.0 < cut_off);
+                if expired.is_empty() {
+                    continue;
+                }
                 state.blocks = kept.into();
                 state.changed((self.clock)().0, TimeRange::new(i64::MIN, cut_off.saturating_sub(1)));
-            }
+                expired
+            };
             for block in &expired {
                 match self.vfs.remove(&block.meta().path) {
                     Err(e) if !e.is_not_found() => return Err(e.into()),

@@ -26,6 +26,7 @@ mod read;
 mod recovery;
 mod replica;
 mod scrub;
+mod sealed;
 
 pub(crate) use digests::Digests;
 pub use flush::Maintained;
@@ -66,6 +67,7 @@ pub struct Engine {
     /// [`crate::block::found_damaged`] when the shards were last looked through for damaged blocks.
     damage_seen: AtomicU64,
     scrub: Mutex<scrub::Scrub>,
+    imports: sealed::Imports,
     closing: Mutex<bool>,
     closed: Condvar,
     /// Keeps other processes out.

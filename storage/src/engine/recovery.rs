@@ -4,6 +4,7 @@ use super::damage::{self, Finding, Ledger};
 use super::digests::Digests;
 use super::health::ReadOnly;
 use super::scrub::Scrub;
+use super::sealed::Imports;
 use super::{Counters, Engine, Options, Progress, flush};
 use crate::head::{Head, Outcome};
 use crate::identity::Identity;
@@ -346,6 +347,7 @@ impl Engine {
             damage: Mutex::new(ledger),
             damage_seen: u64::MAX.into(),
             scrub: Mutex::new(scrub),
+            imports: Imports::default(),
         }))
     }
 }

@@ -4,8 +4,8 @@ use super::Engine;
 use super::append::Origin;
 use crate::head::histogram_bytes;
 use model::{
-    Appended, Batch, BatchSeries, Damage, Digest, Error, HistogramRow, Labels, Replica, Samples, SeriesId,
-    Shard, TimeRange,
+    Appended, Batch, BatchSeries, Damage, Digest, Error, HistogramRow, Labels, Replica, Samples,
+    SealedBlocks, SeriesId, Shard, TimeRange,
 };
 use std::sync::Arc;
 
@@ -98,10 +98,14 @@ impl Replica for Engine {
     fn mended(&self, number: u64) -> Result<(), Error> {
         Ok(self.mend(number)?)
     }
+
+    fn sealed(&self) -> Option<&dyn SealedBlocks> {
+        Some(self)
+    }
 }
 
 impl Engine {
-    fn shard(&self, shard: Shard) -> Result<&crate::shard::Shard, Error> {
+    pub(super) fn shard(&self, shard: Shard) -> Result<&crate::shard::Shard, Error> {
         let found = self.shards.get(usize::from(shard.0));
         found.ok_or_else(|| Error::Unavailable {
             shards: vec![shard.0],

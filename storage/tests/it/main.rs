@@ -6,6 +6,7 @@ mod damage;
 mod digests;
 mod faults;
 mod identity;
+mod import;
 mod lookup;
 mod read_only;
 mod recovery;

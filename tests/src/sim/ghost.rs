@@ -4,7 +4,7 @@ use super::values::{Values, rows};
 use model::value::Value;
 use model::{
     Appended, Batch, Damage, Digest, Error, LabelQuery, Labels, Limited, Metadata, Replica, Samples,
-    Selection, SeriesId, SeriesKey, SeriesSet, Shard, ShardSet, Sink, Source, TimeRange,
+    SealedBlocks, Selection, SeriesId, SeriesKey, SeriesSet, Shard, ShardSet, Sink, Source, TimeRange,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -215,5 +215,8 @@ impl Replica for Ghosted {
     }
     fn mended(&self, number: u64) -> Result<(), Error> {
         self.engine.mended(number)
+    }
+    fn sealed(&self) -> Option<&dyn SealedBlocks> {
+        self.engine.sealed()
     }
 }
