@@ -2,6 +2,7 @@
 //!
 //! What decides here knows no runtime, no sockets and no clock: time, messages and results of I/O come in, effects go out.
 
+pub mod bootstrap;
 pub mod control;
 pub mod faults;
 pub mod hints;

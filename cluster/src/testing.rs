@@ -2,6 +2,8 @@
 //!
 //! It holds everything twice: as reads see it, and as it would be after a crash. [`Memory::commit`] makes the one the other.
 
+mod sealed;
+
 use crate::placement::NodeId;
 use crate::view::{Health, Namespace, Peer, View};
 use model::{
@@ -46,6 +48,7 @@ struct State {
     silent: ShardSet,
     /// Rows that were appended and changed nothing.
     idle: u64,
+    files: sealed::Files,
 }
 
 /// A replica in memory; clones share it.
@@ -532,7 +535,7 @@ impl Replica for Memory {
     }
 
     fn sealed(&self) -> Option<&dyn SealedBlocks> {
-        None
+        Some(self)
     }
 }
 

@@ -70,6 +70,6 @@ pub trait SealedBlocks: Send + Sync {
     /// Makes a block durable of which everything has come, then visible.
     fn finish_import(&self, shard: Shard, id: u128) -> Result<(), Error>;
 
-    /// Gives up all imports of a shard that are not finished, those of earlier runs too.
-    fn abandon_imports(&self, shard: Shard) -> Result<(), Error>;
+    /// Gives up one import that is not finished, or all of a shard, those of earlier runs too.
+    fn abandon_imports(&self, shard: Shard, only: Option<u128>) -> Result<(), Error>;
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!   boot ──► Boot ── serve(replica) ──► Node ── sink, source, propose, status
 //!     │                                  │
-//!     └─ control task, raft log thread,  └─ repair, hints, what others ask of the replica
+//!     └─ control task, raft log thread,  └─ repair, bootstrap, hints, what others ask of the replica
 //!        transport
 //! ```
 //!
@@ -13,6 +13,7 @@
 //!
 //! Locks: those of [`Shared`] are held for a moment, alone, and never across an `await`; [`Shared::note_data`] has one that is made for it.
 
+mod bootstrap;
 mod control;
 mod hints;
 mod options;
@@ -31,6 +32,7 @@ pub use hints::HintStatus;
 pub use options::{Directory, Options, ReadOptions};
 pub use status::{Shards, Status};
 
+use crate::bootstrap::Filled;
 use crate::control::{ControlError, Controller, Flags, How, Make, Me, NodeFile, Start, decide, raft_dir};
 use crate::placement::NodeId;
 use crate::quorum::Consistency;
@@ -243,6 +245,7 @@ impl Boot {
         let opened =
             spawn_blocking(move || hints::Hints::open(&opening)).await.map_err(|_| Error::Stopped)?;
         let (hints, replaying) = opened.map_err(Error::Disk)?;
+        let (filling, filling_inbox) = bootstrap::Filling::new();
         let opened = shared.open(Data {
             replica,
             receiver: Receiver::default(),
@@ -254,13 +257,15 @@ impl Boot {
             hints,
             suspects: suspects.clone(),
             repair: Mutex::default(),
+            filling,
         });
         assert!(opened, "BUG: a node serves twice");
         shared.inputs.send(Input::Identified).await.map_err(|_| Error::Stopped)?;
         let repair = Task(tokio::spawn(repair::run(shared.clone(), suspects, inbox)));
+        let fill = Task(tokio::spawn(bootstrap::run(shared.clone(), filling_inbox)));
         let replay = Task(tokio::spawn(hints::replay(shared.clone(), replaying)));
         let asking = Arc::new(source::Asking { shared: shared.clone(), runtime: Handle::current() });
-        let running = Mutex::new(Some(Running { control, repair, replay, _lock: lock }));
+        let running = Mutex::new(Some(Running { control, repair, fill, replay, _lock: lock }));
         Ok(Arc::new(Node { shared, asking, address, running }))
     }
 }
@@ -276,6 +281,7 @@ pub struct Node {
 struct Running {
     control: Task,
     repair: Task,
+    fill: Task,
     replay: Task,
     _lock: Option<Box<dyn Send + Sync>>,
 }
@@ -395,6 +401,32 @@ impl Node {
         }
     }
 
+    /// Fills this node's copy of a shard with the sealed blocks of other copies, as files. Resolves when as much is here as blocks could
+    /// bring, which need not be everything; `None` when the node stops or [`Node::stop_filling`] was called.
+    pub async fn fill(&self, shard: model::Shard) -> Option<Filled> {
+        self.data().filling.fill(shard).await
+    }
+
+    /// A shard need not be filled any more: what is left of it is removed.
+    pub async fn stop_filling(&self, shard: model::Shard) {
+        self.data().filling.stop(shard).await;
+    }
+
+    /// Bytes a second that filling may take; 0 pauses it.
+    pub async fn limit_filling(&self, bytes_per_s: u64) {
+        self.data().filling.limit(bytes_per_s).await;
+    }
+
+    /// How long clients wait of late, and how long they do when nothing is copied: filling yields to them.
+    pub async fn tell_latency(&self, latency: std::time::Duration, usual: std::time::Duration) {
+        self.data().filling.foreground(latency, usual).await;
+    }
+
+    /// How far filling is.
+    pub fn filling(&self) -> crate::bootstrap::Progress {
+        self.data().filling.progress()
+    }
+
     /// Resolves when the node must stop, with the reason and the way out: another process runs with a copy of the directory,
     /// the directory is an old copy, the node was removed, the control plane's log failed.
     pub async fn failed(&self) -> String {
@@ -403,8 +435,10 @@ impl Node {
 
     /// Ends background work and connections, in order, and closes the control plane's log. What was acknowledged is durable before.
     pub async fn stop(&self) {
-        let Some(Running { mut control, repair, replay, _lock }) = self.running.lock().take() else { return };
-        drop((repair, replay));
+        let Some(Running { mut control, repair, fill, replay, _lock }) = self.running.lock().take() else {
+            return;
+        };
+        drop((repair, fill, replay));
         if let Some(transport) = self.shared.transport() {
             transport.stop().await;
         }

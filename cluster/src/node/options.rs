@@ -46,6 +46,8 @@ pub struct Options {
     pub repair_interval: Duration,
     /// Bytes a second that repair may move.
     pub repair_bytes_per_second: u64,
+    /// Bytes a second of blocks that are copied to this node.
+    pub bootstrap_bytes_per_second: u64,
     /// How far in the future a sample may be.
     pub future_max: Duration,
     /// Whether a node that has lost its Raft log, and nothing else, may join again as a new member.
@@ -88,6 +90,7 @@ impl Options {
             fetch_bytes_max: 1 << 30,
             repair_interval: Duration::from_secs(600),
             repair_bytes_per_second: 16 << 20,
+            bootstrap_bytes_per_second: 256 << 20,
             future_max: Duration::from_secs(600),
             rejoin: false,
             control: control::Options::default(),

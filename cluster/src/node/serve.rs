@@ -5,7 +5,7 @@ use super::shared::Shared;
 use crate::placement::NodeId;
 use crate::transport::{Emitter, Kind, Reply};
 use crate::write::{self, Received};
-use crate::{read, repair};
+use crate::{bootstrap, read, repair};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,18 +15,21 @@ use tokio::time::timeout;
 const READS_MAX: usize = 4;
 /// The same for their repair, which can wait.
 const REPAIRS_MAX: usize = 2;
+/// The same for blocks that they copy.
+const FILES_MAX: usize = 2;
 
 /// Room for what other nodes ask of this one's replica.
 pub(super) struct Serving {
     pub reads: Arc<Places>,
     pub repair: Arc<Places>,
+    pub files: Arc<Places>,
 }
 
 impl Serving {
     pub fn new() -> Serving {
         let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
         let places = |each: usize| Arc::new(Places::new(each * cpus));
-        Serving { reads: places(READS_MAX), repair: places(REPAIRS_MAX) }
+        Serving { reads: places(READS_MAX), repair: places(REPAIRS_MAX), files: places(FILES_MAX) }
     }
 }
 
@@ -70,7 +73,7 @@ impl Shared {
         }
     }
 
-    /// Answers reads and repair, on a thread that may block.
+    /// Answers reads, repair and whoever copies blocks, on a thread that may block.
     pub(super) fn serve_stream(
         self: Arc<Shared>,
         from: NodeId,
@@ -82,6 +85,7 @@ impl Shared {
         let places = self.data().and_then(|data| match kind {
             Kind::Read => Some(data.serving.reads.clone()),
             Kind::Repair => Some(data.serving.repair.clone()),
+            Kind::Bootstrap => Some(data.serving.files.clone()),
             _ => None,
         });
         let Some(places) = places else { return emit.busy() };
@@ -129,6 +133,14 @@ impl Shared {
                     }
                 }
             }
+            Kind::Bootstrap => match bootstrap::serve(view, replica, body) {
+                // Who has gone knows.
+                Ok(reply) => drop(send(reply)),
+                Err(malformed) => {
+                    tracing::warn!(peer = %self.address_of(from), why = %malformed, "refused what a peer asked");
+                    emit.fail(malformed.to_string());
+                }
+            },
             _ => emit.fail("it is asked in another way"),
         }
     }

@@ -1,5 +1,6 @@
 //! What the parts of a node share: the view, the way to others, the data once it is open.
 
+use super::bootstrap::Filling;
 use super::control::{self, Input};
 use super::hints::Hints;
 use super::serve::Serving;
@@ -70,6 +71,7 @@ pub(super) struct Data {
     pub hints: Arc<Hints>,
     pub suspects: mpsc::Sender<repair::Event>,
     pub repair: Mutex<repair::Progress>,
+    pub filling: Filling,
 }
 
 /// What is needed to be reached, kept until the cluster is known.

@@ -597,3 +597,33 @@ async fn a_task_that_ends_by_a_bug_stops_the_node_and_says_so() {
     assert!(why.contains("this test ended by a bug"), "{why}");
     running.kill().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_lacks_everything_is_filled_with_files_of_the_others() {
+    let (_machines, running) = three().await;
+    let key = running[0].node.view().key;
+    // So new that repair leaves it alone.
+    let rows = batch_with_key(key, &series(50, NOW));
+    for (number, full) in (1..).zip(&running[..2]) {
+        full.memory.append_replicated(&rows, None).unwrap();
+        until(|| full.memory.commit().is_ok()).await;
+        full.memory.seal(TimeRange::new(NOW, NOW + 1_999), 3 << 20, number);
+    }
+    let empty = &running[2];
+    let fill = |shard: u16| {
+        let node = empty.node.clone();
+        tokio::spawn(async move { node.fill(model::Shard(shard)).await })
+    };
+    let filling: Vec<_> = (0..SHARDS as u16).map(fill).collect();
+    let mut bytes = 0;
+    for filled in filling {
+        let filled =
+            timeout(LONG, filled).await.expect("it ends").expect("no panic").expect("the node goes on");
+        assert_eq!((filled.missed, filled.failure, filled.blocks), (0, None, 1));
+        bytes += filled.bytes;
+    }
+    assert_eq!(empty.memory.content(), running[0].memory.content());
+    let received = empty.node.status().transport.received[Kind::Bootstrap as usize];
+    assert!(received.bytes >= bytes && bytes >= u64::from(SHARDS) * (3 << 20), "{bytes} {received:?}");
+    until(|| empty.node.filling().running == 0).await;
+}

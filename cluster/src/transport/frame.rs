@@ -162,7 +162,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn requests_round_trip(kind in 0..6usize, id: u64, timeout_ms: u32, body: Vec<u8>) {
+        fn requests_round_trip(kind in 0..Kind::ALL.len(), id: u64, timeout_ms: u32, body: Vec<u8>) {
             let frame = Request { kind: Kind::ALL[kind], id, timeout_ms, body: body.into() };
             let bytes = bytes_of(&frame);
             prop_assert!(bytes.len() <= HEADER_BYTES_MAX + frame.body.len());

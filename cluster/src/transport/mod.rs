@@ -1,10 +1,11 @@
 //! Frames between nodes, over one gRPC service with opaque bodies. `docs/format/transport.md` draws them.
 //!
 //! ```text
-//!   to each peer, three connections of one's own, so that none waits behind another:
+//!   to each peer, four connections of one's own, so that none waits behind another:
 //!     control  one stream of frames: Raft messages, heartbeats, proposals
 //!     write    one stream of frames: rows, metadata
 //!     bulk     a stream for each call: reads and repair, answers in chunks
+//!     files    the same for blocks
 //!
 //!   call ─► queue (bounded) ─► stream ─► peer: handler ─► reply ─► stream ─► caller, by id
 //! ```
@@ -57,12 +58,14 @@ pub enum Kind {
     Read = 4,
     /// Digests and exports; answered in chunks.
     Repair = 5,
+    /// Blocks as files; answered in chunks.
+    Bootstrap = 6,
 }
 
 impl Kind {
     /// All of them, by their numbers.
-    pub const ALL: [Kind; 6] =
-        [Kind::Raft, Kind::Control, Kind::Write, Kind::Describe, Kind::Read, Kind::Repair];
+    pub const ALL: [Kind; 7] =
+        [Kind::Raft, Kind::Control, Kind::Write, Kind::Describe, Kind::Read, Kind::Repair, Kind::Bootstrap];
 
     /// For metrics.
     pub fn as_str(self) -> &'static str {
@@ -73,6 +76,7 @@ impl Kind {
             Kind::Describe => "describe",
             Kind::Read => "read",
             Kind::Repair => "repair",
+            Kind::Bootstrap => "bootstrap",
         }
     }
 
@@ -81,6 +85,7 @@ impl Kind {
             Kind::Raft | Kind::Control => Lane::Control,
             Kind::Write | Kind::Describe => Lane::Write,
             Kind::Read | Kind::Repair => Lane::Bulk,
+            Kind::Bootstrap => Lane::Files,
         }
     }
 }
@@ -91,6 +96,11 @@ enum Lane {
     Control,
     Write,
     Bulk,
+    Files,
+}
+
+impl Lane {
+    const ALL: [Lane; 4] = [Lane::Control, Lane::Write, Lane::Bulk, Lane::Files];
 }
 
 /// Bounds and pace. Every queue has its bound here.

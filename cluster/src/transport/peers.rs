@@ -48,7 +48,7 @@ struct Peers {
 
 struct Peer {
     at: PeerAddress,
-    links: [Arc<Link>; 3],
+    links: [Arc<Link>; Lane::ALL.len()],
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -177,8 +177,7 @@ impl Transport {
     }
 
     fn connect(&self, node: NodeId, at: &PeerAddress) -> Peer {
-        let links = [Lane::Control, Lane::Write, Lane::Bulk]
-            .map(|lane| Link::new(node, lane, self.bounds, self.counters.clone()));
+        let links = Lane::ALL.map(|lane| Link::new(node, lane, self.bounds, self.counters.clone()));
         let keep = |link: &Arc<Link>| {
             let way = Way {
                 identity: self.identity.clone(),

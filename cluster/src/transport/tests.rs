@@ -609,9 +609,9 @@ async fn a_frame_that_is_none_or_too_long_ends_its_stream_and_is_counted() {
 
 #[tokio::test]
 async fn more_connections_than_allowed_are_refused() {
-    let bounds = Bounds { connections_max: 3, ..quick() };
+    let bounds = Bounds { connections_max: 4, ..quick() };
     let ((one, _e1), (two, _e2), _peer) = pair(Manner::Echo, bounds).await;
-    until(|| two.counters().snapshot().connections == 3).await;
+    until(|| two.counters().snapshot().connections == 4).await;
     talk(two.address(), b"x").await;
     assert_eq!(two.counters().snapshot().refused[Refusal::Connections as usize], 1);
     assert_eq!(

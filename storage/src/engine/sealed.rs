@@ -175,12 +175,13 @@ impl SealedBlocks for Engine {
         self.enter(shard, Arc::new(block::Reader::open(&*self.vfs, &meta.path)?))
     }
 
-    fn abandon_imports(&self, shard: Shard) -> Result<(), Error> {
+    fn abandon_imports(&self, shard: Shard, only: Option<u128>) -> Result<(), Error> {
         let dir = self.blocks_dir(self.shard(shard)?.number);
         let open: Vec<Open> = {
             let mut imports = self.imports.0.lock();
+            let (first, last) = only.map_or((0, u128::MAX), |id| (id, id));
             let ids: Vec<u128> =
-                imports.range((shard, 0)..=(shard, u128::MAX)).map(|(key, _)| key.1).collect();
+                imports.range((shard, first)..=(shard, last)).map(|(key, _)| key.1).collect();
             ids.into_iter().filter_map(|id| imports.remove(&(shard, id))).collect()
         };
         // A piece that is being written is waited for.
@@ -189,7 +190,8 @@ impl SealedBlocks for Engine {
             Err(e) if e.is_not_found() => return Ok(()),
             entries => entries.map_err(crate::Error::from)?,
         };
-        for entry in entries.iter().filter(|entry| entry.name.ends_with(PART)) {
+        let ending = only.map_or(PART.to_owned(), |id| format!("-{id:032x}{PART}"));
+        for entry in entries.iter().filter(|entry| entry.name.ends_with(&ending)) {
             self.vfs.remove(&dir.join(&entry.name)).map_err(crate::Error::from)?;
         }
         Ok(())

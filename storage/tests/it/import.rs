@@ -156,6 +156,12 @@ fn what_is_remembered_of_digests_forgets_what_an_import_changes() {
     }
 }
 
+/// Imports that are not finished.
+fn parts(vfs: &CrashVfs, shard: Shard) -> usize {
+    let entries = vfs.list(format!("/data/blocks/default/{}", shard.0).as_ref()).unwrap();
+    entries.iter().filter(|entry| !entry.name.ends_with(".block")).count()
+}
+
 #[test]
 fn an_import_goes_on_after_a_restart_and_reads_again_what_is_there() {
     let (_world, from) = source(6_000);
@@ -188,9 +194,13 @@ fn an_import_goes_on_after_a_restart_and_reads_again_what_is_there() {
     to.begin_import(shard, other, &again).unwrap();
     drop(to);
     let to = to_world.open();
-    to.abandon_imports(shard).unwrap();
-    let names: Vec<_> = vfs.list(format!("/data/blocks/default/{}", shard.0).as_ref()).unwrap();
-    assert!(names.iter().all(|entry| entry.name.ends_with(".block")), "{names:?}");
+    to.abandon_imports(shard, Some(5)).unwrap();
+    assert!(parts(&vfs, shard) == 1, "another one was given up");
+    to.abandon_imports(shard, Some(other.id)).unwrap();
+    assert!(parts(&vfs, shard) == 0);
+    to.begin_import(shard, other, &again).unwrap();
+    to.abandon_imports(shard, None).unwrap();
+    assert!(parts(&vfs, shard) == 0);
     assert!(to.import(shard, other.id, 0, &[0; 8]).is_err());
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `cargo xtask test` builds the binary and fetches the programs.
 
+mod bootstrap;
 mod cluster;
 mod crash;
 mod decoders;
