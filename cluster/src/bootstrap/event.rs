@@ -29,10 +29,10 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             bytes_per_s: 256 << 20,
-            piece_bytes: 1 << 20,
-            peer_max: 4,
-            under_way_max: 12,
-            imports_max: 12,
+            piece_bytes: (1 << 20) - (32 << 10),
+            peer_max: 8,
+            under_way_max: 16,
+            imports_max: 32,
             timeout_ms: 15_000,
         }
     }

@@ -93,6 +93,8 @@ pub(super) struct Fill {
     /// Blocks that nobody can give any more: what came of them is to be removed.
     pub dropped: Vec<u128>,
     pub tally: Tally,
+    /// Nobody waits for it any more.
+    pub is_stopped: bool,
     /// Why it ends early.
     pub failure: Option<String>,
 }
@@ -116,6 +118,7 @@ impl Fill {
             next: 0,
             dropped: Vec::new(),
             tally: Tally::default(),
+            is_stopped: false,
             failure: None,
         };
         fill.list_again(peers, 0);

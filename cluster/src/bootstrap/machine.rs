@@ -92,6 +92,8 @@ pub struct Bootstrap {
     works: BTreeMap<u64, Work>,
     writes: usize,
     token: u64,
+    /// What earlier runs left, and is of no use, is gone.
+    is_swept: bool,
     /// Of fills that have ended.
     ended: Tally,
     filled: u64,
@@ -117,6 +119,7 @@ impl Bootstrap {
             works: BTreeMap::new(),
             writes: 0,
             token: tokens_from,
+            is_swept: false,
             ended: Tally::default(),
             filled: 0,
             refused: 0,
@@ -167,20 +170,15 @@ impl Bootstrap {
                 if self.fills.is_empty() && self.pending.is_empty() {
                     (self.ended, self.filled, self.measured) = (Tally::default(), 0, (now_ms, 0));
                 }
-                if !self.fills.contains_key(&shard) {
+                if self.fills.get(&shard).is_none_or(|fill| fill.is_stopped) {
                     self.pending.insert(shard);
                 }
             }
             Event::Stop { shard } => {
                 self.pending.remove(&shard);
-                if let Some(fill) = self.fills.remove(&shard) {
-                    self.end(&fill);
-                    self.work(
-                        None,
-                        Task::Abandon,
-                        Local::Abandon { shards: vec![shard], only: None },
-                        effects,
-                    );
+                if let Some(fill) = self.fills.get_mut(&shard) {
+                    fill.is_stopped = true;
+                    fill.failure.get_or_insert_with(|| "it was stopped".to_owned());
                 }
             }
             Event::Rate { bytes_per_s } => self.budget.set(bytes_per_s),
@@ -411,7 +409,10 @@ impl Bootstrap {
 
     fn done(&mut self, work: Work, done: Done, effects: &mut Vec<Effect>) {
         self.writes -= usize::from(matches!(work.task, Task::Write(..)));
-        let Some(of) = work.of else { return };
+        let Some(of) = work.of else {
+            self.is_swept = true;
+            return;
+        };
         if let Task::End = work.task {
             return self.filled(of, effects);
         }
@@ -467,8 +468,11 @@ impl Bootstrap {
         }
         let Some(fill) = self.fills.remove(&shard) else { return };
         self.end(&fill);
-        self.filled += 1;
+        self.filled += u64::from(!fill.is_stopped);
         let Tally { blocks, bytes_done: bytes, .. } = fill.tally;
+        if fill.is_stopped {
+            return;
+        }
         let missed = fill.missed();
         effects.push(Effect::Filled(Filled { shard, blocks, bytes, missed, failure: fill.failure }));
     }
@@ -477,9 +481,11 @@ impl Bootstrap {
     fn go(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         let Some(view) = self.view.clone() else { return };
         self.budget.fill(now_ms);
-        if self.fills.len() < FILLS_MAX && !self.pending.is_empty() {
+        if self.is_swept && self.fills.len() < FILLS_MAX && !self.pending.is_empty() {
+            // One that was stopped ends before it begins again.
+            let free = self.pending.iter().filter(|shard| !self.fills.contains_key(shard));
             let mut waiting: Vec<(usize, Shard)> =
-                self.pending.iter().map(|shard| (live(&view, *shard).len(), *shard)).collect();
+                free.map(|shard| (live(&view, *shard).len(), *shard)).collect();
             waiting.sort_unstable();
             for (_, shard) in waiting.into_iter().take(FILLS_MAX - self.fills.len()) {
                 self.pending.remove(&shard);
