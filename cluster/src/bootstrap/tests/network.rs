@@ -114,25 +114,14 @@ impl Net {
 
     /// This node is to have the shards that it has no copy of; which these are.
     pub fn bring_copies(&mut self) -> Vec<Shard> {
-        use crate::placement::{Move, Reason};
+        use crate::placement::Change;
         let mut view = (*self.view).clone();
         let held = view.held_by(view.me);
         let coming: Vec<Shard> =
             (0..SHARDS as u16).map(Shard).filter(|shard| !held.contains(*shard)).collect();
-        for shard in &coming {
-            let step = Move {
-                shard: *shard,
-                from: None,
-                to: Some(view.me),
-                reason: Reason::Gone(NodeId(9)),
-                bytes: 0,
-                live: 3,
-                step: 0,
-                under_way: false,
-                waits: false,
-            };
-            view.placement = view.placement.begin(&step).unwrap();
-        }
+        let begin = |shard: &Shard| Change::Begin { shard: *shard, from: None, to: Some(view.me) };
+        let changes: Vec<Change> = coming.iter().map(begin).collect();
+        view.placement = view.placement.change(&changes).unwrap();
         for (peer, (_, theirs)) in &mut self.peers {
             *theirs = View { me: *peer, ..view.clone() };
         }
