@@ -112,15 +112,14 @@ impl Controller {
     /// What a shard that moves is ready for.
     fn next_step(&self, placement: &Placement, shard: Shard) -> Option<Change> {
         let since = placement.changed(shard);
+        let copied = |node: &NodeId| match *node == self.file.node {
+            true => self.copied.contains(&(shard, since)),
+            false => self.watch.has_copied(*node, shard, since),
+        };
+        let complete = placement.completing(shard).iter().all(copied);
         match placement.phase(shard) {
             Phase::Settled => None,
-            Phase::Copying(to) => {
-                let copied = match to == self.file.node {
-                    true => self.copied.contains(&(shard, since)),
-                    false => self.watch.has_copied(to, shard, since),
-                };
-                copied.then_some(Change::CutOver { shard, since })
-            }
+            Phase::Copying(_) => complete.then_some(Change::CutOver { shard, since }),
             Phase::CutOver => {
                 // Whoever has accepted it answers no more reads as before.
                 let accepted = |node: &NodeId| match *node == self.file.node {
@@ -129,7 +128,8 @@ impl Controller {
                 };
                 let old = placement.old_replicas(shard);
                 let enough = old.iter().filter(|node| accepted(node)).count() >= blocking(old.len());
-                (enough || planted(Mistake::FinishUnaccepted)).then_some(Change::Finish { shard, since })
+                let may = complete && (enough || planted(Mistake::FinishUnaccepted));
+                may.then_some(Change::Finish { shard, since })
             }
         }
     }

@@ -3,6 +3,7 @@
 use super::error::Error;
 use super::node::NodeId;
 use super::target::Target;
+use crate::quorum::{Consistency, readers};
 use model::Shard;
 
 /// What a replica is in the life of its shard.
@@ -149,6 +150,28 @@ impl Placement {
     pub fn old_replicas(&self, shard: Shard) -> Vec<NodeId> {
         let came = |state| matches!(state, ReplicaState::Initializing { .. } | ReplicaState::Arrived);
         self.replicas(shard).iter().filter(|r| !came(r.state)).map(|r| r.node).collect()
+    }
+
+    /// The nodes that must have everything before the move of a shard goes on: the copy that comes; or, where one only goes, those that stay. Of
+    /// three copies two have each row that was acknowledged; when one goes, two must still.
+    pub fn completing(&self, shard: Shard) -> Vec<NodeId> {
+        let replicas = self.replicas(shard);
+        let arrived = replicas.iter().any(|r| r.state == ReplicaState::Arrived);
+        match self.phase(shard) {
+            Phase::Copying(to) => vec![to],
+            Phase::CutOver if !arrived => {
+                replicas.iter().filter(|r| r.state == ReplicaState::Available).map(|r| r.node).collect()
+            }
+            Phase::CutOver | Phase::Settled => Vec::new(),
+        }
+    }
+
+    /// The replicas of which each majority has every row that was acknowledged.
+    pub fn holding(&self, shard: Shard) -> Vec<NodeId> {
+        match self.completing(shard).is_empty() {
+            true => readers(self.replicas(shard), Consistency::Majority).0,
+            false => self.old_replicas(shard),
+        }
     }
 
     /// The same with every cut-over at its end: there is no way back from one.

@@ -2,9 +2,11 @@
 //!
 //! It is complete when it holds everything that was acknowledged before writes needed this node as well. Whoever acknowledged that had it before it
 //! accepted the placement with the move, so one whole *pass* over such a replica, begun after it accepted, brings what it had: every window of all time
-//! compared, and what differs fetched and made durable. A majority of the old replicas is passed: together it has every row that was acknowledged, as it has for
-//! reads, also where a replica was dropped before and one of those that stayed lacks what the other and the dropped one had. What was acknowledged later a
-//! majority of the new replicas has.
+//! compared, and what differs fetched and made durable. Every row that was acknowledged is on a majority of the old replicas, so it is enough to have passed
+//! so many that no majority is without one of them ([`blocking`]). What was acknowledged later a majority of the new replicas has.
+//!
+//! Where a replica only goes, those that stay do the same, each counting itself: of {A, B, C}, what A and B acknowledged must be on B and C, and not on B alone,
+//! before these two are all that there is.
 //!
 //! A pass may span changes of other shards: the questions are asked again under the new placement, as long as the move is the same. It does not
 //! count when the replica knows of damage of its own, when it failed, or when rows that it told of did not come. After a restart passes begin again;
@@ -13,8 +15,8 @@
 
 use super::pair::back_off;
 use crate::faults::{Mistake, planted};
-use crate::placement::{NodeId, Phase};
-use crate::quorum::Consistency;
+use crate::placement::NodeId;
+use crate::quorum::blocking;
 use crate::view::{Health, View};
 use model::Shard;
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,7 +40,7 @@ impl Copying {
     /// The copies that this node makes under a view, with what is known of them.
     pub fn of(view: &View, mut known: BTreeMap<Shard, Copying>) -> BTreeMap<Shard, Copying> {
         let (placement, me) = (&view.placement, view.me);
-        let mine = placement.moving().filter(|shard| placement.phase(*shard) == Phase::Copying(me));
+        let mine = placement.moving().filter(|shard| placement.completing(*shard).contains(&me));
         mine.map(|shard| {
             let since = placement.changed(shard);
             let begun = Copying { since, passed: BTreeSet::new(), failed: BTreeMap::new() };
@@ -51,7 +53,7 @@ impl Copying {
     pub fn sources(&self, view: &View, shard: Shard, now_ms: u64) -> Vec<NodeId> {
         let due = |node: &NodeId| self.failed.get(node).is_none_or(|(_, due_ms)| *due_ms <= now_ms);
         let mut all = view.placement.old_replicas(shard);
-        all.retain(|node| !self.passed.contains(node) && due(node));
+        all.retain(|node| *node != view.me && !self.passed.contains(node) && due(node));
         all.sort_by_key(|node| self.failed.contains_key(node));
         all
     }
@@ -80,8 +82,9 @@ impl Copying {
         }
         let old = view.placement.old_replicas(shard);
         let up = |node: &NodeId| view.nodes.get(node).is_some_and(|peer| peer.health == Health::Up);
-        let tried = |node: &NodeId| self.passed.contains(node) || self.failed.contains_key(node);
-        let passed = old.iter().filter(|node| self.passed.contains(node)).count();
-        passed >= Consistency::Majority.need(old.len()) && old.iter().all(|node| tried(node) || !up(node))
+        let passed = |node: &NodeId| *node == view.me || self.passed.contains(node);
+        let tried = |node: &NodeId| passed(node) || self.failed.contains_key(node);
+        let enough = old.iter().filter(|node| passed(node)).count() >= blocking(old.len());
+        enough && old.iter().all(|node| tried(node) || !up(node))
     }
 }

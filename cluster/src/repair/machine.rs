@@ -468,7 +468,7 @@ impl Repair {
         let copying =
             |shard: &Shard, since: u64| self.copying.get(shard).is_some_and(|copying| copying.since == since);
         self.running.retain(|shard, running| match running.pull.cause {
-            Cause::Copy(since) if !copying(shard, since) => false,
+            Cause::Copy(since) => copying(shard, since),
             _ => pairs.contains_key(&(*shard, running.pull.peer)),
         });
         self.resting.retain(|(shard, peer, _), _| pairs.contains_key(&(*shard, *peer)));
@@ -660,6 +660,10 @@ impl Repair {
     fn finish(&mut self, now: Now, pull: Pull, effects: &mut Vec<Effect>) {
         self.count(now, &pull);
         let options = self.options;
+        if let (Cause::Copy(_), Some(copying)) = (&pull.cause, self.copying.get_mut(&pull.shard)) {
+            let whole = pull.damaged.is_empty() && pull.unlike == 0 && pull.missing == 0;
+            copying.ended(now.ms, pull.peer, whole);
+        }
         let Some(pair) = self.pairs.get_mut(&(pull.shard, pull.peer)) else { return };
         pair.failures = 0;
         pair.unlike = if pull.unlike > 0 { pair.unlike + 1 } else { 0 };
@@ -676,13 +680,7 @@ impl Repair {
                 pair.divergent = pull.tally.divergent;
             }
             Cause::Old => pair.old_due_ms = now.ms + options.old_interval_ms,
-            Cause::Copy(_) => {
-                let whole = pull.damaged.is_empty() && pull.unlike == 0 && pull.missing == 0;
-                if let Some(copying) = self.copying.get_mut(&pull.shard) {
-                    copying.ended(now.ms, pull.peer, whole);
-                }
-            }
-            Cause::Suspect(..) => {}
+            Cause::Copy(_) | Cause::Suspect(..) => {}
             Cause::Damage(damages) if pull.unlike == 0 => {
                 for damage in damages {
                     let complete = !pull.damaged.iter().any(|range| range.overlaps(&damage.range));

@@ -3,7 +3,7 @@
 use super::*;
 use crate::faults::{Mistake, planted};
 use crate::placement::Change;
-use crate::quorum::{Consistency, readers};
+use crate::quorum::blocking;
 use model::Shard;
 
 impl State {
@@ -212,16 +212,16 @@ impl State {
         Ok(Outcome::Done)
     }
 
-    /// A shard that could not be healed without this node: new copies are made from a majority of the old ones.
+    /// A shard that could not be healed without this node: a new copy must be made from so many of those that hold it that no majority is without one.
     fn depends_on(&self, id: NodeId) -> Option<Shard> {
         let gone = |node: NodeId| {
             node == id || self.nodes.get(&node).is_none_or(|node| node.state == NodeState::Gone)
         };
         let mut shards = (0..self.placement.shards().len()).map(|shard| Shard(shard as u16));
         shards.find(|shard| {
-            let reads = readers(self.placement.replicas(*shard), Consistency::Majority).0;
-            let left = reads.iter().filter(|node| !gone(**node)).count();
-            reads.contains(&id) && left < Consistency::Majority.need(reads.len())
+            let holding = self.placement.holding(*shard);
+            let left = holding.iter().filter(|node| !gone(**node)).count();
+            holding.contains(&id) && left < blocking(holding.len())
         })
     }
 
