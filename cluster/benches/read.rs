@@ -309,5 +309,6 @@ fn view() -> View {
         namespaces: BTreeMap::new(),
         leader: None,
         has_data: true,
+        move_bytes_per_second: None,
     }
 }

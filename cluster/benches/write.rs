@@ -126,6 +126,7 @@ fn path() {
         namespaces: [("default".to_owned(), Namespace::default())].into(),
         leader: None,
         has_data: true,
+        move_bytes_per_second: None,
     });
     let context = Context {
         view: view.clone(),

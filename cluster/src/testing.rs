@@ -216,6 +216,7 @@ pub fn view(me: u128, nodes: u128, replication_factor: u8, shards: u32) -> View 
         namespaces: BTreeMap::from([("default".to_owned(), Namespace::default())]),
         leader: Some(NodeId(1)),
         has_data: true,
+        move_bytes_per_second: None,
     }
 }
 

@@ -28,6 +28,8 @@ pub struct View {
     /// write begins only under a view in which this is true: who wants the first one proposes [`crate::state::Command::NoteData`] and
     /// waits for such a view.
     pub has_data: bool,
+    /// Bytes a second of blocks that each node may fetch for the copies that it makes, if somebody has said so.
+    pub move_bytes_per_second: Option<u64>,
 }
 
 /// A node of the cluster, as one node sees it.

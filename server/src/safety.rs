@@ -33,6 +33,7 @@ pub fn state(peer: &Peer) -> &'static str {
         (NodeState::Joining, _) => "joining",
         (NodeState::Draining, Health::Up) => "draining",
         (NodeState::Gone, _) => "gone",
+        (NodeState::Lost, _) => "lost",
         (NodeState::Down, _) | (_, Health::Down) => "down",
         (_, Health::Suspect) => "suspect",
         (NodeState::Up, Health::Up) => "up",
@@ -166,6 +167,7 @@ pub(crate) mod tests {
             namespaces: BTreeMap::new(),
             leader: None,
             has_data: true,
+            move_bytes_per_second: None,
         }
     }
 

@@ -1,6 +1,8 @@
 //! What the leader does by itself, one thing at a time.
 
 use super::controller::Controller;
+use super::event::Effect;
+use super::loss::{self, Brake, Verdict};
 use super::proposal::{Owner, Waiting};
 use crate::faults::{Mistake, planted};
 use crate::placement::{Change, Move, NodeId, NodeState, Phase, Placement, Plan, ReplicaState, plan};
@@ -9,7 +11,7 @@ use crate::raft::{Candidate, choose_voters};
 use crate::state::{Command, Node, State};
 use crate::view::Health;
 use model::Shard;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Between two changes of the placement. Whoever meets another epoch has to ask again, so that many moves are taken a step further at once.
 const MOVES_EVERY_MS: u64 = 1_000;
@@ -20,8 +22,12 @@ const MOVES_PER_NODE: usize = 16;
 /// What it remembers.
 #[derive(Default)]
 pub(super) struct Autopilot {
-    /// The way to where every copy should be, as it was after this place in the order.
-    plan: Option<(u64, Plan)>,
+    /// The way to where every copy should be, as it was after this place in the order with these nodes away.
+    plan: Option<(u64, BTreeSet<NodeId>, Plan)>,
+    /// Why nobody is declared lost although somebody is overdue.
+    held: Option<Brake>,
+    /// The lease as it was renewed last, and when that was seen.
+    lease: Option<(u64, u64)>,
     /// The placement is not changed before.
     moves_due_ms: u64,
     /// The state was looked at, after this place in the order, and needed no other placement.
@@ -63,9 +69,13 @@ impl Controller {
         if !self.leads() {
             return None;
         }
-        let mut joining = state.nodes().iter().filter(|(_, node)| node.state == NodeState::Joining);
+        let joins = |node: &Node| node.state == NodeState::Joining && !node.profile.standby;
+        let mut joining = state.nodes().iter().filter(|(_, node)| joins(node));
         if let Some((id, _)) = joining.find(|(id, node)| self.follows(**id, node)) {
             return Some(Command::SetNodeState { id: *id, state: NodeState::Up });
+        }
+        if let Some(found) = self.next_loss() {
+            return Some(found);
         }
         if let Some(changes) = self.next_moves() {
             return Some(changes);
@@ -82,18 +92,80 @@ impl Controller {
         adoption
     }
 
-    /// The next step towards where every copy should be. Nodes that are only away move nothing: what makes them count as lost says so by
-    /// [`NodeState::Gone`].
+    /// Who is lost, or found again.
+    fn next_loss(&mut self) -> Option<Command> {
+        let state = self.state.as_ref()?;
+        let (now_ms, settings) = (self.now_ms, state.settings());
+        let lease = settings.lease.as_ref();
+        if self.autopilot.lease.map(|(renewals, _)| renewals) != lease.map(|lease| lease.renewals) {
+            self.autopilot.lease = lease.map(|lease| (lease.renewals, now_ms));
+        }
+        if let (Some((renewals, at_ms)), Some(lease)) = (self.autopilot.lease, lease)
+            && now_ms.saturating_sub(at_ms) >= lease.ttl_ms
+        {
+            return Some(Command::EndLease { renewals });
+        }
+        let brake = match lease {
+            _ if settings.autopilot_paused => Some(Brake::Paused),
+            Some(lease) => Some(Brake::Lease(lease.holder.clone())),
+            None => None,
+        };
+        let healing: BTreeSet<NodeId> = match &self.autopilot.plan {
+            Some((_, _, plan)) => plan.moves.iter().filter_map(|step| step.from).collect(),
+            None => BTreeSet::new(),
+        };
+        let member = |(id, node): (&NodeId, &Node)| {
+            let sighting = self.watch.sighting(now_ms, *id, &self.options);
+            let is_silent = *id != self.file.node && sighting.health == Health::Down;
+            let silent = is_silent.then_some(sighting.age_ms);
+            loss::Member {
+                id: *id,
+                domain: node.profile.zone.clone(),
+                state: node.state,
+                silent_ms: silent,
+                seen_by: silent.and_then(|_| self.watch.seen_by(now_ms, *id, &self.options)),
+                follows: self.follows(*id, node),
+                is_healing: healing.contains(id),
+            }
+        };
+        let there = state.nodes().iter().filter(|(_, node)| node.state != NodeState::Gone);
+        let members: Vec<loss::Member> = there.map(member).collect();
+        let verdict = loss::judge(&members, &self.options.loss, brake);
+        let held = match &verdict {
+            Verdict::Held(brake) => Some(brake.clone()),
+            _ => None,
+        };
+        if self.autopilot.held != held {
+            self.autopilot.held.clone_from(&held);
+            self.out.push(Effect::Held(held));
+        }
+        match verdict {
+            Verdict::Lost(id) => Some(Command::SetNodeState { id, state: NodeState::Lost }),
+            Verdict::Back(id) => Some(Command::SetNodeState { id, state: NodeState::Up }),
+            Verdict::Wait | Verdict::Held(_) => None,
+        }
+    }
+
+    /// The members that do not answer now, as this node sees it.
+    fn away(&self) -> BTreeSet<NodeId> {
+        let down = |id: &NodeId| {
+            *id != self.file.node && self.watch.health(self.now_ms, *id, true, &self.options) == Health::Down
+        };
+        self.state.iter().flat_map(|state| state.nodes().keys()).copied().filter(|id| down(id)).collect()
+    }
+
+    /// The next step towards where every copy should be. Nodes that are only away move nothing, until they are
+    /// [`NodeState::Lost`] or [`NodeState::Gone`].
     fn next_moves(&mut self) -> Option<Command> {
         let state = self.state.as_ref()?;
         if !state.has_data() || self.now_ms < self.autopilot.moves_due_ms {
             return None;
         }
         self.autopilot.moves_due_ms = self.now_ms + MOVES_EVERY_MS;
-        let (placement, applied) = (state.placement(), state.applied());
+        let (placement, applied, away) = (state.placement(), state.applied(), self.away());
         let plan = match self.autopilot.plan.take() {
-            Some((at, plan)) if at == applied => plan,
-            _ => plan(placement, &state.target()?, |_| 0),
+            Some((at, without, plan)) if at == applied && without == away => plan,
+            _ => plan(placement, &state.target_without(&away)?, |_| 0),
         };
         let mut changes: Vec<Change> = plan
             .cancel
@@ -104,7 +176,7 @@ impl Controller {
         changes
             .extend(placement.moving().filter(goes_on).filter_map(|shard| self.next_step(placement, shard)));
         self.begin_moves(state, &plan, &mut changes);
-        self.autopilot.plan = Some((applied, plan));
+        self.autopilot.plan = Some((applied, away, plan));
         let from_epoch = self.state.as_ref()?.placement().epoch();
         (!changes.is_empty()).then_some(Command::MoveShards { from_epoch, changes })
     }
@@ -178,6 +250,7 @@ impl Controller {
             incarnation: node.incarnation,
             zone: node.profile.zone.segments().to_vec(),
             gone: node.state == NodeState::Gone,
+            lost: node.state == NodeState::Lost,
             well: self.is_well(*id, node),
         };
         let candidates: Vec<Candidate> = state.nodes().iter().map(candidate).collect();

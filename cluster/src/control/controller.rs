@@ -3,7 +3,7 @@
 use super::autopilot::Autopilot;
 use super::event::*;
 use super::file::{Directory, NodeFile, Phase};
-use super::health::{Beat, Sighting, Watch};
+use super::health::{Beat, Sighting, Tidings, Watch};
 use super::message::{Answer, Call};
 use super::proposal::{Owner, Proposal, Purpose, Waiting};
 use super::start::{How, Start};
@@ -32,6 +32,8 @@ pub struct Me {
     pub zone: Domain,
     /// Its share of the data relative to others.
     pub capacity: u32,
+    /// Joins without taking copies, until somebody says that it shall.
+    pub standby: bool,
     /// 128 random bits, drawn by this process.
     pub boot: u128,
 }
@@ -98,9 +100,9 @@ impl Controller {
         out: &mut Vec<Effect>,
     ) -> Result<Controller, String> {
         let Start { file, how, join } = start;
-        let Me { address, http_address, zone, capacity, boot } = me;
+        let Me { address, http_address, zone, capacity, standby, boot } = me;
         let boot = boot.max(1);
-        let profile = Profile { address, http_address, zone, capacity, starts: file.starts, boot };
+        let profile = Profile { address, http_address, zone, capacity, standby, starts: file.starts, boot };
         let mut options = options;
         options.raft.seed = boot as u64;
         let mut controller = Controller {
@@ -263,6 +265,10 @@ impl Controller {
         }
     }
 
+    fn tidings(&self) -> Tidings {
+        Tidings { copied: self.copied.clone(), sees: self.watch.sees(self.now_ms, &self.options) }
+    }
+
     /// The placement under which this node works, and behind which it never goes back.
     pub(super) fn accepted(&self) -> u64 {
         self.view.as_ref().map_or(0, |view| view.epoch())
@@ -278,7 +284,7 @@ impl Controller {
         if self.now_ms >= self.next_probe_ms && !self.probes.is_empty() {
             self.next_probe_ms = self.now_ms + self.options.retry_ms;
             let address = self.probes.remove(0);
-            let body = Call::Heartbeat(self.beat(), self.copied.clone()).encode(self.file.cluster);
+            let body = Call::Heartbeat(self.beat(), self.tidings()).encode(self.file.cluster);
             self.call(Target::Address(address.clone()), body, Purpose::Probe(address));
         }
         self.drive_autopilot();
@@ -289,7 +295,7 @@ impl Controller {
         match leader {
             Some(leader) if leader == self.file.node => self.tell_health(),
             Some(leader) if self.calls.values().all(|(purpose, _)| *purpose != Purpose::Heartbeat) => {
-                let body = Call::Heartbeat(self.beat(), self.copied.clone()).encode(self.file.cluster);
+                let body = Call::Heartbeat(self.beat(), self.tidings()).encode(self.file.cluster);
                 self.call(Target::Node(leader), body, Purpose::Heartbeat);
             }
             _ => {}
@@ -360,7 +366,7 @@ impl Controller {
             return self.respond(id, Answer::NotLeader(self.leader_address()));
         }
         match call {
-            Call::Heartbeat(beat, copied) => self.heard(from, id, beat, copied),
+            Call::Heartbeat(beat, tidings) => self.heard(from, id, beat, tidings),
             Call::Propose(_) if self.waiting.len() >= WAITING_MAX => self.respond(id, Answer::Busy),
             Call::Propose(request) => {
                 let joins =
@@ -373,7 +379,7 @@ impl Controller {
         }
     }
 
-    fn heard(&mut self, from: Option<NodeId>, id: u64, beat: Beat, copied: Vec<(Shard, u64)>) {
+    fn heard(&mut self, from: Option<NodeId>, id: u64, beat: Beat, tidings: Tidings) {
         let node = from.and_then(|from| Some((from, self.state.as_ref()?.nodes().get(&from)?)));
         // Only a probe.
         let Some((from, node)) = node else { return self.respond(id, Answer::Health(Vec::new())) };
@@ -388,7 +394,7 @@ impl Controller {
         match stop {
             Some(text) => self.respond(id, Answer::Stop(Refusal::new(Fault::Directory, text))),
             None => {
-                self.watch.beat(self.now_ms, from, beat, copied);
+                self.watch.beat(self.now_ms, from, beat, tidings);
                 let table = self.health();
                 self.respond(id, Answer::Health(table));
             }
@@ -657,6 +663,10 @@ impl Controller {
             namespaces: state.namespaces().clone(),
             leader: self.leader().1,
             has_data: state.has_data(),
+            move_bytes_per_second: match state.settings().move_bytes_per_second {
+                0 => None,
+                bytes => Some(bytes),
+            },
         };
         (self.stale, self.shown) = (false, state.applied());
         if self.view.as_deref() != Some(&view) {

@@ -16,6 +16,8 @@ pub struct Options {
     pub suspect_ms: u64,
     /// And after so long it is down.
     pub down_ms: u64,
+    /// When a node that does not answer is lost, so that its copies are made elsewhere.
+    pub loss: super::loss::Policy,
     /// Between two heartbeats of a node.
     pub heartbeat_ms: u64,
     /// Between two tries to join, or to register or propose where there was no leader.
@@ -33,6 +35,7 @@ impl Default for Options {
         Options {
             suspect_ms: 3_000,
             down_ms: 10_000,
+            loss: super::loss::Policy { grace_ms: 900_000, dead_percent_max: 40 },
             heartbeat_ms: 1_000,
             retry_ms: 500,
             call_timeout_ms: 2_000,
@@ -160,6 +163,8 @@ pub enum Effect {
     Remember(NodeFile),
     /// The cluster looks like this from now on.
     View(Arc<View>),
+    /// Why no node is declared lost although one has been away for too long; none, if none is. Told when it changes.
+    Held(Option<super::loss::Brake>),
     /// How the nodes are, as the leader or this node sees it. For people.
     Health(Arc<Vec<(NodeId, Sighting)>>),
     /// What came of an [`Event::Local`] or [`Event::Read`].

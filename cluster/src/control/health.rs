@@ -21,6 +21,15 @@ pub struct Beat {
     pub report: NodeReport,
 }
 
+/// What else a node tells the leader each second.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tidings {
+    /// The copies that it makes which are complete, with the epoch at which their shards last changed.
+    pub copied: Vec<(Shard, u64)>,
+    /// Nodes that it has heard of lately.
+    pub sees: Vec<NodeId>,
+}
+
 /// What is known of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sighting {
@@ -37,8 +46,8 @@ pub struct Sighting {
 pub(super) struct Watch {
     /// The last heartbeats, as far as this node leads.
     beats: BTreeMap<NodeId, (u64, Beat)>,
-    /// The copies that each said are complete, with the epoch at which their shards last changed.
-    copied: BTreeMap<NodeId, Vec<(Shard, u64)>>,
+    /// And what came with them.
+    tidings: BTreeMap<NodeId, Tidings>,
     /// Since when it leads.
     since_ms: u64,
     /// What the leader last told.
@@ -52,12 +61,12 @@ impl Watch {
     pub fn lead(&mut self, now_ms: u64) {
         self.since_ms = now_ms;
         self.beats.clear();
-        self.copied.clear();
+        self.tidings.clear();
     }
 
-    pub fn beat(&mut self, now_ms: u64, from: NodeId, beat: Beat, copied: Vec<(Shard, u64)>) {
+    pub fn beat(&mut self, now_ms: u64, from: NodeId, beat: Beat, tidings: Tidings) {
         self.beats.insert(from, (now_ms, beat));
-        self.copied.insert(from, copied);
+        self.tidings.insert(from, tidings);
         self.seen(now_ms, from);
     }
 
@@ -67,7 +76,21 @@ impl Watch {
 
     /// Whether a node said that its copy of a shard is complete that it makes in the move, or step of one, that began then.
     pub fn has_copied(&self, node: NodeId, shard: Shard, since: u64) -> bool {
-        self.copied.get(&node).is_some_and(|copied| copied.contains(&(shard, since)))
+        self.tidings.get(&node).is_some_and(|tidings| tidings.copied.contains(&(shard, since)))
+    }
+
+    /// Whom this node has heard of lately.
+    pub fn sees(&self, now_ms: u64, options: &Options) -> Vec<NodeId> {
+        let lately = |at: u64, lost: bool| !lost && now_ms.saturating_sub(at) < options.down_ms;
+        self.seen.iter().filter(|(_, (at, lost))| lately(*at, *lost)).map(|(node, _)| *node).collect()
+    }
+
+    /// A node from which the leader hears and that has heard of another lately.
+    pub fn seen_by(&self, now_ms: u64, node: NodeId, options: &Options) -> Option<NodeId> {
+        let heard = |from: &NodeId| self.sighting(now_ms, *from, options).health == Health::Up;
+        let mut sees =
+            self.tidings.iter().filter(|(from, tidings)| tidings.sees.contains(&node) && heard(from));
+        sees.next().map(|(from, _)| *from)
     }
 
     pub fn told(&mut self, table: Vec<(NodeId, Sighting)>) {
@@ -85,7 +108,7 @@ impl Watch {
     /// Forgets nodes that are not there any more.
     pub fn retain(&mut self, there: impl Fn(NodeId) -> bool) {
         self.beats.retain(|node, _| there(*node));
-        self.copied.retain(|node, _| there(*node));
+        self.tidings.retain(|node, _| there(*node));
         self.told.retain(|node, _| there(*node));
         self.seen.retain(|node, _| there(*node));
     }

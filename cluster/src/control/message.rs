@@ -3,12 +3,11 @@
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::event::NodeReport;
-use super::health::{Beat, Sighting};
+use super::health::{Beat, Sighting, Tidings};
 use crate::placement::NodeId;
 use crate::state::{Outcome, Refusal, Request, codec};
 use crate::view::Health;
 use crate::wire::{Malformed, Reader, Writer};
-use model::Shard;
 
 const VERSION: u8 = 1;
 
@@ -17,8 +16,8 @@ const VERSION: u8 = 1;
 pub enum Call {
     /// The leader shall propose this. To join is to propose oneself.
     Propose(Request),
-    /// For the leader: how the node is, and which of the copies that it makes are complete, with the epoch at which each shard last changed.
-    Heartbeat(Beat, Vec<(Shard, u64)>),
+    /// For the leader: how the node is, and what it knows.
+    Heartbeat(Beat, Tidings),
 }
 
 /// What it is told.
@@ -56,7 +55,7 @@ impl Call {
                 out.u8(1);
                 out.0.extend_from_slice(&request.encode());
             }
-            Call::Heartbeat(beat, copied) => {
+            Call::Heartbeat(beat, Tidings { copied, sees }) => {
                 out.u8(2);
                 put_beat(&mut out, beat);
                 out.count(copied.len());
@@ -64,6 +63,8 @@ impl Call {
                     out.varint(u64::from(shard.0));
                     out.varint(*since);
                 }
+                out.count(sees.len());
+                sees.iter().for_each(|node| out.u128(node.0));
             }
         }
         out.0
@@ -84,7 +85,9 @@ impl Call {
             2 => {
                 let beat = take_beat(&mut reader)?;
                 let one = |reader: &mut Reader<'_>| Ok((codec::take_shard(reader)?, reader.varint()?));
-                Call::Heartbeat(beat, reader.list(one)?)
+                let copied = reader.list(one)?;
+                let sees = reader.list(|reader| Ok(NodeId(reader.u128()?)))?;
+                Call::Heartbeat(beat, Tidings { copied, sees })
             }
             _ => return Err(reader.malformed()),
         };

@@ -12,7 +12,7 @@
 //! No I/O, no clock, no randomness of its own. Every node has one; a cluster of one is the same with nobody to wait for.
 //!
 //! * **The leader** takes proposals, chooses the voters, lets nodes that joined take part, gives shares to empty nodes as long as there
-//!   is no data, and hears the heartbeats.
+//!   is no data, hears the heartbeats, declares lost who does not answer for too long ([`loss`]), and has copies moved to where they should be.
 //! * **Every other node** follows, sends what is proposed to it to the leader, and tells the leader each second how it is.
 //!
 //! What must stay true:
@@ -27,6 +27,7 @@ mod controller;
 mod event;
 mod file;
 mod health;
+pub mod loss;
 mod message;
 mod proposal;
 mod start;
@@ -34,7 +35,7 @@ mod start;
 pub use controller::{Controller, Make, Me};
 pub use event::{ControlError, Effect, Event, NodeReport, Options, Target};
 pub use file::{Directory, Error, NodeFile, Phase, raft_dir};
-pub use health::{Beat, Sighting};
+pub use health::{Beat, Sighting, Tidings};
 pub use message::{Answer, Call};
 pub use start::{Flags, How, Start, decide};
 

@@ -8,6 +8,7 @@
 
 use super::Error;
 use super::shared::{Health, Joining, Shared};
+use crate::control::loss::Brake;
 use crate::control::{Controller, Effect, Event, NodeFile, NodeReport, Phase, Target};
 use crate::placement::{NodeId, NodeState};
 use crate::raft::Store;
@@ -77,6 +78,8 @@ struct Task {
     count: u64,
     /// The file that says that the node is a member, as long as the directory has no identity.
     held: Option<NodeFile>,
+    /// Why no node is declared lost although one is overdue.
+    brake: Option<Brake>,
     identified: bool,
     told: BTreeSet<(Option<NodeId>, String)>,
     over: bool,
@@ -121,6 +124,7 @@ impl Control {
             done: BTreeMap::new(),
             count: 0,
             held: None,
+            brake: None,
             identified,
             told: BTreeSet::new(),
             over: false,
@@ -250,7 +254,15 @@ impl Task {
                 }
                 Effect::Remember(file) => self.remember(file).await,
                 Effect::View(view) => self.see(view),
-                Effect::Health(nodes) => self.shared.set_health(Health { nodes, voters: self.voters() }),
+                Effect::Held(held) => {
+                    if let Some(brake) = &held {
+                        tracing::warn!(why = %brake, "a node has been away for longer than node_loss_grace, and its copies are not made elsewhere");
+                    }
+                    self.brake = held;
+                }
+                Effect::Health(nodes) => {
+                    self.shared.set_health(Health { nodes, voters: self.voters(), held: self.brake.clone() });
+                }
                 Effect::Done { token, result } => {
                     if let Some(done) = self.done.remove(&token) {
                         let _ = done.send(result.map_err(Error::Control));

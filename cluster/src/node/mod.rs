@@ -150,6 +150,7 @@ pub async fn boot(
         http_address: options.http_address.clone(),
         zone: options.zone.clone(),
         capacity: options.capacity,
+        standby: options.standby,
         // As everybody says it, from the first frame on.
         boot: (options.random)().max(1),
     };
@@ -391,6 +392,7 @@ impl Node {
             },
             health: health.nodes,
             voters: health.voters,
+            held: health.held,
             view: current.view,
             transport: transport.map(|transport| transport.counters().snapshot()).unwrap_or_default(),
             queues: transport.map(|transport| transport.queues()).unwrap_or_default(),

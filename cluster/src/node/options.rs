@@ -26,6 +26,8 @@ pub struct Options {
     pub zone: Domain,
     /// Its share of the data relative to others.
     pub capacity: u32,
+    /// Joins without taking copies, until somebody says that it shall.
+    pub standby: bool,
     /// Copies of each shard, when a cluster is made.
     pub replication_factor: u8,
     /// Shards, when a cluster is made.
@@ -80,6 +82,7 @@ impl Options {
             token: None,
             zone: Domain::default(),
             capacity: 1,
+            standby: false,
             replication_factor: 3,
             shards: 64,
             version: env!("CARGO_PKG_VERSION"),

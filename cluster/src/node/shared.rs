@@ -6,6 +6,7 @@ use super::hints::Hints;
 use super::serve::Serving;
 use super::{Error, Options};
 use crate::control::Sighting;
+use crate::control::loss::Brake;
 use crate::placement::NodeId;
 use crate::quorum::Consistency;
 use crate::state::{Command, Outcome};
@@ -37,6 +38,8 @@ pub(super) struct Current {
 pub(super) struct Health {
     pub nodes: Arc<Vec<(NodeId, Sighting)>>,
     pub voters: Arc<BTreeSet<NodeId>>,
+    /// Why no node is declared lost although one is overdue.
+    pub held: Option<Brake>,
 }
 
 /// What the parts of a node share.

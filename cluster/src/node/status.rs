@@ -2,6 +2,7 @@
 
 use super::hints::HintStatus;
 use crate::control::Sighting;
+use crate::control::loss::Brake;
 use crate::placement::NodeId;
 use crate::repair;
 use crate::transport::{Queues, Snapshot};
@@ -21,6 +22,8 @@ pub struct Status {
     pub health: Arc<Vec<(NodeId, Sighting)>>,
     /// Who votes in the control plane.
     pub voters: Arc<BTreeSet<NodeId>>,
+    /// On the leader: why no node is declared lost although one is overdue.
+    pub held: Option<Brake>,
     /// What this node sent and received.
     pub transport: Snapshot,
     /// What waits on the way to each peer.

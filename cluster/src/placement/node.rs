@@ -92,6 +92,8 @@ pub enum NodeState {
     Down,
     /// Here, and to be emptied: its copies count as live until others have them.
     Draining,
+    /// Away for so long that its copies are made elsewhere, and welcome when it comes back: holds no share until then.
+    Lost,
     /// Lost for good, with its copies.
     Gone,
 }

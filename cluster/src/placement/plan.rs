@@ -36,6 +36,8 @@ pub struct Move {
 pub enum Reason {
     /// The node is lost for good.
     Gone(NodeId),
+    /// The node has been away for too long; its copy goes when another is complete.
+    Lost(NodeId),
     /// The node is to be emptied.
     Draining(NodeId),
     /// The placement names a node that is no member, or not yet.
@@ -90,6 +92,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Gone(node) => write!(f, "node {node} is gone"),
+            Self::Lost(node) => write!(f, "node {node} is lost"),
             Self::Draining(node) => write!(f, "node {node} is draining"),
             Self::NoMember(node) => write!(f, "node {node} is not a member"),
             Self::TooFew { have, want } => write!(f, "the shard has {have} of {want} copies"),
@@ -286,6 +289,7 @@ impl<'a> Planner<'a> {
         match self.nodes.get(&from).map(|node| node.state) {
             None | Some(NodeState::Joining) => return Reason::NoMember(from),
             Some(NodeState::Gone) => return Reason::Gone(from),
+            Some(NodeState::Lost) => return Reason::Lost(from),
             Some(NodeState::Draining) => return Reason::Draining(from),
             Some(NodeState::Up | NodeState::Down) => {}
         }

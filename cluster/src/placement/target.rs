@@ -3,10 +3,10 @@
 use super::error::Error;
 use super::flow::Network;
 use super::node::{Domain, Node, NodeId, NodeState, Policy};
-use super::table::{Placement, ReplicaState};
+use super::table::{Placement, Replica, ReplicaState};
 use super::tree::Tree;
 use super::{share, spread};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -74,8 +74,8 @@ fn holders(nodes: &[Node]) -> Vec<&Node> {
 
 /// Where every copy should be, with the fewest copies made on the way there. See the module for what is promised.
 ///
-/// A replica whose node is not among `nodes` is lost. Where nodes are too few for the replication factor, copies on nodes that drain
-/// stay, since giving them up would lower safety and nothing would be gained.
+/// A replica whose node is not among `nodes` is gone for ever. Where nodes are too few for the replication factor, copies on nodes that drain
+/// or may come back stay, since giving them up would lower safety and nothing would be gained.
 pub fn compute(old: &Placement, nodes: &[Node], policy: &Policy) -> Result<Target, Error> {
     let policy = policy.check()?;
     let old = &old.settled();
@@ -112,15 +112,16 @@ pub fn compute(old: &Placement, nodes: &[Node], policy: &Policy) -> Result<Targe
     });
     let loads = loads.collect();
 
-    let draining: HashSet<NodeId> =
-        nodes.iter().filter(|node| node.state == NodeState::Draining).map(|node| node.id).collect();
+    let draining = |node: &&Node| matches!(node.state, NodeState::Draining | NodeState::Lost);
+    let mut draining: Vec<&Node> = nodes.iter().filter(draining).collect();
+    draining.sort_by_key(|node| (node.state, node.id));
     let shards = shards.iter_mut().zip(old.shards()).map(|(chosen, old)| {
         chosen.sort_unstable();
         let mut ids: Vec<NodeId> = chosen.iter().map(|&node| holders[node].id).collect();
-        let stay = old
-            .iter()
-            .filter(|r| !matches!(r.state, ReplicaState::Initializing { .. }) && draining.contains(&r.node));
-        ids.extend(stay.map(|r| r.node).take(wanted - ids.len()));
+        let whole = |r: &&Replica| !matches!(r.state, ReplicaState::Initializing { .. });
+        let holds = |node: &&&Node| old.iter().filter(whole).any(|r| r.node == node.id);
+        let stay = draining.iter().filter(holds).map(|node| node.id);
+        ids.extend(stay.take(wanted - ids.len()));
         ids.sort_unstable();
         ids
     });

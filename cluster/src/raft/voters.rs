@@ -17,6 +17,8 @@ pub struct Candidate {
     pub zone: Vec<String>,
     /// Gone for ever.
     pub gone: bool,
+    /// Away for so long that another shall vote instead of it, if there is one; it goes on as a learner when it is back.
+    pub lost: bool,
     /// Answers, and as a learner has caught up: it may be given a vote. A voter keeps its vote until it is gone.
     pub well: bool,
 }
@@ -48,6 +50,12 @@ pub fn choose_voters(nodes: &[Candidate], current: &Membership, leader: u64) -> 
         return step(change, "it is new, and every node follows");
     }
     let votes = |node: &Candidate| current.voters.contains(&node.member);
+    if nodes.iter().any(|node| !node.gone && node.well && !votes(node))
+        && let Some(old) = nodes.iter().find(|node| node.lost && votes(node) && node.member != leader)
+    {
+        let change = Change::AddLearner { member: old.member, incarnation: old.incarnation };
+        return step(change, "it has been away for too long");
+    }
     let eligible: Vec<&Candidate> =
         nodes.iter().copied().filter(|node| !node.gone && (node.well || votes(node))).collect();
     let first = *eligible.iter().find(|node| node.member == leader)?;

@@ -34,6 +34,19 @@ impl State {
                     Ok(Outcome::Done)
                 }
             },
+            Command::PauseAutopilot { paused } => {
+                self.settings.autopilot_paused = *paused;
+                Ok(Outcome::Done)
+            }
+            Command::HoldLease { holder, ttl_ms } => self.hold_lease(holder, *ttl_ms),
+            Command::EndLease { renewals } => {
+                self.settings.lease.take_if(|lease| lease.renewals == *renewals);
+                Ok(Outcome::Done)
+            }
+            Command::ThrottleMoves { bytes_per_second } => {
+                self.settings.move_bytes_per_second = *bytes_per_second;
+                Ok(Outcome::Done)
+            }
             Command::RaiseFeatures { version } => {
                 if *version < self.feature_version || *version > FEATURES {
                     return Err(Refusal::invalid(format!(
@@ -223,6 +236,30 @@ impl State {
             let left = holding.iter().filter(|node| !gone(**node)).count();
             holding.contains(&id) && left < blocking(holding.len())
         })
+    }
+
+    fn hold_lease(&mut self, holder: &str, ttl_ms: u64) -> Result<Outcome, Refusal> {
+        if holder.is_empty() || holder.len() > TEXT_BYTES_MAX || ttl_ms > LEASE_MS_MAX {
+            return Err(Refusal::invalid(format!(
+                "a lease has a holder of 1 to {TEXT_BYTES_MAX} bytes and is renewed at least every {LEASE_MS_MAX} ms"
+            )));
+        }
+        let renewals = match &self.settings.lease {
+            Some(lease) if lease.holder != holder => {
+                return Err(Refusal::new(
+                    Fault::Conflict,
+                    format!(
+                        "{:?} holds the lease; it ends {} ms after it is renewed for the last time",
+                        lease.holder, lease.ttl_ms
+                    ),
+                ));
+            }
+            Some(lease) => lease.renewals + 1,
+            None => self.applied,
+        };
+        let lease = Lease { holder: holder.to_owned(), ttl_ms, renewals };
+        self.settings.lease = (ttl_ms > 0).then_some(lease);
+        Ok(Outcome::Done)
     }
 
     fn move_shards(&mut self, from_epoch: u64, changes: &[Change]) -> Result<Outcome, Refusal> {

@@ -22,6 +22,7 @@ impl State {
         out.u8(self.replication_factor);
         out.varint(u64::from(self.feature_version));
         out.u8(u8::from(self.has_data));
+        put_settings(&mut out, &self.settings);
         out.varint(self.applied);
         out.varint(self.members_given);
         out.count(self.nodes.len());
@@ -69,6 +70,7 @@ impl State {
         let replication_factor = reader.u8()?;
         let feature_version = narrow(&mut reader)?;
         let has_data = flag(&mut reader)?;
+        let settings = take_settings(&mut reader)?;
         let applied = reader.varint()?;
         let members_given = reader.varint()?;
         let nodes = reader.list(|reader| {
@@ -105,6 +107,7 @@ impl State {
             replication_factor,
             feature_version,
             has_data,
+            settings,
             nodes,
             members_given,
             namespaces,
@@ -178,6 +181,23 @@ impl Request {
                 out.u8(9);
                 out.varint(u64::from(*version));
             }
+            Command::PauseAutopilot { paused } => {
+                out.u8(14);
+                out.u8(u8::from(*paused));
+            }
+            Command::HoldLease { holder, ttl_ms } => {
+                out.u8(15);
+                out.bytes(holder.as_bytes());
+                out.varint(*ttl_ms);
+            }
+            Command::EndLease { renewals } => {
+                out.u8(16);
+                out.varint(*renewals);
+            }
+            Command::ThrottleMoves { bytes_per_second } => {
+                out.u8(17);
+                out.varint(*bytes_per_second);
+            }
             Command::Put { table, id, revision, bytes } => {
                 out.u8(10);
                 out.u8(table_number(*table));
@@ -236,6 +256,10 @@ impl Request {
             11 => Command::Delete { table: take_table(r)?, id: r.varint()?, revision: r.varint()? },
             13 => Command::MoveShards { from_epoch: r.varint()?, changes: r.list(take_change)? },
             12 => Command::NoteStart { node: NodeId(r.u128()?), starts: r.varint()?, boot: r.u128()? },
+            14 => Command::PauseAutopilot { paused: flag(r)? },
+            15 => Command::HoldLease { holder: text(r)?, ttl_ms: r.varint()? },
+            16 => Command::EndLease { renewals: r.varint()? },
+            17 => Command::ThrottleMoves { bytes_per_second: r.varint()? },
             _ => return Err(r.malformed()),
         };
         reader.end()?;
@@ -249,6 +273,27 @@ fn ordered<K: Ord, V>(list: Vec<(K, V)>) -> Result<BTreeMap<K, V>, Malformed> {
         true => Ok(list.into_iter().collect()),
         false => Err(Malformed { what: "control state (out of order)" }),
     }
+}
+
+fn put_settings(out: &mut Writer, settings: &Settings) {
+    let Settings { autopilot_paused, lease, move_bytes_per_second } = settings;
+    out.u8(u8::from(*autopilot_paused));
+    out.varint(*move_bytes_per_second);
+    out.u8(u8::from(lease.is_some()));
+    if let Some(Lease { holder, ttl_ms, renewals }) = lease {
+        out.bytes(holder.as_bytes());
+        out.varint(*ttl_ms);
+        out.varint(*renewals);
+    }
+}
+
+fn take_settings(reader: &mut Reader<'_>) -> Result<Settings, Malformed> {
+    let (autopilot_paused, move_bytes_per_second) = (flag(reader)?, reader.varint()?);
+    let lease = match flag(reader)? {
+        true => Some(Lease { holder: text(reader)?, ttl_ms: reader.varint()?, renewals: reader.varint()? }),
+        false => None,
+    };
+    Ok(Settings { autopilot_paused, lease, move_bytes_per_second })
 }
 
 fn put_change(out: &mut Writer, change: &Change) {
@@ -306,11 +351,12 @@ pub(crate) fn text(reader: &mut Reader<'_>) -> Result<String, Malformed> {
 }
 
 pub(crate) fn put_profile(out: &mut Writer, profile: &Profile) {
-    let Profile { address, http_address, zone, capacity, starts, boot } = profile;
+    let Profile { address, http_address, zone, capacity, standby, starts, boot } = profile;
     out.bytes(address.as_bytes());
     out.bytes(http_address.as_bytes());
     out.bytes(zone.to_string().as_bytes());
     out.varint(u64::from(*capacity));
+    out.u8(u8::from(*standby));
     out.varint(*starts);
     out.u128(*boot);
 }
@@ -321,6 +367,7 @@ pub(crate) fn take_profile(reader: &mut Reader<'_>) -> Result<Profile, Malformed
         http_address: text(reader)?,
         zone: text(reader)?.parse().map_err(|_| reader.malformed())?,
         capacity: narrow(reader)?,
+        standby: flag(reader)?,
         starts: reader.varint()?,
         boot: reader.u128()?,
     })
@@ -333,6 +380,7 @@ fn node_state(state: NodeState) -> u8 {
         NodeState::Down => 2,
         NodeState::Draining => 3,
         NodeState::Gone => 4,
+        NodeState::Lost => 5,
     }
 }
 
@@ -343,6 +391,7 @@ fn take_node_state(reader: &mut Reader<'_>) -> Result<NodeState, Malformed> {
         2 => NodeState::Down,
         3 => NodeState::Draining,
         4 => NodeState::Gone,
+        5 => NodeState::Lost,
         _ => return Err(reader.malformed()),
     })
 }

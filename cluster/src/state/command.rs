@@ -88,6 +88,28 @@ pub enum Command {
         /// From 1.
         factor: u8,
     },
+    /// Whether the autopilot declares nodes lost.
+    PauseAutopilot {
+        /// Not any more, or again.
+        paused: bool,
+    },
+    /// Somebody outside heals this cluster, such as a Kubernetes operator, and will say so again in time: the autopilot stands by meanwhile.
+    HoldLease {
+        /// Who.
+        holder: String,
+        /// For how long this holds; 0 gives it up.
+        ttl_ms: u64,
+    },
+    /// The lease was not renewed in time.
+    EndLease {
+        /// As the leader knows it; a later one goes on.
+        renewals: u64,
+    },
+    /// Bytes a second of blocks that each node may fetch for the copies that it makes.
+    ThrottleMoves {
+        /// 0 for what the nodes are configured with.
+        bytes_per_second: u64,
+    },
     /// All nodes know the features of this version. There is no way back.
     RaiseFeatures {
         /// The version.

@@ -24,7 +24,7 @@ use crate::faults::{Mistake, planted};
 use crate::placement::{Domain, NodeId, NodeState, Placement, Policy, Target, compute};
 use crate::view::Namespace;
 use model::SeriesKey;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::{NonZeroU8, NonZeroU32};
 
 /// How many answers are remembered. A proposer tries again for seconds, and there are a few commands a second.
@@ -39,6 +39,8 @@ const NAMESPACES_MAX: usize = 256;
 const TEXT_BYTES_MAX: usize = 255;
 /// The longest record of a job or a tombstone.
 const RECORD_BYTES_MAX: usize = 64 << 10;
+/// The longest time between two renewals of a lease.
+const LEASE_MS_MAX: u64 = 3_600_000;
 /// All records of one table together: a snapshot must fit into a message.
 const RECORDS_BYTES_MAX: usize = 8 << 20;
 
@@ -69,6 +71,8 @@ pub struct Profile {
     pub zone: Domain,
     /// Its share of the data relative to others, at least 1.
     pub capacity: u32,
+    /// Joins without taking copies, until somebody says that it shall.
+    pub standby: bool,
     /// Which start of its data directory this is, from 1.
     pub starts: u64,
     /// Random, drawn by the process: tells apart two that use copies of one directory.
@@ -99,6 +103,28 @@ pub struct Record {
     pub bytes: Vec<u8>,
 }
 
+/// What was asked of the control plane itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The autopilot declares no node lost.
+    pub autopilot_paused: bool,
+    /// Somebody outside heals this cluster; the autopilot stands by.
+    pub lease: Option<Lease>,
+    /// Bytes a second of blocks that each node may fetch for copies; 0 for what it is configured with.
+    pub move_bytes_per_second: u64,
+}
+
+/// Who heals this cluster instead of the autopilot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Its name.
+    pub holder: String,
+    /// It ends when it was not renewed for so long, by the leader's clock.
+    pub ttl_ms: u64,
+    /// Grows with every renewal.
+    pub renewals: u64,
+}
+
 /// Everything that is agreed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
@@ -106,6 +132,7 @@ pub struct State {
     replication_factor: u8,
     feature_version: u32,
     has_data: bool,
+    settings: Settings,
     nodes: BTreeMap<NodeId, Node>,
     members_given: u64,
     namespaces: BTreeMap<String, Namespace>,
@@ -143,6 +170,7 @@ impl State {
             replication_factor: 1,
             feature_version: FEATURES,
             has_data: false,
+            settings: Settings::default(),
             nodes: BTreeMap::new(),
             members_given: 0,
             namespaces: BTreeMap::from([("default".to_owned(), Namespace::default())]),
@@ -180,6 +208,11 @@ impl State {
     /// Whether anything may have been acknowledged.
     pub fn has_data(&self) -> bool {
         self.has_data
+    }
+
+    /// What was asked of the control plane itself.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// All nodes, those that are gone too.
@@ -233,7 +266,19 @@ impl State {
 
     /// Where every copy should be.
     pub fn target(&self) -> Option<Target> {
-        let nodes: Vec<_> = self.nodes.iter().filter_map(|(id, node)| node.placed(*id)).collect();
+        self.target_without(&BTreeSet::new())
+    }
+
+    /// The same, known that these nodes do not answer now: it says which copies are live.
+    pub fn target_without(&self, away: &BTreeSet<NodeId>) -> Option<Target> {
+        let placed = |(id, node): (&NodeId, &Node)| {
+            let mut placed = node.placed(*id)?;
+            if placed.state == NodeState::Up && away.contains(id) {
+                placed.state = NodeState::Down;
+            }
+            Some(placed)
+        };
+        let nodes: Vec<_> = self.nodes.iter().filter_map(placed).collect();
         let replication_factor = NonZeroU8::new(self.replication_factor)?;
         let policy = Policy { replication_factor, shards: self.cluster.shards };
         compute(&self.placement, &nodes, &policy).ok()

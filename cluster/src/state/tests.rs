@@ -9,6 +9,7 @@ fn profile(n: u16, starts: u64, boot: u128) -> Profile {
         http_address: format!("n{n}:7420"),
         zone: format!("eu/z{n}").parse().unwrap(),
         capacity: 10,
+        standby: false,
         starts,
         boot,
     }
@@ -297,6 +298,26 @@ fn features_and_copies_only_make_sense_within_bounds() {
     apply(&mut state, Command::RaiseFeatures { version: FEATURES }).unwrap();
 }
 
+#[test]
+fn a_lease_has_one_holder_and_ends_only_if_nobody_renewed_it() {
+    let mut state = first(true);
+    let hold = |holder: &str, ttl_ms| Command::HoldLease { holder: holder.into(), ttl_ms };
+    refused(&mut state, hold("", 1_000), Fault::Invalid, "a holder");
+    refused(&mut state, hold("operator", 1 << 40), Fault::Invalid, "renewed at least every");
+    apply(&mut state, hold("operator", 60_000)).unwrap();
+    let renewals = |state: &State| state.settings().lease.as_ref().map(|lease| lease.renewals);
+    let seen = renewals(&state).unwrap();
+    refused(&mut state, hold("another", 1_000), Fault::Conflict, "holds the lease");
+    apply(&mut state, hold("operator", 60_000)).unwrap();
+    apply(&mut state, Command::EndLease { renewals: seen }).unwrap();
+    assert_eq!(renewals(&state), Some(seen + 1), "it was renewed meanwhile");
+    apply(&mut state, Command::EndLease { renewals: seen + 1 }).unwrap();
+    apply(&mut state, hold("another", 60_000)).unwrap();
+    refused(&mut state, hold("operator", 0), Fault::Conflict, "holds the lease");
+    apply(&mut state, hold("another", 0)).unwrap();
+    assert_eq!(state.settings(), &Settings::default());
+}
+
 /// One of everything.
 fn example() -> State {
     let mut state = first(true);
@@ -304,6 +325,8 @@ fn example() -> State {
     let put = |table| Command::Put { table, id: 0, revision: 0, bytes: vec![0xab; 3] };
     apply(&mut state, put(Table::Jobs)).unwrap();
     apply(&mut state, put(Table::Tombstones)).unwrap();
+    apply(&mut state, Command::HoldLease { holder: "op".into(), ttl_ms: 30_000 }).unwrap();
+    apply(&mut state, Command::ThrottleMoves { bytes_per_second: 1 << 20 }).unwrap();
     apply(&mut state, Command::DeleteNamespace { name: "x".into() }).unwrap_err();
     state
 }
@@ -355,6 +378,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         Just(NodeState::Joining),
         Just(NodeState::Up),
         Just(NodeState::Down),
+        Just(NodeState::Lost),
         Just(NodeState::Draining),
         Just(NodeState::Gone)
     ];

@@ -1,6 +1,6 @@
 //! Calls between controllers, and their answers: refused, or the only form of what they say.
 
-use cluster::control::{Answer, Beat, Call, NodeReport, Sighting};
+use cluster::control::{Answer, Beat, Call, NodeReport, Sighting, Tidings};
 use cluster::placement::NodeId;
 use cluster::state::{Command, Fault, Outcome, Refusal, Request};
 use cluster::view::Health;
@@ -31,7 +31,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let sighting = |health| Sighting { health, age_ms: 1_000, beat };
     let calls = [
         Call::Propose(Request { token: 9, command: Command::NoteData }),
-        Call::Heartbeat(beat, vec![(Shard(2), 4)]),
+        Call::Heartbeat(beat, Tidings { copied: vec![(Shard(2), 4)], sees: vec![NodeId(3)] }),
     ];
     let refusal = Refusal { fault: Fault::Directory, text: "it is an old copy".to_owned() };
     let taken = |result, state| Answer::Taken { index: 300, result, state };

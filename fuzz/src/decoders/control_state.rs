@@ -11,6 +11,7 @@ fn profile(n: u128) -> Profile {
         http_address: format!("n{n}:7420"),
         zone: format!("eu/z{n}").parse().expect("a path"),
         capacity: 10,
+        standby: false,
         starts: 2,
         boot: n,
     }

@@ -113,6 +113,7 @@ fn view(me: u128) -> cluster::view::View {
         namespaces: BTreeMap::from([("default".to_owned(), Namespace::default())]),
         leader: Some(NodeId(1)),
         has_data: true,
+        move_bytes_per_second: None,
     }
 }
 

@@ -160,6 +160,14 @@ settings! {
         zone: Zone = "none",
         /// This node's share of the data in proportion to the others', in any unit common to all.
         capacity: NonZeroU32 = "100",
+        /// Whether this node joins without taking copies, until `sarsen cluster add` or `sarsen cluster replace` names it.
+        standby: bool = "no",
+        /// When a node has not been heard of for so long, its copies are made on others, and moved back when it returns. A restart
+        /// within this time moves nothing. What the leader of the control plane is configured with counts.
+        node_loss_grace: Duration = "15m",
+        /// As long as more than this share of the nodes seems dead, in percent, none is taken for lost: it is more likely that the
+        /// network between them is.
+        node_loss_percent_max: NonZeroU8 = "40",
         /// Copies of each shard that a new cluster keeps, each on another node. With fewer nodes there are fewer copies, and the
         /// status says so.
         replication_factor: NonZeroU8 = "3",

@@ -27,7 +27,7 @@ struct Family {
 pub struct Cluster(Vec<Family>);
 
 /// The states of nodes, from well to worst.
-const STATES: [&str; 6] = ["up", "joining", "draining", "suspect", "down", "gone"];
+const STATES: [&str; 7] = ["up", "joining", "draining", "suspect", "down", "lost", "gone"];
 
 impl Cluster {
     /// Reads them.

@@ -142,6 +142,9 @@ fn cluster_options(
     options.token = Some(token.reveal().to_string());
     options.zone = config.zone.0.clone();
     options.capacity = config.capacity.get();
+    options.standby = config.standby;
+    options.control.loss.grace_ms = config.node_loss_grace.as_millis() as u64;
+    options.control.loss.dead_percent_max = u32::from(config.node_loss_percent_max.get());
     options.replication_factor = config.replication_factor.get();
     options.version = VERSION;
     options.write_timeout = config.limits.write_timeout;

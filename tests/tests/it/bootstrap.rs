@@ -93,6 +93,7 @@ fn view(me: u128) -> View {
         namespaces: BTreeMap::new(),
         leader: None,
         has_data: true,
+        move_bytes_per_second: None,
     }
 }
 

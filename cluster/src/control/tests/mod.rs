@@ -4,7 +4,7 @@ mod network;
 
 use super::*;
 use crate::placement::Domain;
-use crate::placement::NodeState;
+use crate::placement::{NodeId, NodeState};
 use crate::raft::Durable;
 use crate::state::{Command, Outcome, Profile};
 use crate::view::Health;
@@ -16,6 +16,7 @@ pub fn me(n: u16, boot: u128) -> Me {
         http_address: format!("10.0.0.{n}:7420"),
         zone: format!("z{n}").parse::<Domain>().unwrap(),
         capacity: 10,
+        standby: false,
         boot,
     }
 }
@@ -151,6 +152,89 @@ fn a_node_that_is_gone_is_replaced_and_one_that_is_away_is_not() {
         };
         view.placement.shards().iter().all(all) && view.placement.moving().next().is_none()
     });
+}
+
+/// Four nodes with data at rest, three copies of each shard; node 4 is away.
+fn four_and_one_is_away(seed: u64) -> (Network, NodeId, u16) {
+    let mut network = three(seed);
+    network.add(4, &[1]);
+    network.until("four agree", |network| network.agree(4));
+    network.propose(1, Command::NoteData);
+    network.until("all have their share, and nothing moves", |network| {
+        let view = network.view(1).unwrap();
+        let shared = view.nodes.keys().all(|id| !view.held_by(*id).is_empty());
+        network.agree(4) && shared && view.placement.moving().next().is_none()
+    });
+    let id = network.at(4).me();
+    network.crash(4);
+    network.until("the others have a leader", |network| (1..=3).any(|n| network.at(n).leads()));
+    let leader = (1..=3).find(|n| network.at(*n).leads()).unwrap();
+    (network, id, leader)
+}
+
+fn holds(network: &Network, n: u16, id: NodeId) -> usize {
+    network.view(n).unwrap().held_by(id).len()
+}
+
+#[test]
+fn a_node_that_is_away_for_too_long_is_lost_and_gets_its_share_when_it_is_back() {
+    let (mut network, id, leader) = four_and_one_is_away(22);
+    let share = holds(&network, leader, id);
+    assert!(share > 0);
+    network.until("it is lost", |network| network.view(leader).unwrap().nodes[&id].state == NodeState::Lost);
+    network.until("the others have its copies", |network| {
+        let view = network.view(leader).unwrap();
+        let whole = view.placement.shards().iter().all(|replicas| replicas.len() == 3);
+        whole && holds(network, leader, id) == 0 && view.placement.moving().next().is_none()
+    });
+    let membership = network.at(leader).membership();
+    assert!(
+        !membership.voters.contains(&4),
+        "it votes no more: {membership:?} {:?}",
+        network.view(leader).unwrap().nodes
+    );
+    network.start(4);
+    network.until("it is up, with its share", |network| {
+        let view = network.view(leader).unwrap();
+        let up = view.nodes[&id].state == NodeState::Up;
+        up && holds(network, leader, id) == share && view.placement.moving().next().is_none()
+    });
+    network.until("four agree", |network| network.agree(4));
+}
+
+#[test]
+fn nobody_is_declared_lost_while_somebody_else_heals_or_the_autopilot_is_paused() {
+    let (mut network, id, leader) = four_and_one_is_away(23);
+    let state = |network: &Network| network.view(leader).unwrap().nodes[&id].state;
+    network.propose(leader, Command::HoldLease { holder: "operator".into(), ttl_ms: 600_000 });
+    network.run(2 * network::LOSS_GRACE_MS);
+    assert_eq!(state(&network), NodeState::Up);
+    network.propose(leader, Command::PauseAutopilot { paused: true });
+    network.propose(leader, Command::HoldLease { holder: "operator".into(), ttl_ms: 0 });
+    network.run(network::LOSS_GRACE_MS);
+    assert_eq!(state(&network), NodeState::Up);
+    // A lease that nobody renews ends by itself.
+    network.propose(leader, Command::PauseAutopilot { paused: false });
+    network.propose(leader, Command::HoldLease { holder: "operator".into(), ttl_ms: 5_000 });
+    network.run(3_000);
+    assert_eq!(state(&network), NodeState::Up);
+    network.until("it is lost", |network| state(network) == NodeState::Lost);
+}
+
+#[test]
+fn who_stands_by_gets_nothing_before_somebody_says_so() {
+    let mut network = three(24);
+    network.propose(1, Command::NoteData);
+    network.stand_by = true;
+    network.add(4, &[1]);
+    network
+        .until("all know it", |network| (1..=4).all(|n| network.view(n).is_some_and(|v| v.nodes.len() == 4)));
+    network.run(10_000);
+    let id = network.at(4).me();
+    assert_eq!(network.view(1).unwrap().nodes[&id].state, NodeState::Joining);
+    assert_eq!(holds(&network, 1, id), 0);
+    network.propose(1, Command::SetNodeState { id, state: NodeState::Up });
+    network.until("it has its share", |network| holds(network, 1, id) > 0);
 }
 
 #[test]

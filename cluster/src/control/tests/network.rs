@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 const DIR: &str = "/data";
 const TICK: u64 = 100;
+pub const LOSS_GRACE_MS: u64 = 90_000;
 
 /// splitmix64.
 pub struct Lots(pub u64);
@@ -69,6 +70,8 @@ pub struct Network {
     /// Directions in which nothing passes.
     pub cut: BTreeSet<(u16, u16)>,
     pub loss: u64,
+    /// Whoever starts from now on stands by.
+    pub stand_by: bool,
     pub delay: u64,
     /// Chance of a crash in the middle of a small file, in percent.
     pub tear: u64,
@@ -97,6 +100,7 @@ impl Network {
             machines: BTreeMap::new(),
             cut: BTreeSet::new(),
             loss: 0,
+            stand_by: false,
             delay: 10,
             tear: 0,
             leaders: BTreeMap::new(),
@@ -197,7 +201,8 @@ impl Network {
         let mut out = Vec::new();
         let mut options = Options::default();
         options.raft.snapshot_entries = 16;
-        let me = super::me(n, boot);
+        options.loss.grace_ms = LOSS_GRACE_MS;
+        let me = Me { standby: self.stand_by, ..super::me(n, boot) };
         let made = Controller::new(start, me, super::MAKE, log, options, self.now, &mut out);
         let machine = self.machines.get_mut(&n).unwrap();
         match made {
@@ -351,7 +356,7 @@ impl Network {
                     machine.fatal = Some(why);
                     return self.forget(n);
                 }
-                Effect::Health(_) | Effect::Refused { .. } => {}
+                Effect::Health(_) | Effect::Held(_) | Effect::Refused { .. } => {}
             }
         }
     }

@@ -16,6 +16,7 @@ fn event() -> impl Strategy<Value = Event> {
     let state = prop_oneof![
         Just(NodeState::Up),
         Just(NodeState::Down),
+        Just(NodeState::Lost),
         Just(NodeState::Draining),
         Just(NodeState::Gone),
         Just(NodeState::Joining)
@@ -122,7 +123,8 @@ fn check(old: &Placement, nodes: &[Node], policy: &Policy, target: &Target) -> R
         prop_assert!(chosen.len() <= wanted);
         for id in staying {
             let state = nodes.iter().find(|node| node.id == id).map(|node| node.state);
-            prop_assert_eq!(state, Some(NodeState::Draining), "only what drains stays beyond its share");
+            let stays = matches!(state, Some(NodeState::Draining | NodeState::Lost));
+            prop_assert!(stays, "only what drains or may come back stays beyond its share");
             prop_assert!(replicas.iter().any(|r| r.node == id));
         }
         let spread: BTreeSet<&str> = regular

@@ -230,6 +230,7 @@ fn voters_are_added_spread_and_replaced_step_by_step() {
         incarnation: member + 1000,
         zone: zone.split('/').map(str::to_owned).collect(),
         gone: false,
+        lost: false,
         well: true,
     };
     let zones = ["a/1", "a/2", "b/1", "b/2", "c/1", "c/2", "c/3"];
@@ -267,9 +268,26 @@ fn voters_are_added_spread_and_replaced_step_by_step() {
     let before = current.clone();
     settle(&nodes, &mut current);
     assert_eq!(current, before);
+    // One that has been away for too long becomes a learner, as long as there is another to vote; and it is needed no more when it is back.
+    nodes[victim].lost = true;
+    settle(&nodes, &mut current);
+    let member = victim as u64 + 1;
+    assert!(current.voters.len() == 5 && current.learners.contains(&member));
+    (nodes[victim].lost, nodes[victim].well) = (false, true);
+    let before = current.clone();
+    settle(&nodes, &mut current);
+    assert_eq!(current, before);
+    let three = &mut nodes[..3];
+    (three[2].lost, three[2].well) = (true, false);
+    let (mut few, before) = (Membership { voters: vec![1, 2, 3], learners: vec![] }, vec![1, 2, 3]);
+    settle(three, &mut few);
+    assert_eq!(few.voters, before, "nobody can vote instead");
+    (three[2].lost, three[2].well) = (false, true);
     nodes[victim].gone = true;
     settle(&nodes, &mut current);
-    assert!(current.voters.len() == 5 && !current.voters.contains(&(victim as u64 + 1)));
+    assert!(
+        current.voters.len() == 5 && !current.voters.contains(&member) && !current.learners.contains(&member)
+    );
     // Three in one zone move apart when other zones come.
     let mut nodes: Vec<Candidate> = (1..=3).map(|id| node(id, "a/1")).collect();
     let mut current = Membership { voters: vec![1], learners: vec![] };

@@ -88,6 +88,7 @@ impl Control {
                 .parse()
                 .map_err(|_| "BUG: a zone's name".to_owned())?,
             capacity: 1,
+            standby: false,
             boot: draw(),
         };
         let make = Make { shards: swarm.shards, replication_factor: swarm.replication_factor };
@@ -187,6 +188,7 @@ impl Process {
                 }
                 Effect::Refused { from, why } => out.note(format_args!("refuses {from:?}: {why}")),
                 Effect::Progress(what) => out.note(format_args!("progress: {what}")),
+                Effect::Held(why) => out.note(format_args!("nobody is declared lost: {why:?}")),
                 Effect::Health(_) => {}
                 Effect::Fatal(why) => self.stop_because(why),
             }
