@@ -4,6 +4,7 @@ use crate::client::Client;
 use crate::process::{BOUND, Process, binary, free_port};
 use crate::until::until;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -121,6 +122,12 @@ impl Member {
         }
     }
 
+    /// SIGKILL, and everything on its disk is gone.
+    pub fn lose(&mut self) {
+        self.kill();
+        fs::remove_dir_all(self.dir.join("data")).expect("a data directory can be removed");
+    }
+
     /// SIGTERM; panics unless it ends well.
     pub fn terminate(&mut self) {
         let mut process = self.process.take().expect("the node runs");
@@ -206,6 +213,77 @@ impl Cluster {
         let cluster = Cluster { nodes, token };
         cluster.await_safe();
         cluster
+    }
+
+    /// Starts a node in each of these zones, with three copies of every shard, and waits until they are there.
+    pub fn start_in(dir: &Path, zones: &[&str], settings: &Settings) -> Cluster {
+        let mut cluster = Cluster { nodes: Vec::new(), token: String::new() };
+        for zone in zones {
+            cluster.add(dir, zone, settings);
+        }
+        cluster.nodes.iter_mut().for_each(Member::await_ready);
+        cluster.await_safe();
+        cluster
+    }
+
+    /// Starts one more node, the first one too, in a zone; only the first is waited for.
+    pub fn add(&mut self, dir: &Path, zone: &str, settings: &Settings) -> &mut Member {
+        let number = self.nodes.len();
+        let home = dir.join(format!("node{number}"));
+        let join: Vec<String> = self
+            .nodes
+            .iter()
+            .filter(|node| node.process.is_some())
+            .map(|node| node.address.clone())
+            .collect();
+        let token = (number > 0).then_some(self.token.as_str());
+        let mut node = Member::new(&home, settings, &join, token).with_arguments(&["--zone", zone]);
+        if number == 0 {
+            node.start();
+            let token = fs::read_to_string(home.join("data/join-token")).expect("a new cluster has a token");
+            self.token = token.trim_end().to_owned();
+        } else {
+            node.spawn();
+        }
+        self.nodes.push(node);
+        self.nodes.last_mut().expect("just pushed")
+    }
+
+    /// The nodes that run.
+    pub fn running(&self) -> impl Iterator<Item = &Member> {
+        self.nodes.iter().filter(|node| node.process.is_some())
+    }
+
+    /// Waits until every shard has three copies on nodes that run, nothing moves, and all copies have the same digests over a range; says how long
+    /// that took.
+    pub fn await_healed(&self, min: i64, max: i64, bound: Duration) -> Duration {
+        let start = std::time::Instant::now();
+        until("three equal copies of every shard", bound, || {
+            for node in self.running() {
+                let status = node.status()?;
+                let shards = &status["shards"];
+                if status["safety"] != "safe" || shards["moving"] != 0 || shards["min_copies"] != 3 {
+                    return Err(format!("{}: {}, {shards}", node.address, status["advice"]));
+                }
+            }
+            let mut copies: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+            for node in self.running() {
+                for (shard, digest) in node.digests(min, max)?.as_object().into_iter().flatten() {
+                    copies.entry(shard.clone()).or_default().push(digest.clone());
+                }
+            }
+            let sound = |digests: &Vec<Value>| {
+                digests.len() == 3 && digests.iter().all(|digest| *digest == digests[0])
+            };
+            let unsound: Vec<_> = copies.iter().filter(|(_, digests)| !sound(digests)).collect();
+            match unsound.first() {
+                None => Ok(()),
+                Some(first) => {
+                    Err(format!("{} of {} shards differ, first {first:?}", unsound.len(), copies.len()))
+                }
+            }
+        });
+        start.elapsed()
     }
 
     /// The clients of all nodes.

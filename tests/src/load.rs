@@ -7,6 +7,7 @@
 use crate::client::Client;
 use crate::random::{Random, mix};
 use crate::wire::{Series, v1};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,12 +21,16 @@ pub struct Load {
     pub start: i64,
     /// Milliseconds between two samples of a series.
     pub step: i64,
+    /// From the beginning of one request to that of the next; none for one after the other.
+    pub pace: Duration,
     sent: AtomicI64,
     acknowledged: AtomicI64,
     /// Requests that were sent more than once.
     pub repeated: AtomicU64,
     /// Reads that were compared.
     pub checked: AtomicU64,
+    /// How long each request took until it was acknowledged, tries and all.
+    took: Mutex<Vec<Duration>>,
 }
 
 impl Load {
@@ -36,11 +41,25 @@ impl Load {
             series,
             start,
             step,
+            pace: Duration::ZERO,
             sent: AtomicI64::new(0),
             acknowledged: AtomicI64::new(0),
             repeated: AtomicU64::new(0),
             checked: AtomicU64::new(0),
+            took: Mutex::new(Vec::new()),
         }
+    }
+
+    /// The same at a steady rate.
+    pub fn every(self, pace: Duration) -> Load {
+        Load { pace, ..self }
+    }
+
+    /// The time within which 99 of 100 of the requests were acknowledged since this was last asked.
+    pub fn p99(&self) -> Duration {
+        let mut took = std::mem::take(&mut *self.took.lock().expect("nobody panicked with it"));
+        took.sort_unstable();
+        took.get(took.len() * 99 / 100).copied().unwrap_or_default()
     }
 
     /// Requests that were acknowledged, from the first on.
@@ -72,14 +91,20 @@ impl Load {
         seed: u64,
     ) -> Result<(), String> {
         let mut random = Random::new(seed);
+        let mut due = Instant::now();
         while !stop.load(Ordering::Relaxed) {
+            std::thread::park_timeout(due.saturating_duration_since(Instant::now()));
+            due = Instant::now().max(due + self.pace);
             let request = self.sent.fetch_add(1, Ordering::SeqCst);
             let body = v1::request(&self.samples(request)).snappy();
             let began = Instant::now();
             for attempt in 0.. {
                 let client = &clients[random.below(clients.len() as u64) as usize];
                 let seen = match client.send("POST", "/api/v1/write", &[], &body) {
-                    Ok(answer) if answer.status == 204 => break,
+                    Ok(answer) if answer.status == 204 => {
+                        self.took.lock().expect("nobody panicked with it").push(began.elapsed());
+                        break;
+                    }
                     Ok(answer) if answer.status < 500 => {
                         return Err(format!(
                             "a good request was answered {}: {}",

@@ -2,6 +2,7 @@
 
 mod directories;
 mod equal;
+mod healing;
 mod hostile;
 mod joining;
 mod kill;

@@ -1,0 +1,125 @@
+//! Nodes that are lost with their disks, and copies that heal by themselves: six processes in three zones.
+
+use super::*;
+use std::time::Instant;
+use tests::cluster::Cluster;
+use tests::random::Random;
+
+/// As long as a rebuild of little data may take on a busy machine.
+const HEALED: Duration = Duration::from_secs(120);
+const ZONES: [&str; 6] = ["a", "b", "c", "a", "b", "c"];
+
+/// Series in all, unless `SARSEN_TEST_SERIES` says otherwise.
+const SERIES: u64 = 400;
+
+fn settings() -> Settings {
+    let environment = vec![("SARSEN_REPAIR_INTERVAL", "2s".into()), ("SARSEN_NODE_LOSS_GRACE", "3s".into())];
+    Settings { environment }
+}
+
+/// A few writers with one request a second each, or as `SARSEN_TEST_SERIES` wants it.
+fn loads(random: &mut Random) -> Vec<Load> {
+    let series = std::env::var("SARSEN_TEST_SERIES").ok();
+    let series: u64 = series.map_or(SERIES, |text| text.parse().expect("SARSEN_TEST_SERIES is a number"));
+    let each = series.div_ceil(4).min(2_000);
+    let count = series.div_ceil(each);
+    let pace = Duration::from_millis(if series > SERIES { 1_000 } else { 100 });
+    println!("{count} writers of {each} series, one request each {pace:?}, seed {}", random.number());
+    (0..count).map(|n| Load::new(&format!("w{n}"), each, yesterday(), 1_000).every(pace)).collect()
+}
+
+fn end(loads: &[Load]) -> i64 {
+    loads.iter().map(Load::end).max().expect("there are loads")
+}
+
+fn await_moves(cluster: &Cluster, what: &str, so: impl Fn(&serde_json::Value) -> bool) {
+    tests::until::until(what, HEALED, || {
+        let status = cluster.running().next().expect("a node runs").status()?;
+        if so(&status) { Ok(()) } else { Err(format!("{}: {}", status["advice"], status["shards"])) }
+    });
+}
+
+fn p99(loads: &[Load]) -> Duration {
+    loads.iter().map(Load::p99).max().expect("there are loads")
+}
+
+#[test]
+fn a_zone_is_lost_node_after_node_with_the_disks_and_heals_in_the_others_and_moves_back() {
+    let mut random = Random::announced("a zone is lost");
+    let dir = folder();
+    let mut cluster = Cluster::start_in(dir.path(), &ZONES, &settings());
+    let loads = loads(&mut random);
+    let start = yesterday();
+    // Those that stay.
+    let clients: Vec<Client> = [0, 1, 3, 4].map(|n: usize| cluster.nodes[n].client.clone()).to_vec();
+    under_load(&loads, &clients, random.number(), || {
+        progress(&loads, 20);
+        let before = p99(&loads);
+        let began = Instant::now();
+        cluster.nodes[2].lose();
+        await_moves(&cluster, "copies to be made elsewhere", |status| status["shards"]["moving"] != 0);
+        // The other one of the zone, in the middle of it.
+        cluster.nodes[5].lose();
+        let equal = cluster.await_healed(start, end(&loads), HEALED);
+        println!(
+            "a zone healed in {:?}, digests after {equal:?}; p99 {before:?}, then {:?}",
+            began.elapsed(),
+            p99(&loads)
+        );
+        // The zone is back, with empty disks.
+        cluster.add(dir.path(), "c", &settings()).await_ready();
+        await_moves(&cluster, "a copy of every shard in the zone that is back", |status| {
+            let nodes = status["nodes"].as_array().expect("nodes");
+            let held: u64 =
+                nodes.iter().filter(|n| n["zone"] == "c").filter_map(|n| n["shards"].as_u64()).sum();
+            Some(held) == status["shards"]["total"].as_u64() && status["shards"]["moving"] == 0
+        });
+        let equal = cluster.await_healed(start, end(&loads), HEALED);
+        println!("moved back after {:?}, digests after {equal:?}", began.elapsed());
+        progress(&loads, 5);
+    });
+    let equal = cluster.await_healed(start, end(&loads), HEALED);
+    println!("digests equal {equal:?} after the last write");
+    check_all(&loads, &cluster.running().map(|node| node.client.clone()).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_node_is_lost_with_its_disk_and_another_is_killed_while_its_copies_are_made() {
+    let mut random = Random::announced("a node is lost");
+    let dir = folder();
+    let mut cluster = Cluster::start_in(dir.path(), &ZONES, &settings());
+    let loads = loads(&mut random);
+    let start = yesterday();
+    let clients: Vec<Client> = [1, 2, 3, 4, 5].map(|n: usize| cluster.nodes[n].client.clone()).to_vec();
+    under_load(&loads, &clients, random.number(), || {
+        progress(&loads, 20);
+        let before = p99(&loads);
+        let began = Instant::now();
+        // It made the cluster, and may lead.
+        cluster.nodes[0].lose();
+        await_moves_at(&cluster, 1, |moving| moving > 0);
+        // Of shards that were on both one copy is left: until it is back, their writes and reads wait.
+        cluster.nodes[4].kill();
+        cluster.nodes[4].start();
+        let equal = cluster.await_healed(start, end(&loads), HEALED);
+        println!(
+            "healed in {:?}, digests after {equal:?}; p99 {before:?}, then {:?}",
+            began.elapsed(),
+            p99(&loads)
+        );
+        progress(&loads, 5);
+    });
+    cluster.await_healed(start, end(&loads), HEALED);
+    check_all(&loads, &clients);
+}
+
+fn await_moves_at(cluster: &Cluster, node: usize, so: impl Fn(u64) -> bool) {
+    tests::until::until("copies to be made elsewhere", HEALED, || {
+        let status = cluster.nodes[node].status()?;
+        if status["shards"]["moving"].as_u64().is_some_and(&so) {
+            Ok(())
+        } else {
+            Err(status["shards"].to_string())
+        }
+    });
+}
