@@ -50,6 +50,8 @@ pub enum Mistake {
     OldMajorityOnly,
     /// A copy is called complete before anything was compared with the old ones.
     CutOverUnpassed,
+    /// A copy that has what comes as files is called complete, without any pass.
+    TrustFiles,
     /// A replica answers whoever makes a copy although it still takes writes under the placement before the move.
     PassBeforeAccepted,
     /// A move ends although the old replicas may still answer reads as before it.
@@ -62,7 +64,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Mistake; 26] = [
+    pub const ALL: [Mistake; 27] = [
         Mistake::AcknowledgeAtOne,
         Mistake::CountHint,
         Mistake::AcknowledgeBeforeSync,
@@ -85,6 +87,7 @@ impl Mistake {
         Mistake::SilentGaps,
         Mistake::OldMajorityOnly,
         Mistake::CutOverUnpassed,
+        Mistake::TrustFiles,
         Mistake::PassBeforeAccepted,
         Mistake::FinishUnaccepted,
         Mistake::ForgetEpoch,

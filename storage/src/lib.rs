@@ -15,6 +15,7 @@ pub mod block;
 pub mod codec;
 pub mod engine;
 pub mod error;
+pub mod faults;
 mod head;
 pub mod identity;
 mod note;

@@ -3,11 +3,12 @@
 //! `cargo bench -p tests --bench bootstrap -- [MiB]`
 #![allow(clippy::disallowed_methods, reason = "a benchmark looks at the clock")]
 
-use cluster::node::{Directory, Node, Options, boot};
+use cluster::node::{Directory, Options, boot};
+use cluster::state::Command;
 use disk::{RealVfs, Vfs};
 use model::{Labels, Samples, Shard, Sink, TimeRange, Timestamp};
 use std::path::Path;
-use std::process::Command;
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -80,7 +81,7 @@ fn populate(dir: &Path, engine: &Engine, bytes: u64) {
 
 fn cp(from: &Path, to: &Path) -> Duration {
     let began = Instant::now();
-    let status = Command::new("cp").arg("-r").arg(from).arg(to).status().expect("cp");
+    let status = process::Command::new("cp").arg("-r").arg(from).arg(to).status().expect("cp");
     assert!(status.success());
     began.elapsed()
 }
@@ -90,14 +91,14 @@ fn fsync_all(folder: &Path) {
     let files = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
     let (folders, files): (Vec<_>, Vec<_>) = files.partition(|path| path.is_dir());
     if !files.is_empty() {
-        assert!(Command::new("sync").args(files).status().expect("sync").success());
+        assert!(process::Command::new("sync").args(files).status().expect("sync").success());
     }
     folders.iter().for_each(|folder| fsync_all(folder));
 }
 
 /// What was written before must not be waited for in what is measured next.
 fn settle() {
-    assert!(Command::new("sync").status().expect("sync").success());
+    assert!(process::Command::new("sync").status().expect("sync").success());
 }
 
 fn main() {
@@ -126,31 +127,25 @@ async fn measure(place: &Path, source: &Path, target: &Path, bytes: u64) {
     drop(engine);
     let engine = open(source, directory);
     let stored = engine.stats().block_bytes;
+    settle();
+    let before = cp(&source.join("blocks"), &place.join("before"));
+    settle();
     let first = first.serve(engine).await.expect("it serves");
+    first.propose(Command::NoteData).await.expect("copies are moved from now on");
     let second =
         boot(options(target, 2, Some(address)), Arc::new(RealVfs), None).await.expect("a second node");
     let empty = open(target, second.directory());
     let second = second.serve(empty.clone()).await.expect("it serves");
+    // The leader begins all moves at once.
     let mut often = tokio::time::interval(Duration::from_millis(5));
-    let is_whole = |node: &Node| node.view().placement.shards().iter().all(|replicas| replicas.len() == 2);
-    while !is_whole(&first) || !is_whole(&second) {
+    while second.filling().running == 0 {
         often.tick().await;
     }
-    settle();
-    let before = cp(&source.join("blocks"), &place.join("before"));
-    settle();
     let began = Instant::now();
-    let filling = (0..SHARDS as u16).map(|shard| {
-        let second = second.clone();
-        tokio::spawn(async move { second.fill(Shard(shard)).await })
-    });
-    let mut copied = 0;
-    for filled in filling.collect::<Vec<_>>() {
-        let filled = filled.await.expect("no panic").expect("it goes on");
-        assert_eq!((filled.missed, &filled.failure), (0, &None), "{filled:?}");
-        copied += filled.bytes;
+    while second.filling().filled < u64::from(SHARDS) {
+        often.tick().await;
     }
-    let took = began.elapsed();
+    let (took, copied) = (began.elapsed(), second.filling().bytes_done);
     settle();
     let after = cp(&source.join("blocks"), &place.join("after"));
     let began = Instant::now();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// How bootstrap is paced.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Bytes a second; 0 pauses.
+    /// Bytes a second of this node, whatever the cluster allows besides ([`View::move_bytes_per_second`]); 0 for no limit.
     pub bytes_per_s: u64,
     /// Bytes of one piece: at least a page, at most [`super::PIECE_BYTES_MAX`].
     pub piece_bytes: u64,
@@ -43,23 +43,15 @@ impl Default for Options {
 pub enum Event {
     /// Time has passed. Several times a second.
     Tick,
-    /// There is a new view; the first event.
+    /// There is a new view; the first event. The copies that this node makes under it are filled, those that it makes no more are not.
     View(Arc<View>),
-    /// A shard is to be filled; what comes of it is [`Effect::Filled`]. Once more while it is under way changes nothing.
-    Fill {
-        /// Which.
-        shard: Shard,
-    },
-    /// It need not be any more; nothing comes of it.
-    Stop {
-        /// Which.
-        shard: Shard,
-    },
-    /// Another limit.
+    /// Another [`Options::bytes_per_s`].
     Rate {
-        /// 0 pauses.
+        /// 0 for no limit.
         bytes_per_s: u64,
     },
+    /// Nothing more is asked for, until it goes on: moves to this node stand still, passes included.
+    Pause(bool),
     /// How long clients wait, and how long they do when nothing is copied. At most once a second counts.
     Foreground {
         /// Of late.
@@ -111,7 +103,7 @@ pub enum Effect {
         /// What.
         local: Local,
     },
-    /// A shard has as much as blocks could bring.
+    /// A shard has as much as blocks could bring: the passes of its copy may begin, for [`crate::repair::Event::Filled`].
     Filled(Filled),
     /// Tell people.
     Log {
@@ -127,6 +119,8 @@ pub enum Effect {
 pub struct Filled {
     /// Which.
     pub shard: Shard,
+    /// When the move began for which it was: [`crate::placement::Placement::changed`].
+    pub since: u64,
     /// Blocks that came.
     pub blocks: u64,
     /// Their bytes.
@@ -135,6 +129,17 @@ pub struct Filled {
     pub missed: u64,
     /// Why it ended early: this node could not, or no other copy answered.
     pub failure: Option<String>,
+}
+
+/// How far one copy is that this node makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyProgress {
+    /// Of which shard.
+    pub shard: Shard,
+    /// Bytes of blocks that are here.
+    pub bytes_done: u64,
+    /// Bytes of blocks that there are to be; `None` until the others have said what they have.
+    pub bytes_total: Option<u64>,
 }
 
 /// How far bootstrap is, since it last had nothing to do.

@@ -70,6 +70,8 @@ pub(super) struct Tally {
 /// A shard that is being filled.
 pub(super) struct Fill {
     pub shard: Shard,
+    /// When the move began for which it is.
+    pub since: u64,
     /// Never given again: what was begun for an earlier fill of the shard is not for this one.
     pub number: u64,
     /// Copies of others that answer.
@@ -100,9 +102,10 @@ pub(super) struct Fill {
 }
 
 impl Fill {
-    pub fn new(shard: Shard, number: u64, peers: &[NodeId]) -> Fill {
+    pub fn new(shard: Shard, since: u64, number: u64, peers: &[NodeId]) -> Fill {
         let mut fill = Fill {
             shard,
+            since,
             number,
             live: peers.len(),
             phase: Phase::Listing { not_before_ms: 0 },
@@ -237,6 +240,11 @@ impl Fill {
                 self.forsake(at, peer);
             }
         }
+    }
+
+    /// Whether it is known how much is to come.
+    pub fn is_sized(&self) -> bool {
+        matches!(self.phase, Phase::Copying | Phase::Ending)
     }
 
     /// Windows whose content could not be brought.

@@ -1,11 +1,11 @@
 //! Which bytes are asked for, from whom, and when.
 
 use super::budget::Budget;
-use super::event::{Effect, Event, Filled, Options, Progress};
+use super::event::{CopyProgress, Effect, Event, Filled, Options, Progress};
 use super::fill::{Fill, Key, Phase, Stage, Tally};
 use super::message::{Ask, PIECE_BYTES_MAX, Reply, Request};
 use super::work::{Done, Local};
-use crate::placement::{NodeId, ReplicaState};
+use crate::placement::{NodeId, Phase as MovePhase, ReplicaState};
 use crate::repair::Level;
 use crate::view::{Health, View};
 use bytes::Bytes;
@@ -80,12 +80,21 @@ struct Peer {
     not_before_ms: u64,
 }
 
+/// A copy that this node makes.
+struct Coming {
+    /// When the move began: it names it.
+    since: u64,
+    /// Bytes that came, when the fill has ended.
+    ended: Option<u64>,
+}
+
 /// The bootstrap of one node.
 pub struct Bootstrap {
     options: Options,
     budget: Budget,
+    is_paused: bool,
     view: Option<Arc<View>>,
-    pending: BTreeSet<Shard>,
+    coming: BTreeMap<Shard, Coming>,
     fills: BTreeMap<Shard, Fill>,
     peers: BTreeMap<NodeId, Peer>,
     questions: BTreeMap<u64, Question>,
@@ -110,9 +119,10 @@ impl Bootstrap {
         let piece_bytes = options.piece_bytes.clamp(BLOCK_PAGE, PIECE_BYTES_MAX) / BLOCK_PAGE * BLOCK_PAGE;
         Bootstrap {
             options: Options { piece_bytes, ..options },
-            budget: Budget::new(options.bytes_per_s),
+            budget: Budget::new(bounded(options.bytes_per_s)),
+            is_paused: false,
             view: None,
-            pending: BTreeSet::new(),
+            coming: BTreeMap::new(),
             fills: BTreeMap::new(),
             peers: BTreeMap::new(),
             questions: BTreeMap::new(),
@@ -143,7 +153,7 @@ impl Bootstrap {
         let left = u128::from(bytes_total.saturating_sub(bytes_done)) * 1000;
         let eta_ms = left.checked_div(u128::from(self.bytes_per_s)).or((left == 0).then_some(0));
         Progress {
-            waiting: self.pending.len() as u64,
+            waiting: self.waiting().count() as u64,
             running: self.fills.len() as u64,
             filled: self.filled,
             bytes_total,
@@ -156,32 +166,38 @@ impl Bootstrap {
         }
     }
 
-    /// Bytes of a shard that are here and that there are, if it is under way.
-    pub fn progress_of(&self, shard: Shard) -> Option<(u64, u64)> {
-        self.fills.get(&shard).map(|fill| (fill.tally.bytes_done, fill.tally.bytes_total))
+    /// How far each copy is that this node makes.
+    pub fn copies(&self) -> Vec<CopyProgress> {
+        let of = |(&shard, coming): (&Shard, &Coming)| {
+            if let Some(bytes) = coming.ended {
+                return CopyProgress { shard, bytes_done: bytes, bytes_total: Some(bytes) };
+            }
+            let fill = self.fills.get(&shard).filter(|fill| fill.since == coming.since);
+            let tally = fill.map(|fill| fill.tally).unwrap_or_default();
+            let is_sized = fill.is_some_and(Fill::is_sized);
+            CopyProgress {
+                shard,
+                bytes_done: tally.bytes_done,
+                bytes_total: is_sized.then_some(tally.bytes_total),
+            }
+        };
+        self.coming.iter().map(of).collect()
+    }
+
+    /// Shards that are still to be filled. One whose fill was stopped ends before it begins again.
+    fn waiting(&self) -> impl Iterator<Item = Shard> {
+        let begun = |shard: &Shard| self.fills.contains_key(shard);
+        let waits = self.coming.iter().filter(move |(shard, coming)| coming.ended.is_none() && !begun(shard));
+        waits.map(|(shard, _)| *shard)
     }
 
     /// The next step.
     pub fn step(&mut self, now_ms: u64, event: Event, effects: &mut Vec<Effect>) {
         match event {
             Event::Tick => self.tick(now_ms, effects),
-            Event::View(view) => self.see(view, effects),
-            Event::Fill { shard } => {
-                if self.fills.is_empty() && self.pending.is_empty() {
-                    (self.ended, self.filled, self.measured) = (Tally::default(), 0, (now_ms, 0));
-                }
-                if self.fills.get(&shard).is_none_or(|fill| fill.is_stopped) {
-                    self.pending.insert(shard);
-                }
-            }
-            Event::Stop { shard } => {
-                self.pending.remove(&shard);
-                if let Some(fill) = self.fills.get_mut(&shard) {
-                    fill.is_stopped = true;
-                    fill.failure.get_or_insert_with(|| "it was stopped".to_owned());
-                }
-            }
-            Event::Rate { bytes_per_s } => self.budget.set(bytes_per_s),
+            Event::View(view) => self.see(now_ms, view, effects),
+            Event::Rate { bytes_per_s } => self.options.bytes_per_s = bytes_per_s,
+            Event::Pause(is_paused) => self.is_paused = is_paused,
             Event::Foreground { latency_us, usual_us } => {
                 self.budget.foreground(now_ms, latency_us, usual_us)
             }
@@ -217,16 +233,12 @@ impl Bootstrap {
         }
     }
 
-    fn see(&mut self, view: Arc<View>, effects: &mut Vec<Effect>) {
+    fn see(&mut self, now_ms: u64, view: Arc<View>, effects: &mut Vec<Effect>) {
+        self.follow(now_ms, &view);
         if self.view.is_none() {
             // Where a copy is on its way, what an earlier run left may be of use; nowhere else.
-            let on_its_way = |shard: &Shard| {
-                let mut replicas = view.placement.replicas(*shard).iter();
-                replicas.any(|r| r.node == view.me && matches!(r.state, ReplicaState::Initializing { .. }))
-            };
             let all = (0..view.shards()).map(|shard| Shard(shard as u16));
-            let shards: Vec<Shard> =
-                all.filter(|shard| !on_its_way(shard) && !self.pending.contains(shard)).collect();
+            let shards: Vec<Shard> = all.filter(|shard| !self.coming.contains_key(shard)).collect();
             self.work(None, Task::Abandon, Local::Abandon { shards, only: None }, effects);
         }
         for fill in self.fills.values_mut() {
@@ -238,6 +250,25 @@ impl Bootstrap {
             }
         }
         self.view = Some(view);
+    }
+
+    /// Takes over which copies this node makes.
+    fn follow(&mut self, now_ms: u64, view: &View) {
+        let placement = &view.placement;
+        let mine = placement.moving().filter(|shard| placement.phase(*shard) == MovePhase::Copying(view.me));
+        let moves: BTreeMap<Shard, u64> = mine.map(|shard| (shard, placement.changed(shard))).collect();
+        self.coming.retain(|shard, coming| moves.get(shard) == Some(&coming.since));
+        for fill in self.fills.values_mut().filter(|fill| moves.get(&fill.shard) != Some(&fill.since)) {
+            fill.is_stopped = true;
+            fill.failure.get_or_insert_with(|| "it is not wanted any more".to_owned());
+        }
+        let is_idle = self.fills.is_empty() && self.waiting().next().is_none();
+        if is_idle && moves.keys().any(|shard| !self.coming.contains_key(shard)) {
+            (self.ended, self.filled, self.measured) = (Tally::default(), 0, (now_ms, 0));
+        }
+        for (shard, since) in moves {
+            self.coming.entry(shard).or_insert(Coming { since, ended: None });
+        }
     }
 
     fn token(&mut self) -> u64 {
@@ -473,24 +504,29 @@ impl Bootstrap {
         if fill.is_stopped {
             return;
         }
-        let missed = fill.missed();
-        effects.push(Effect::Filled(Filled { shard, blocks, bytes, missed, failure: fill.failure }));
+        let (since, missed) = (fill.since, fill.missed());
+        if let Some(coming) = self.coming.get_mut(&shard).filter(|coming| coming.since == since) {
+            coming.ended = Some(bytes);
+        }
+        effects.push(Effect::Filled(Filled { shard, since, blocks, bytes, missed, failure: fill.failure }));
     }
 
     /// Begins whatever may begin.
     fn go(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         let Some(view) = self.view.clone() else { return };
+        self.budget.set(match self.is_paused {
+            true => 0,
+            false => bounded(self.options.bytes_per_s).min(bounded(view.move_bytes_per_second.unwrap_or(0))),
+        });
         self.budget.fill(now_ms);
-        if self.is_swept && self.fills.len() < FILLS_MAX && !self.pending.is_empty() {
-            // One that was stopped ends before it begins again.
-            let free = self.pending.iter().filter(|shard| !self.fills.contains_key(shard));
+        if self.is_swept && self.fills.len() < FILLS_MAX {
             let mut waiting: Vec<(usize, Shard)> =
-                free.map(|shard| (live(&view, *shard).len(), *shard)).collect();
+                self.waiting().map(|shard| (live(&view, shard).len(), shard)).collect();
             waiting.sort_unstable();
             for (_, shard) in waiting.into_iter().take(FILLS_MAX - self.fills.len()) {
-                self.pending.remove(&shard);
+                let Some(since) = self.coming.get(&shard).map(|coming| coming.since) else { continue };
                 let number = self.token();
-                self.fills.insert(shard, Fill::new(shard, number, &live(&view, shard)));
+                self.fills.insert(shard, Fill::new(shard, since, number, &live(&view, shard)));
             }
         }
         let mut order: Vec<(usize, Shard)> =
@@ -647,6 +683,11 @@ impl Fill {
             _ => copy.stage = Stage::Tail,
         }
     }
+}
+
+/// A limit in bytes a second, where 0 stands for none.
+fn bounded(bytes_per_s: u64) -> u64 {
+    if bytes_per_s == 0 { u64::MAX } else { bytes_per_s }
 }
 
 /// A range in pieces.

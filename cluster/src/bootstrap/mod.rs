@@ -11,9 +11,10 @@
 //!     every page verified before it is written; complete: synced, renamed, visible
 //! ```
 //!
-//! It comes before the passes that compare and pull rows ([`crate::repair`]): it need not end with everything, it makes that there is little
-//! left to pull. A [`Bootstrap`] decides and does nothing: time, the view, answers and the results of [`perform`] come in, [`Effect`]s go out.
-//! `docs/format/bootstrap.md` draws the messages.
+//! Which shards, the view says: those of which this node makes a copy, [`crate::placement::Phase::Copying`]. It comes before the passes that
+//! compare and pull rows ([`crate::repair`]), which begin when it has ended, well or badly: it need not end with everything, it makes that there is
+//! little left to pull. What proves that a copy is complete are the passes alone. A [`Bootstrap`] decides and does nothing: time, the view, answers and
+//! the results of [`perform`] come in, [`Effect`]s go out. `docs/format/bootstrap.md` draws the messages.
 //!
 //! What must stay true:
 //!
@@ -21,6 +22,7 @@
 //! * A peer that fails, has lost a block, or sends other bytes than the block's is left for another; it costs its window the time, never
 //!   the content.
 //! * Shards with the fewest live copies come first.
+//! * Each fill ends, however often something fails, unless the cluster is told to pause: tries of peers and rounds of lists are bounded.
 //! * Bytes that are under way or being written are at most [`Options::under_way_max`] pieces; blocks being imported, and what is
 //!   remembered of lists, are bounded as well.
 
@@ -34,7 +36,7 @@ mod tests;
 mod window;
 mod work;
 
-pub use event::{Effect, Event, Filled, Options, Progress};
+pub use event::{CopyProgress, Effect, Event, Filled, Options, Progress};
 pub use machine::Bootstrap;
 pub use message::{Ask, PIECE_BYTES_MAX, Reply, Request};
 pub use work::{Done, Local, perform, serve};

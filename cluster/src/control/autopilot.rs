@@ -185,7 +185,7 @@ impl Controller {
     fn next_step(&self, placement: &Placement, shard: Shard) -> Option<Change> {
         let since = placement.changed(shard);
         let copied = |node: &NodeId| match *node == self.file.node {
-            true => self.copied.contains(&(shard, since)),
+            true => self.copies.complete.contains(&(shard, since)),
             false => self.watch.has_copied(*node, shard, since),
         };
         let complete = placement.completing(shard).iter().all(copied);

@@ -3,12 +3,13 @@
 use super::autopilot::Autopilot;
 use super::event::*;
 use super::file::{Directory, NodeFile, Phase};
-use super::health::{Beat, Sighting, Tidings, Watch};
+use super::health::{Beat, Copies, Sighting, Tidings, Watch};
 use super::message::{Answer, Call};
 use super::proposal::{Owner, Proposal, Purpose, Waiting};
 use super::start::{How, Start};
+use crate::bootstrap::CopyProgress;
 use crate::faults::{Mistake, planted};
-use crate::placement::{Domain, NodeId, NodeState};
+use crate::placement::{Domain, NodeId, NodeState, Phase as MovePhase};
 use crate::raft::{self, Durable, Member, Membership};
 use crate::state::{Cluster, Command, Fault, Outcome, Profile, Refusal, Request, State};
 use crate::view::{Health, Peer, View};
@@ -63,8 +64,8 @@ pub struct Controller {
     /// Starts of others that they have not registered yet: since when they are known of, and their numbers.
     pub(super) unregistered: BTreeMap<NodeId, (u64, u64, u128)>,
     pub(super) report: NodeReport,
-    /// The copies that this node makes which are complete.
-    pub(super) copied: Vec<(Shard, u64)>,
+    /// The copies that this node makes.
+    pub(super) copies: Copies,
     pub(super) proposals: BTreeMap<u64, Proposal>,
     pub(super) waiting: BTreeMap<u64, Waiting>,
     /// Calls under way: what for, and until when.
@@ -117,7 +118,7 @@ impl Controller {
             autopilot: Autopilot::default(),
             unregistered: BTreeMap::new(),
             report: NodeReport::default(),
-            copied: Vec::new(),
+            copies: Copies::default(),
             proposals: BTreeMap::new(),
             waiting: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -195,7 +196,8 @@ impl Controller {
             Event::Local { token, command } => self.propose_local(token, command),
             Event::Read { token } => self.read(token),
             Event::Report(report) => self.report = report,
-            Event::Copied(copied) => self.copied = copied,
+            Event::Copied(complete) => self.copies.complete = complete,
+            Event::Copying(progress) => self.copies.progress = progress,
             Event::Seen(node) => self.watch.seen(self.now_ms, node),
             Event::Unwelcome { why } => self.stop(why),
             Event::Lost(node) => self.watch.lost(self.now_ms, node),
@@ -254,6 +256,21 @@ impl Controller {
         nodes.filter(|(_, node)| node.state != NodeState::Gone).map(|(id, _)| (*id, sighting(id))).collect()
     }
 
+    /// How far the copies are of shards that move, as far as the nodes that make them have said. Only the leader is told.
+    pub fn copies(&self) -> BTreeMap<Shard, CopyStatus> {
+        let placement = self.state.as_ref().filter(|_| self.leads()).map(State::placement);
+        let of = |shard: Shard| {
+            let MovePhase::Copying(node) = placement?.phase(shard) else { return None };
+            let copy = match node == self.file.node {
+                true => self.copies.progress.iter().find(|copy| copy.shard == shard).copied(),
+                false => self.watch.copy_of(node, shard),
+            };
+            let CopyProgress { bytes_done, bytes_total, .. } = copy?;
+            Some((shard, CopyStatus { node, bytes_done, bytes_total }))
+        };
+        placement.into_iter().flat_map(|placement| placement.moving()).filter_map(of).collect()
+    }
+
     fn beat(&self) -> Beat {
         let state = self.state.as_ref();
         Beat {
@@ -266,7 +283,7 @@ impl Controller {
     }
 
     fn tidings(&self) -> Tidings {
-        Tidings { copied: self.copied.clone(), sees: self.watch.sees(self.now_ms, &self.options) }
+        Tidings { copies: self.copies.clone(), sees: self.watch.sees(self.now_ms, &self.options) }
     }
 
     /// The placement under which this node works, and behind which it never goes back.

@@ -2,6 +2,7 @@
 
 use super::file::{Directory, NodeFile};
 use super::health::Sighting;
+use crate::bootstrap::CopyProgress;
 use crate::placement::NodeId;
 use crate::raft::Batch;
 use crate::state::{Command, Outcome, Refusal};
@@ -103,6 +104,8 @@ pub enum Event {
     Report(NodeReport),
     /// The copies of shards that move here which are complete: [`crate::repair::Effect::Copied`]. Told to the leader.
     Copied(Vec<(Shard, u64)>),
+    /// How far each copy is that this node makes: [`crate::bootstrap::Bootstrap::copies`]. Told to the leader, for people.
+    Copying(Vec<CopyProgress>),
     /// A peer answered, or sent something.
     Seen(NodeId),
     /// The connection to a peer broke or could not be made.
@@ -201,6 +204,17 @@ pub enum ControlError {
     /// Too much waits already. A condition that passes.
     #[error("the control plane is busy; try again")]
     Busy,
+}
+
+/// A copy on its way, as the leader knows of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyStatus {
+    /// Who makes it.
+    pub node: NodeId,
+    /// Bytes of blocks that have come.
+    pub bytes_done: u64,
+    /// Bytes of blocks that there are to be; `None` until that node knows.
+    pub bytes_total: Option<u64>,
 }
 
 /// How a node is. A few numbers, for the leader and for people.

@@ -1,6 +1,7 @@
 //! Who seems to be alive: what the leader hears, what a node sees itself, and what follows from both.
 
 use super::event::{NodeReport, Options};
+use crate::bootstrap::CopyProgress;
 use crate::placement::NodeId;
 use crate::view::Health;
 use model::Shard;
@@ -24,8 +25,8 @@ pub struct Beat {
 /// What else a node tells the leader each second.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tidings {
-    /// The copies that it makes which are complete, with the epoch at which their shards last changed.
-    pub copied: Vec<(Shard, u64)>,
+    /// The copies that it makes.
+    pub copies: Copies,
     /// Nodes that it has heard of lately.
     pub sees: Vec<NodeId>,
 }
@@ -40,6 +41,18 @@ pub struct Sighting {
     /// What it said then.
     pub beat: Beat,
 }
+
+/// What a node tells the leader of the copies that it makes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Copies {
+    /// Those that are complete, with the epoch at which their shards last changed.
+    pub complete: Vec<(Shard, u64)>,
+    /// How far each is: of [`COPIES_MAX`] at most.
+    pub progress: Vec<CopyProgress>,
+}
+
+/// Copies whose progress one node tells.
+pub const COPIES_MAX: usize = 1024;
 
 /// The memory of it.
 #[derive(Default)]
@@ -76,7 +89,12 @@ impl Watch {
 
     /// Whether a node said that its copy of a shard is complete that it makes in the move, or step of one, that began then.
     pub fn has_copied(&self, node: NodeId, shard: Shard, since: u64) -> bool {
-        self.tidings.get(&node).is_some_and(|tidings| tidings.copied.contains(&(shard, since)))
+        self.tidings.get(&node).is_some_and(|tidings| tidings.copies.complete.contains(&(shard, since)))
+    }
+
+    /// How far a node said that its copy of a shard is.
+    pub fn copy_of(&self, node: NodeId, shard: Shard) -> Option<CopyProgress> {
+        self.tidings.get(&node)?.copies.progress.iter().find(|copy| copy.shard == shard).copied()
     }
 
     /// Whom this node has heard of lately.

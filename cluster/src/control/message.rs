@@ -3,7 +3,8 @@
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::event::NodeReport;
-use super::health::{Beat, Sighting, Tidings};
+use super::health::{Beat, COPIES_MAX, Copies, Sighting, Tidings};
+use crate::bootstrap::CopyProgress;
 use crate::placement::NodeId;
 use crate::state::{Outcome, Refusal, Request, codec};
 use crate::view::Health;
@@ -55,14 +56,17 @@ impl Call {
                 out.u8(1);
                 out.0.extend_from_slice(&request.encode());
             }
-            Call::Heartbeat(beat, Tidings { copied, sees }) => {
+            Call::Heartbeat(beat, Tidings { copies: Copies { complete, progress }, sees }) => {
                 out.u8(2);
                 put_beat(&mut out, beat);
-                out.count(copied.len());
-                for (shard, since) in copied {
+                out.count(complete.len());
+                for (shard, since) in complete {
                     out.varint(u64::from(shard.0));
                     out.varint(*since);
                 }
+                let told = progress.get(..COPIES_MAX).unwrap_or(progress);
+                out.count(told.len());
+                told.iter().for_each(|copy| put_copy(&mut out, copy));
                 out.count(sees.len());
                 sees.iter().for_each(|node| out.u128(node.0));
             }
@@ -85,9 +89,12 @@ impl Call {
             2 => {
                 let beat = take_beat(&mut reader)?;
                 let one = |reader: &mut Reader<'_>| Ok((codec::take_shard(reader)?, reader.varint()?));
-                let copied = reader.list(one)?;
+                let (complete, progress) = (reader.list(one)?, reader.list(take_copy)?);
+                if progress.len() > COPIES_MAX {
+                    return Err(reader.malformed());
+                }
                 let sees = reader.list(|reader| Ok(NodeId(reader.u128()?)))?;
-                Call::Heartbeat(beat, Tidings { copied, sees })
+                Call::Heartbeat(beat, Tidings { copies: Copies { complete, progress }, sees })
             }
             _ => return Err(reader.malformed()),
         };
@@ -184,6 +191,20 @@ impl Answer {
         reader.end()?;
         Ok(answer)
     }
+}
+
+fn put_copy(out: &mut Writer, copy: &CopyProgress) {
+    let CopyProgress { shard, bytes_done, bytes_total } = copy;
+    out.varint(u64::from(shard.0));
+    out.varint(*bytes_done);
+    out.u8(u8::from(bytes_total.is_some()));
+    bytes_total.iter().for_each(|total| out.varint(*total));
+}
+
+fn take_copy(reader: &mut Reader<'_>) -> Result<CopyProgress, Malformed> {
+    let (shard, bytes_done) = (codec::take_shard(reader)?, reader.varint()?);
+    let bytes_total = if codec::flag(reader)? { Some(reader.varint()?) } else { None };
+    Ok(CopyProgress { shard, bytes_done, bytes_total })
 }
 
 fn put_beat(out: &mut Writer, beat: &Beat) {

@@ -1,17 +1,17 @@
 //! The shell of bootstrap: asks, works where blocking is allowed, and tells.
 
 use super::shared::Shared;
-use crate::bootstrap::{Bootstrap, Done, Effect, Event, Filled, Local, Options, Progress, perform};
+use crate::bootstrap::{
+    Bootstrap, CopyProgress, Done, Effect, Event, Filled, Local, Options, Progress, perform,
+};
 use crate::placement::NodeId;
-use crate::repair::Level;
+use crate::repair::{self, Level};
 use crate::transport::Kind;
 use bytes::Bytes;
-use model::Shard;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 /// Events that wait: answers and finished work are as few as there are questions.
@@ -19,11 +19,10 @@ const EVENTS_MAX: usize = 1024;
 /// A tick of the machine.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Who waits for shards to be filled, and how far that is.
+/// How far copies are that this node makes, and the way to its machine.
 pub(super) struct Filling {
     events: mpsc::Sender<Event>,
-    waiting: Mutex<BTreeMap<Shard, Vec<oneshot::Sender<Filled>>>>,
-    progress: Mutex<Progress>,
+    so_far: Mutex<(Progress, Vec<CopyProgress>)>,
 }
 
 /// What comes in.
@@ -32,27 +31,17 @@ pub(super) type Inbox = mpsc::Receiver<Event>;
 impl Filling {
     pub fn new() -> (Filling, Inbox) {
         let (events, inbox) = mpsc::channel(EVENTS_MAX);
-        (Filling { events, waiting: Mutex::default(), progress: Mutex::default() }, inbox)
+        (Filling { events, so_far: Mutex::default() }, inbox)
     }
 
-    /// Fills this node's copy of a shard with the sealed blocks of the others. Resolves when as much is here as blocks could bring; `None`
-    /// when the node stops, or filling was stopped. Asked for twice, it is done once.
-    pub async fn fill(&self, shard: Shard) -> Option<Filled> {
-        let (done, filled) = oneshot::channel();
-        self.waiting.lock().entry(shard).or_default().push(done);
-        self.events.send(Event::Fill { shard }).await.ok()?;
-        filled.await.ok()
-    }
-
-    /// It need not be filled any more.
-    pub async fn stop(&self, shard: Shard) {
-        self.waiting.lock().remove(&shard);
-        let _ = self.events.send(Event::Stop { shard }).await;
-    }
-
-    /// Another limit, in bytes a second; 0 pauses.
+    /// Another limit, in bytes a second; 0 for none.
     pub async fn limit(&self, bytes_per_s: u64) {
         let _ = self.events.send(Event::Rate { bytes_per_s }).await;
+    }
+
+    /// Nothing more comes, until it goes on.
+    pub async fn pause(&self, is_paused: bool) {
+        let _ = self.events.send(Event::Pause(is_paused)).await;
     }
 
     /// How long clients wait of late, and how long they do when nothing is copied.
@@ -62,12 +51,17 @@ impl Filling {
     }
 
     pub fn progress(&self) -> Progress {
-        *self.progress.lock()
+        self.so_far.lock().0
+    }
+
+    /// How far each copy is that this node makes.
+    pub fn copies(&self) -> Vec<CopyProgress> {
+        self.so_far.lock().1.clone()
     }
 }
 
-/// Runs until it is dropped.
-pub(super) async fn run(shared: Arc<Shared>, mut inbox: Inbox) {
+/// Runs until it is dropped. `repair` makes the passes when a copy is filled.
+pub(super) async fn run(shared: Arc<Shared>, mut inbox: Inbox, repair: mpsc::Sender<repair::Event>) {
     let _watched = shared.watch("bootstrap");
     let options = Options { bytes_per_s: shared.options.bootstrap_bytes_per_second, ..Options::default() };
     let mut bootstrap = Bootstrap::new(options, (shared.options.random)() as u64 >> 1);
@@ -91,9 +85,28 @@ pub(super) async fn run(shared: Arc<Shared>, mut inbox: Inbox) {
         let mut effects = Vec::new();
         bootstrap.step(shared.now_ms(), event, &mut effects);
         let Some(data) = shared.data() else { continue };
-        *data.filling.progress.lock() = bootstrap.progress();
+        *data.filling.so_far.lock() = (bootstrap.progress(), bootstrap.copies());
         for effect in effects {
-            act(&shared, &data.filling, effect);
+            match effect {
+                Effect::Filled(filled) => {
+                    tell(&filled);
+                    let Filled { shard, since, .. } = filled;
+                    if repair.send(repair::Event::Filled { shard, since }).await.is_err() {
+                        return;
+                    }
+                }
+                effect => act(&shared, &data.filling, effect),
+            }
+        }
+    }
+}
+
+fn tell(filled: &Filled) {
+    let Filled { shard, blocks, bytes, missed, failure, .. } = filled;
+    match failure {
+        None => tracing::info!(shard = shard.0, blocks, bytes, missed, "a copy has the blocks of others"),
+        Some(why) => {
+            tracing::warn!(shard = shard.0, blocks, bytes, %why, "a copy could not be filled with blocks; its rows are fetched instead")
         }
     }
 }
@@ -117,21 +130,7 @@ fn act(shared: &Arc<Shared>, filling: &Filling, effect: Effect) {
                 let _ = events.blocking_send(Event::Done { token, done });
             });
         }
-        Effect::Filled(filled) => {
-            let Filled { shard, blocks, bytes, missed, failure } = &filled;
-            match failure {
-                None => {
-                    tracing::info!(shard = shard.0, blocks, bytes, missed, "a copy has the blocks of others")
-                }
-                Some(why) => {
-                    tracing::warn!(shard = shard.0, blocks, bytes, %why, "a copy could not be filled")
-                }
-            }
-            for waiting in filling.waiting.lock().remove(&filled.shard).unwrap_or_default() {
-                // Whoever asked may be gone.
-                let _ = waiting.send(filled.clone());
-            }
-        }
+        Effect::Filled(_) => unreachable!("BUG: it is told in order, by the caller"),
         Effect::Log { level, text } => match level {
             Level::Info => tracing::info!("{text}"),
             Level::Warn => tracing::warn!("{text}"),

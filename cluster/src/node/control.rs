@@ -261,7 +261,8 @@ impl Task {
                     self.brake = held;
                 }
                 Effect::Health(nodes) => {
-                    self.shared.set_health(Health { nodes, voters: self.voters(), held: self.brake.clone() });
+                    let (copies, held) = (Arc::new(self.controller.copies()), self.brake.clone());
+                    self.shared.set_health(Health { nodes, voters: self.voters(), copies, held });
                 }
                 Effect::Done { token, result } => {
                     if let Some(done) = self.done.remove(&token) {
@@ -378,6 +379,8 @@ impl Task {
             if let Some(replica) = shared.replica() {
                 report.damage = u32::try_from(replica.damage().len()).unwrap_or(u32::MAX);
             }
+            let copies = shared.data().map(|data| data.filling.copies()).unwrap_or_default();
+            let _ = shared.inputs.blocking_send(Input::Event(Event::Copying(copies)));
             let _ = shared.inputs.blocking_send(Input::Event(Event::Report(report)));
         });
     }

@@ -32,7 +32,6 @@ pub use hints::HintStatus;
 pub use options::{Directory, Options, ReadOptions};
 pub use status::{Shards, Status};
 
-use crate::bootstrap::Filled;
 use crate::control::{ControlError, Controller, Flags, How, Make, Me, NodeFile, Start, decide, raft_dir};
 use crate::placement::NodeId;
 use crate::quorum::Consistency;
@@ -262,8 +261,8 @@ impl Boot {
         });
         assert!(opened, "BUG: a node serves twice");
         shared.inputs.send(Input::Identified).await.map_err(|_| Error::Stopped)?;
+        let fill = Task(tokio::spawn(bootstrap::run(shared.clone(), filling_inbox, suspects.clone())));
         let repair = Task(tokio::spawn(repair::run(shared.clone(), suspects, inbox)));
-        let fill = Task(tokio::spawn(bootstrap::run(shared.clone(), filling_inbox)));
         let replay = Task(tokio::spawn(hints::replay(shared.clone(), replaying)));
         let asking = Arc::new(source::Asking { shared: shared.clone(), runtime: Handle::current() });
         let running = Mutex::new(Some(Running { control, repair, fill, replay, _lock: lock }));
@@ -391,6 +390,7 @@ impl Node {
                 min_copies: current.view.fewest_copies() as u32,
             },
             health: health.nodes,
+            copies: health.copies,
             voters: health.voters,
             held: health.held,
             view: current.view,
@@ -403,20 +403,14 @@ impl Node {
         }
     }
 
-    /// Fills this node's copy of a shard with the sealed blocks of other copies, as files. Resolves when as much is here as blocks could
-    /// bring, which need not be everything; `None` when the node stops or [`Node::stop_filling`] was called.
-    pub async fn fill(&self, shard: model::Shard) -> Option<Filled> {
-        self.data().filling.fill(shard).await
-    }
-
-    /// A shard need not be filled any more: what is left of it is removed.
-    pub async fn stop_filling(&self, shard: model::Shard) {
-        self.data().filling.stop(shard).await;
-    }
-
-    /// Bytes a second that filling may take; 0 pauses it.
+    /// Bytes a second of blocks that may be copied to this node, whatever the cluster allows besides; 0 for no limit.
     pub async fn limit_filling(&self, bytes_per_s: u64) {
         self.data().filling.limit(bytes_per_s).await;
+    }
+
+    /// Copies that this node makes wait, or go on.
+    pub async fn pause_filling(&self, is_paused: bool) {
+        self.data().filling.pause(is_paused).await;
     }
 
     /// How long clients wait of late, and how long they do when nothing is copied: filling yields to them.

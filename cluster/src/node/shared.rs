@@ -5,8 +5,8 @@ use super::control::{self, Input};
 use super::hints::Hints;
 use super::serve::Serving;
 use super::{Error, Options};
-use crate::control::Sighting;
 use crate::control::loss::Brake;
+use crate::control::{CopyStatus, Sighting};
 use crate::placement::NodeId;
 use crate::quorum::Consistency;
 use crate::state::{Command, Outcome};
@@ -15,9 +15,9 @@ use crate::view::{Namespace, View};
 use crate::write::{Described, Dictionary, Receiver, Session};
 use crate::{read, repair};
 use bytes::Bytes;
-use model::{Replica, Timestamp};
+use model::{Replica, Shard, Timestamp};
 use parking_lot::Mutex;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -33,11 +33,12 @@ pub(super) struct Current {
     pub alone: bool,
 }
 
-/// How the nodes are, and which of them vote.
+/// How the nodes are, which of them vote, and the copies that they make.
 #[derive(Clone, Default)]
 pub(super) struct Health {
     pub nodes: Arc<Vec<(NodeId, Sighting)>>,
     pub voters: Arc<BTreeSet<NodeId>>,
+    pub copies: Arc<BTreeMap<Shard, CopyStatus>>,
     /// Why no node is declared lost although one is overdue.
     pub held: Option<Brake>,
 }

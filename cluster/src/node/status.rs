@@ -1,13 +1,13 @@
 //! What a node tells of itself and its cluster.
 
 use super::hints::HintStatus;
-use crate::control::Sighting;
 use crate::control::loss::Brake;
+use crate::control::{CopyStatus, Sighting};
 use crate::placement::NodeId;
 use crate::repair;
 use crate::transport::{Queues, Snapshot};
 use crate::view::View;
-use model::Damage;
+use model::{Damage, Shard};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -20,6 +20,8 @@ pub struct Status {
     pub shards: Shards,
     /// How the nodes are: what each last told the leader, and when.
     pub health: Arc<Vec<(NodeId, Sighting)>>,
+    /// At the leader: how far the copies are of shards that move. Elsewhere nothing.
+    pub copies: Arc<BTreeMap<Shard, CopyStatus>>,
     /// Who votes in the control plane.
     pub voters: Arc<BTreeSet<NodeId>>,
     /// On the leader: why no node is declared lost although one is overdue.

@@ -1,6 +1,7 @@
 //! Nodes over loopback, with replicas in memory.
 
 use super::*;
+use crate::control::CopyStatus;
 use crate::placement::ReplicaState;
 use crate::state::Command;
 use crate::testing::{Memory, batch_with_key, labels};
@@ -599,31 +600,42 @@ async fn a_task_that_ends_by_a_bug_stops_the_node_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_that_lacks_everything_is_filled_with_files_of_the_others() {
-    let (_machines, running) = three().await;
-    let key = running[0].node.view().key;
-    // So new that repair leaves it alone.
-    let rows = batch_with_key(key, &series(50, NOW));
-    for (number, full) in (1..).zip(&running[..2]) {
-        full.memory.append_replicated(&rows, None).unwrap();
-        until(|| full.memory.commit().is_ok()).await;
-        full.memory.seal(TimeRange::new(NOW, NOW + 1_999), 3 << 20, number);
-    }
-    let empty = &running[2];
-    let fill = |shard: u16| {
-        let node = empty.node.clone();
-        tokio::spawn(async move { node.fill(model::Shard(shard)).await })
+async fn a_node_that_joins_gets_its_copies_as_files_and_then_what_these_lack() {
+    let mut machines = [Machine::new(1), Machine::new(2)];
+    let first = machines[0].start(|_| ()).await;
+    let key = first.node.view().key;
+    let append = |at: i64| {
+        first.memory.append_replicated(&batch_with_key(key, &series(50, at)), None).unwrap();
     };
-    let filling: Vec<_> = (0..SHARDS as u16).map(fill).collect();
-    let mut bytes = 0;
-    for filled in filling {
-        let filled =
-            timeout(LONG, filled).await.expect("it ends").expect("no panic").expect("the node goes on");
-        assert_eq!((filled.missed, filled.failure, filled.blocks), (0, None, 1));
-        bytes += filled.bytes;
-    }
-    assert_eq!(empty.memory.content(), running[0].memory.content());
-    let received = empty.node.status().transport.received[Kind::Bootstrap as usize];
-    assert!(received.bytes >= bytes && bytes >= u64::from(SHARDS) * (3 << 20), "{bytes} {received:?}");
-    until(|| empty.node.filling().running == 0).await;
+    append(NOW);
+    until(|| first.memory.commit().is_ok()).await;
+    first.memory.seal(TimeRange::new(NOW, NOW + 1_999), 3 << 20, 1);
+    append(NOW + 5_000);
+    first.node.propose(Command::NoteData).await.unwrap();
+    let address = first.node.address().to_string();
+    let slowly = |options: &mut Options| {
+        options.join = vec![address];
+        options.bootstrap_bytes_per_second = 1 << 20;
+    };
+    let second = machines[1].start(slowly).await;
+    let files = u64::from(SHARDS) * (3 << 20);
+    // The leader is told how far it is.
+    let is_told = || {
+        let copies = first.node.status().copies;
+        let sum = |of: fn(&CopyStatus) -> Option<u64>| copies.values().filter_map(of).sum::<u64>();
+        let total = sum(|copy| copy.bytes_total);
+        copies.values().all(|copy| copy.node == second.node.me())
+            && total >= files
+            && (1..total).contains(&sum(|copy| Some(copy.bytes_done)))
+    };
+    until(is_told).await;
+    assert!(second.node.status().copies.is_empty());
+    second.node.limit_filling(0).await;
+    until(|| [&first, &second].iter().all(|running| is_whole(&running.node, 2))).await;
+    assert_eq!(second.memory.content(), first.memory.content());
+    let received = second.node.status().transport.received[Kind::Bootstrap as usize];
+    assert!(received.bytes >= files, "{received:?}");
+    let progress = second.node.filling();
+    assert_eq!((progress.filled, progress.running), (u64::from(SHARDS), 0), "{progress:?}");
+    assert!(progress.bytes_done >= files && progress.bytes_done == progress.bytes_total, "{progress:?}");
 }

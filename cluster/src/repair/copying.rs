@@ -10,7 +10,7 @@
 //!
 //! A pass may span changes of other shards: the questions are asked again under the new placement, as long as the move is the same. It does not
 //! count when the replica knows of damage of its own, when it failed, or when rows that it told of did not come. After a restart passes begin again;
-//! what is on the disk makes them quick. Whatever brings data by another way (a copy of files) comes before the passes and needs no promise: they find
+//! what is on the disk makes them quick. What [`crate::bootstrap`] brings as files comes before the passes and promises nothing: they find
 //! what it has left out.
 
 use super::pair::back_off;

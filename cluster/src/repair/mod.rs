@@ -26,7 +26,8 @@
 //! * Damage is mended when everything that a majority of the other replicas hold there has been pulled after it was noticed.
 //!   Then a row that was acknowledged with this replica's word and was lost is here again: some of these had it as well.
 //!   It is never mended because a peer could not be reached.
-//! * A copy of a shard that moves here is called complete only after whole passes over enough of the old replicas ([`copying`]).
+//! * A copy of a shard that moves here is called complete only after whole passes over enough of the old replicas ([`copying`]). They begin when
+//!   [`crate::bootstrap`] has done what it could: before that, rows would be pulled one by one that come as files.
 //! * One pull a shard at a time, few in all, one question of each under way; a chunk of rows is at most [`EXPORT_BYTES_MAX`].
 
 mod copying;

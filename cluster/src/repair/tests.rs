@@ -1,7 +1,7 @@
 use super::message::{Ask, Seen};
 use super::windows::WINDOW_MS;
 use super::*;
-use crate::placement::NodeId;
+use crate::placement::{Change, NodeId};
 use crate::testing::{self, Memory};
 use crate::view::{Health, View};
 use model::{Damage, Digest, Labels, Replica, SeriesId, Shard, TimeRange, Timestamp};
@@ -895,4 +895,42 @@ fn what_is_about_to_expire_is_not_compared_whoever_says_how_long_it_is_kept() {
         assert!(repair.progress(now).compared > 0 && repair.progress(now).waiting == 0);
         assert!((WALL - week..WALL - week + 3 * WINDOW_MS).contains(&oldest), "{}", WALL - oldest);
     }
+}
+
+#[test]
+fn the_passes_of_a_copy_begin_when_what_comes_as_files_has_come() {
+    let mut net = Net::new(3, 2, 61);
+    let all = Memory::new(SHARDS);
+    (0..24).for_each(|i| put(&net, &all, i, WALL - 3_600_000, f64::from(i), 3));
+    let shard = id(0).shard(SHARDS);
+    let view = net.nodes[0].view.clone();
+    let to = (0..3).find(|node| !net.holders(shard).contains(node)).unwrap();
+    let begin = Change::Begin { shard, from: None, to: Some(NodeId(to as u128 + 1)) };
+    let placement = view.placement.change(&[begin]).unwrap();
+    let since = placement.changed(shard);
+    // It may be heard of before the move is; what was said of another move counts for nothing.
+    net.step(to, Event::Filled { shard, since: since - 1 });
+    for node in 0..3 {
+        let me = NodeId(node as u128 + 1);
+        let view = Arc::new(View { me, placement: placement.clone(), ..(*view).clone() });
+        net.nodes[node].view = view.clone();
+        net.step(node, Event::View(view));
+    }
+    let digest = |net: &Net, node: usize| net.nodes[node].replica.digest(shard, TimeRange::ALL).unwrap();
+    let complete = vec![(shard, since)];
+    net.run(2 * options().old_interval_ms);
+    assert!(net.nodes[to].copied.is_empty());
+    assert_eq!(digest(&net, to), Digest::default(), "rows are pulled that come as files");
+    net.step(to, Event::Filled { shard, since });
+    net.run(40_000);
+    assert_eq!(net.nodes[to].copied, complete);
+    assert_eq!(digest(&net, to), digest(&net, net.holders(shard)[0]));
+    // After a restart it is not known any more.
+    net.kill(to);
+    net.start(to);
+    net.run(40_000);
+    assert_eq!(net.nodes[to].repair.progress(net.now()).copied, 0);
+    net.step(to, Event::Filled { shard, since });
+    net.run(40_000);
+    assert_eq!(net.nodes[to].repair.progress(net.now()).copied, 1);
 }

@@ -9,10 +9,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// What it is, and its bytes.
+type File = (SealedBlock, Arc<Vec<u8>>);
+
 /// Files, and those that are not complete.
 #[derive(Default)]
 pub(super) struct Files {
-    whole: BTreeMap<(Shard, u128), (SealedBlock, Arc<Vec<u8>>)>,
+    whole: BTreeMap<(Shard, u128), File>,
     parts: BTreeMap<(Shard, u128), (SealedBlock, Vec<u8>)>,
     /// Bytes that were taken.
     imported: u64,

@@ -1,6 +1,7 @@
 //! Calls between controllers, and their answers: refused, or the only form of what they say.
 
-use cluster::control::{Answer, Beat, Call, NodeReport, Sighting, Tidings};
+use cluster::bootstrap::CopyProgress;
+use cluster::control::{Answer, Beat, Call, Copies, NodeReport, Sighting, Tidings};
 use cluster::placement::NodeId;
 use cluster::state::{Command, Fault, Outcome, Refusal, Request};
 use cluster::view::Health;
@@ -29,9 +30,19 @@ pub fn seeds() -> Vec<Vec<u8>> {
     };
     let beat = Beat { starts: 3, boot: 4, applied: 300, epoch: 5, report };
     let sighting = |health| Sighting { health, age_ms: 1_000, beat };
+    let copy = |shard, bytes_total| CopyProgress { shard: Shard(shard), bytes_done: 300, bytes_total };
     let calls = [
         Call::Propose(Request { token: 9, command: Command::NoteData }),
-        Call::Heartbeat(beat, Tidings { copied: vec![(Shard(2), 4)], sees: vec![NodeId(3)] }),
+        Call::Heartbeat(
+            beat,
+            Tidings {
+                copies: Copies {
+                    complete: vec![(Shard(2), 4)],
+                    progress: vec![copy(2, Some(900)), copy(3, None)],
+                },
+                sees: vec![NodeId(3)],
+            },
+        ),
     ];
     let refusal = Refusal { fault: Fault::Directory, text: "it is an old copy".to_owned() };
     let taken = |result, state| Answer::Taken { index: 300, result, state };

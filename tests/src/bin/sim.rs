@@ -3,6 +3,8 @@
 use anyhow::{Result, bail};
 use std::io::Write;
 use std::process::ExitCode;
+#[cfg(feature = "planted-bugs")]
+use tests::sim::suite::Mistake;
 use tests::sim::suite::{describe, run_all};
 
 fn main() -> Result<ExitCode> {
@@ -27,8 +29,11 @@ fn main() -> Result<ExitCode> {
             #[cfg(feature = "planted-bugs")]
             "--plant" => {
                 let name = args.next().unwrap_or_default();
-                let mut all = cluster::faults::Mistake::ALL.into_iter();
-                cluster::faults::plant(all.find(|mistake| format!("{mistake:?}") == name));
+                let found = Mistake::all().find(|mistake| format!("{mistake:?}") == name);
+                match found {
+                    Some(mistake) => Mistake::plant(Some(mistake)),
+                    None => bail!("there is no mistake {name}"),
+                }
             }
             _ => bail!("{arg} is unknown; there are --seed N, --trace, --first N, --seeds N and --threads N"),
         }
@@ -38,7 +43,7 @@ fn main() -> Result<ExitCode> {
     }
     let tally = run_all(first..first + seeds, threads, false, || ());
     println!(
-        "{} seeds, {} failed: {} events, {} faults, {} rows acknowledged, {} requests answered, {} tries failed, {:.1} simulated hours",
+        "{} seeds, {} failed: {} events, {} faults, {} rows acknowledged, {} requests answered, {} tries failed, {} blocks copied in {} of them, {:.1} simulated hours",
         tally.seeds,
         tally.failures.len(),
         tally.events,
@@ -46,6 +51,8 @@ fn main() -> Result<ExitCode> {
         tally.acknowledged,
         tally.answered.0,
         tally.answered.1,
+        tally.imported.1,
+        tally.imported.0,
         tally.simulated_ms as f64 / 3_600_000.0
     );
     Ok(if tally.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -55,7 +62,7 @@ fn main() -> Result<ExitCode> {
 #[cfg(feature = "planted-bugs")]
 fn planted(only: Option<&str>, seeds_max: u64) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
-    for mistake in cluster::faults::Mistake::ALL {
+    for mistake in Mistake::all() {
         let name = format!("{mistake:?}");
         if only.is_some_and(|only| only != name) {
             continue;

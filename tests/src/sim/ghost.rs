@@ -44,6 +44,15 @@ impl Ghost {
     }
 }
 
+fn keep(known: &mut Rows, rows: Vec<(SeriesId, i64, Value)>) {
+    for (id, t, value) in rows {
+        let there = known.entry((id, t)).or_insert_with(|| value.clone());
+        if value.cmp_conflict(there).is_gt() {
+            *there = value;
+        }
+    }
+}
+
 /// An engine, watched.
 pub struct Ghosted {
     engine: Arc<Engine>,
@@ -76,6 +85,11 @@ impl Ghosted {
                     .map(|row| (series.id, row.timestamp, Value::Histogram(Arc::new(row.histogram.clone())))),
             );
         }
+    }
+
+    /// Rows came by another way than by appending, durably.
+    pub fn came(&self, rows: Vec<(SeriesId, i64, Value)>) {
+        keep(&mut self.ghost.0.lock(), rows);
     }
 
     /// After a start: the same as [`Ghosted::check`], and whatever a start finds is durable from then on, since rows that are there already
@@ -176,13 +190,7 @@ impl Replica for Ghosted {
         // Rows of a commit that failed stay pending: a log that ran into a full disk is replaced, and what it lacks is flushed before.
         Replica::commit(&*self.engine)?;
         let pending = std::mem::take(&mut *self.pending.lock());
-        let mut known = self.ghost.0.lock();
-        for (id, t, value) in pending {
-            let there = known.entry((id, t)).or_insert_with(|| value.clone());
-            if value.cmp_conflict(there).is_gt() {
-                *there = value;
-            }
-        }
+        keep(&mut self.ghost.0.lock(), pending);
         Ok(())
     }
     fn digest(&self, shard: Shard, range: TimeRange) -> Result<Digest, Error> {

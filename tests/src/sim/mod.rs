@@ -60,6 +60,8 @@ pub struct Report {
     pub answered: (u64, u64),
     /// How often something went wrong.
     pub faults: u64,
+    /// Blocks that came from another node, as files.
+    pub imported: u64,
     /// How much time went by in it.
     pub simulated_ms: u64,
     /// Everything that happened, in words, if that was wanted.
@@ -80,6 +82,7 @@ pub fn run(seed: u64, with_text: bool) -> Report {
         acknowledged: env.ledger.acknowledged_count(),
         answered,
         faults,
+        imported: env.imported,
         simulated_ms: env.schedule.now_ms(),
         violation: env.violation,
         trace: env.trace.into_text(),

@@ -18,6 +18,8 @@ pub struct Tally {
     pub faults: u64,
     /// Events in all.
     pub events: u64,
+    /// Runs in which blocks came from another node, as files, and how many in all.
+    pub imported: (u64, u64),
     /// Simulated time in all.
     pub simulated_ms: u64,
     /// Reports of the runs that failed, by seed.
@@ -32,6 +34,8 @@ impl Tally {
         self.answered.1 += report.answered.1;
         self.faults += report.faults;
         self.events += report.events;
+        self.imported.0 += u64::from(report.imported > 0);
+        self.imported.1 += report.imported;
         self.simulated_ms += report.simulated_ms;
         if report.violation.is_some() {
             self.failures.push(report);
@@ -69,13 +73,54 @@ pub fn run_all(seeds: Range<u64>, threads: usize, stop_early: bool, prepare: imp
     tally
 }
 
+/// A mistake that is made on purpose.
+#[cfg(feature = "planted-bugs")]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Mistake {
+    /// In the cluster.
+    Cluster(cluster::faults::Mistake),
+    /// In one node's engine.
+    Storage(storage::faults::Mistake),
+}
+
+#[cfg(feature = "planted-bugs")]
+impl std::fmt::Debug for Mistake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Mistake::Cluster(mistake) => mistake.fmt(f),
+            Mistake::Storage(mistake) => mistake.fmt(f),
+        }
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+impl Mistake {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Mistake> {
+        let cluster = cluster::faults::Mistake::ALL.into_iter().map(Mistake::Cluster);
+        cluster.chain(storage::faults::Mistake::ALL.into_iter().map(Mistake::Storage))
+    }
+
+    /// From now on this thread makes this mistake, or none.
+    pub fn plant(mistake: Option<Mistake>) {
+        let (mut cluster, mut storage) = (None, None);
+        match mistake {
+            Some(Mistake::Cluster(mistake)) => cluster = Some(mistake),
+            Some(Mistake::Storage(mistake)) => storage = Some(mistake),
+            None => {}
+        }
+        cluster::faults::plant(cluster);
+        storage::faults::plant(storage);
+    }
+}
+
 /// Runs seeds that make a mistake, until one is caught: that many seeds, and how it was caught. `None` if none of them is.
 #[cfg(feature = "planted-bugs")]
-pub fn seeds_until_caught(mistake: cluster::faults::Mistake, seeds_max: u64) -> Option<(u64, Report)> {
+pub fn seeds_until_caught(mistake: Mistake, seeds_max: u64) -> Option<(u64, Report)> {
     for seed in 0..seeds_max {
-        cluster::faults::plant(Some(mistake));
+        Mistake::plant(Some(mistake));
         let report = guarded(seed);
-        cluster::faults::plant(None);
+        Mistake::plant(None);
         if report.violation.is_some() {
             return Some((seed + 1, report));
         }

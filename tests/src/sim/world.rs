@@ -84,6 +84,8 @@ pub struct Env {
     pub has_lost_disk: Vec<bool>,
     /// The node whose disk is gone, and what was on it.
     pub lost: Option<(NodeId, Ghost)>,
+    /// Blocks that came from another node, as files.
+    pub imported: u64,
     /// Who led in which term.
     pub leaders: BTreeMap<u64, NodeId>,
     /// What the run is.
@@ -237,6 +239,7 @@ impl World {
             epochs: vec![0; swarm.nodes],
             has_lost_disk: vec![false; swarm.nodes],
             lost: None,
+            imported: 0,
             leaders: BTreeMap::new(),
             violation: None,
             swarm,

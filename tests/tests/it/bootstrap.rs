@@ -1,7 +1,7 @@
 //! A copy of all shards is filled from two others, engine to engine: real files, real messages, no network.
 
 use cluster::bootstrap::{Bootstrap, Effect, Event, Filled, Options, perform, serve};
-use cluster::placement::{Node, NodeId, NodeState, Placement, Policy, compute};
+use cluster::placement::{Change, Node, NodeId, NodeState, Placement, Policy, compute};
 use cluster::view::{Health, Peer, View};
 use disk::{CrashVfs, RealVfs, Vfs};
 use model::{Batch, BatchSeries, Labels, Replica, Shard, Sink, TimeRange, Timestamp};
@@ -63,7 +63,7 @@ fn write(engine: &Engine, windows: std::ops::Range<i64>, step: i64) {
     engine.commit().unwrap();
 }
 
-/// Three nodes, a copy of everything at each.
+/// Three nodes, a copy of everything at two of them, and a third that makes one.
 fn view(me: u128) -> View {
     let node = |id: u128| Node {
         id: NodeId(id),
@@ -72,8 +72,11 @@ fn view(me: u128) -> View {
         state: NodeState::Up,
     };
     let nodes: Vec<Node> = (1..=3).map(node).collect();
-    let policy = Policy { replication_factor: NonZeroU8::new(3).unwrap(), shards: SHARDS };
+    let policy = Policy { replication_factor: NonZeroU8::new(2).unwrap(), shards: SHARDS };
     let empty = Placement::empty(SHARDS).unwrap();
+    let two = empty.adopt(&compute(&empty, &nodes[..2], &policy).unwrap());
+    let begin = |shard: u32| Change::Begin { shard: Shard(shard as u16), from: None, to: Some(NodeId(ME)) };
+    let placement = two.change(&(0..SHARDS).map(begin).collect::<Vec<_>>()).unwrap();
     let peer = |node: &Node| Peer {
         address: String::new(),
         http_address: String::new(),
@@ -87,7 +90,7 @@ fn view(me: u128) -> View {
         cluster: 7,
         key: model::SeriesKey::of_cluster(7),
         me: NodeId(me),
-        placement: empty.adopt(&compute(&empty, &nodes, &policy).unwrap()),
+        placement,
         replication_factor: 3,
         nodes: nodes.iter().map(|node| (node.id, peer(node))).collect(),
         namespaces: BTreeMap::new(),
@@ -102,7 +105,6 @@ fn fill(to: &Engine, from: &[Arc<Engine>], events_max: usize) -> (Vec<Filled>, c
     let options = Options { piece_bytes: 64 << 10, bytes_per_s: 1 << 40, ..Options::default() };
     let mut bootstrap = Bootstrap::new(options, 0);
     let mut events = VecDeque::from([Event::View(Arc::new(view(ME)))]);
-    events.extend((0..SHARDS as u16).map(|shard| Event::Fill { shard: Shard(shard) }));
     let (mut effects, mut filled) = (Vec::new(), Vec::new());
     for number in 0..events_max {
         if filled.len() == SHARDS as usize {

@@ -1,7 +1,7 @@
 //! A node that is filled, its peers, and a network that can be bad.
 
 use super::super::*;
-use crate::placement::NodeId;
+use crate::placement::{Change, NodeId, Phase};
 use crate::testing::{self, Memory};
 use crate::view::View;
 use bytes::Bytes;
@@ -14,6 +14,7 @@ pub const PEERS: u128 = 3;
 /// The node that is filled.
 pub const ME: u128 = 4;
 pub const TICK_MS: u64 = 50;
+pub const ALL: [Shard; SHARDS as usize] = [Shard(0), Shard(1), Shard(2), Shard(3)];
 
 pub fn options() -> Options {
     Options {
@@ -79,13 +80,18 @@ pub struct Net {
 }
 
 impl Net {
-    /// Each shard has a copy at each of the nodes 1, 2, 3 and 4.
+    /// Each shard has a copy at each of the nodes 1, 2 and 3.
     pub fn new(seed: u64) -> Net {
-        Net::with_copies(seed, ME as u8)
+        Net::with_view(seed, testing::view(ME, PEERS, PEERS as u8, SHARDS))
     }
 
+    /// Each shard has so many copies, at some of the nodes.
     pub fn with_copies(seed: u64, copies: u8) -> Net {
-        let view = |me| testing::view(me, ME, copies, SHARDS);
+        Net::with_view(seed, testing::view(ME, ME, copies, SHARDS))
+    }
+
+    fn with_view(seed: u64, own: View) -> Net {
+        let view = |me: u128| View { me: NodeId(me), ..own.clone() };
         let peers = (1..=PEERS).map(|peer| (NodeId(peer), (Memory::new(SHARDS), view(peer))));
         let mut net = Net {
             me: Memory::new(SHARDS),
@@ -114,20 +120,38 @@ impl Net {
 
     /// This node is to have the shards that it has no copy of; which these are.
     pub fn bring_copies(&mut self) -> Vec<Shard> {
-        use crate::placement::Change;
-        let mut view = (*self.view).clone();
-        let held = view.held_by(view.me);
+        let held = self.view.held_by(self.view.me);
         let coming: Vec<Shard> =
             (0..SHARDS as u16).map(Shard).filter(|shard| !held.contains(*shard)).collect();
-        let begin = |shard: &Shard| Change::Begin { shard: *shard, from: None, to: Some(view.me) };
-        let changes: Vec<Change> = coming.iter().map(begin).collect();
-        view.placement = view.placement.change(&changes).unwrap();
+        self.bring(&coming);
+        coming
+    }
+
+    /// Moves of these shards to this node begin; where one is under way, another.
+    pub fn bring(&mut self, shards: &[Shard]) {
+        self.cancel(shards);
+        let (me, placement) = (self.view.me, &self.view.placement);
+        let begin = |shard: &Shard| Change::Begin { shard: *shard, from: None, to: Some(me) };
+        let placement = placement.change(&shards.iter().map(begin).collect::<Vec<_>>()).unwrap();
+        self.show(View { placement, ..(*self.view).clone() });
+    }
+
+    /// Moves of these shards are given up.
+    pub fn cancel(&mut self, shards: &[Shard]) {
+        let placement = &self.view.placement;
+        let moving = shards.iter().filter(|shard| placement.phase(**shard) != Phase::Settled);
+        let cancel = |shard: &Shard| Change::Cancel { shard: *shard, since: placement.changed(*shard) };
+        let placement = placement.change(&moving.map(cancel).collect::<Vec<_>>()).unwrap();
+        self.show(View { placement, ..(*self.view).clone() });
+    }
+
+    /// Everybody sees this.
+    pub fn show(&mut self, view: View) {
         for (peer, (_, theirs)) in &mut self.peers {
             *theirs = View { me: *peer, ..view.clone() };
         }
-        self.view = Arc::new(view.clone());
+        self.view = Arc::new(view);
         self.step(Event::View(self.view.clone()));
-        coming
     }
 
     /// The same series at all peers, in files of their own of each of `windows` windows of 100 ms.
@@ -160,7 +184,7 @@ impl Net {
     }
 
     pub fn fill_all(&mut self) {
-        (0..SHARDS as u16).for_each(|shard| self.step(Event::Fill { shard: Shard(shard) }));
+        self.bring(&ALL);
     }
 
     fn send(&mut self, message: Message) {
@@ -210,7 +234,9 @@ impl Net {
                 assert!(count <= self.options.peer_max, "{count} questions to one peer");
             }
         }
-        assert!(self.me.imports().0 <= 2 * self.options.imports_max, "{} imports", self.me.imports().0);
+        // What runs before this one have begun stays until the fill ends.
+        let imports_max = 2 * self.options.imports_max * self.life as usize;
+        assert!(self.me.imports().0 <= imports_max, "{} imports", self.me.imports().0);
         let progress = self.bootstrap.progress();
         assert!(progress.bytes_done <= progress.bytes_total, "{progress:?}");
     }

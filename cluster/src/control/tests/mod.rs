@@ -9,6 +9,7 @@ use crate::raft::Durable;
 use crate::state::{Command, Outcome, Profile};
 use crate::view::Health;
 use network::{Network, copy, read_identity, wipe_raft};
+use std::collections::BTreeMap;
 
 pub fn me(n: u16, boot: u128) -> Me {
     Me {
@@ -118,12 +119,23 @@ fn nodes_that_join_when_there_is_data_get_copies_by_moves() {
     network.run(1_000);
     network.add(2, &[1]);
     network.add(3, &[1]);
+    let mut told = BTreeMap::new();
     network.until("three copies of everything, and nothing moves", |network| {
+        told.extend(network.at(1).copies());
+        assert!([2, 3].iter().all(|n| network.controller(*n).is_none_or(|c| c.copies().is_empty())));
         let whole = |view: &crate::view::View| {
             view.placement.shards().iter().all(|r| r.len() == 3) && view.placement.moving().next().is_none()
         };
         network.agree(3) && whole(&network.view(2).unwrap())
     });
+    // The leader has heard how far the copies were, from who made them.
+    assert!(
+        network.at(1).copies().is_empty() && told.len() == network.view(1).unwrap().placement.shards().len()
+    );
+    for copy in told.into_values() {
+        let n = [2, 3].into_iter().find(|n| network.at(*n).me() == copy.node).unwrap();
+        assert_eq!((copy.bytes_done, copy.bytes_total), (u64::from(n), Some(2 * u64::from(n))));
+    }
     // All eight shards are taken a step further at once, and the two destinations together.
     assert!(network.view(1).unwrap().epoch() <= 10, "{}", network.view(1).unwrap().epoch());
 }

@@ -2,6 +2,7 @@
 //! order that follows from a seed. What must never happen is looked for at every step.
 
 use super::super::*;
+use crate::bootstrap::CopyProgress;
 use crate::placement::{self, NodeId, Placement};
 use crate::quorum::{Consistency, readers};
 use crate::raft::{Batch, Durable, Store};
@@ -338,7 +339,13 @@ impl Network {
                     let (me, now) = (view.me, &view.placement);
                     let copied =
                         now.moving().filter(|shard| now.phase(*shard) == placement::Phase::Copying(me));
-                    let copied = copied.map(|shard| (shard, now.changed(shard))).collect();
+                    let copied: Vec<_> = copied.map(|shard| (shard, now.changed(shard))).collect();
+                    let half = |&(shard, _): &(Shard, u64)| CopyProgress {
+                        shard,
+                        bytes_done: u64::from(n),
+                        bytes_total: Some(2 * u64::from(n)),
+                    };
+                    self.step(n, Event::Copying(copied.iter().map(half).collect()));
                     self.step(n, Event::Copied(copied));
                 }
                 Effect::Done { token, result } => {

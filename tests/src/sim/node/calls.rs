@@ -19,6 +19,8 @@ pub enum Kind {
     Read,
     /// A question of repair.
     Repair,
+    /// A question of bootstrap.
+    Bootstrap,
 }
 
 /// What travels.
@@ -115,6 +117,11 @@ pub enum For {
         /// Its token.
         token: u64,
     },
+    /// A question of bootstrap.
+    Bootstrap {
+        /// Its token.
+        token: u64,
+    },
 }
 
 impl For {
@@ -125,6 +132,7 @@ impl For {
             For::Write { .. } | For::Hint { .. } => Kind::Write,
             For::Read { .. } => Kind::Read,
             For::Repair { .. } => Kind::Repair,
+            For::Bootstrap { .. } => Kind::Bootstrap,
         }
     }
 }

@@ -165,7 +165,8 @@ impl Process {
                     out.note(format_args!("sees epoch {}, leader {:?}", view.epoch(), view.leader));
                     super::super::checks::follows(out, self.view.as_deref(), &view);
                     self.view = Some(view.clone());
-                    self.step_repair(out, cluster::repair::Event::View(view));
+                    self.step_repair(out, cluster::repair::Event::View(view.clone()));
+                    self.step_bootstrap(out, cluster::bootstrap::Event::View(view));
                 }
                 Effect::Done { token, result } => {
                     out.note(format_args!("proposal {token}: {result:?}"));
@@ -284,6 +285,7 @@ impl Process {
             damage: model::Replica::damage(&*engine.replica).len() as u32,
             ..NodeReport::default()
         };
+        self.step_control(out, Event::Copying(self.bootstrap.copies()));
         self.step_control(out, Event::Report(report));
     }
 }

@@ -4,6 +4,7 @@ use super::super::ghost::Ghosted;
 use super::super::world::Out;
 use super::control::DATA;
 use super::{Process, Timer, dice};
+use crate::random::mix;
 use cluster::control::Directory;
 use model::{Durable, Error, SeriesId, SeriesKey, Sink};
 use parking_lot::Mutex;
@@ -82,9 +83,11 @@ impl Process {
         let mut options = Options::new(DATA, random);
         options.identity = Some(Identity { cluster, node: node.0, disk, shards });
         options.disk_reserve_bytes = 0;
-        // Small, so that segments turn over and blocks are written all the time.
-        options.wal_bytes_max = 24 << 10;
-        options.wal = disk::log::Options { segment_bytes: 8 << 10, preallocate: true, ..Default::default() };
+        // Small, so that segments turn over and blocks are written all the time; and so small that there are some when a node joins early.
+        let small = mix(out.env.swarm.seed ^ mix(8)).is_multiple_of(2);
+        let segment_bytes = if small { 2 << 10 } else { 8 << 10 };
+        options.wal_bytes_max = 3 * segment_bytes;
+        options.wal = disk::log::Options { segment_bytes, preallocate: true, ..Default::default() };
         match Storage::open(out.disk.vfs(), options, out.clock.reader(), &|_| ()) {
             Err(e) => self.stop_because(e.to_string()),
             Ok(replica) => {
@@ -94,6 +97,13 @@ impl Process {
                 if let Err(what) = there {
                     out.env.violated(format!("{} has started again and {what}", out.me));
                 }
+                // Nothing but rot damages what is written as it must be.
+                let rots = out.env.rots == Some(out.me);
+                let lost = model::Replica::damage(&*replica);
+                if let Some(block) = lost.iter().find(|damage| !rots && damage.what.contains(".block")) {
+                    let (me, what) = (out.me, &block.what);
+                    out.env.violated(format!("a block of {me} is damaged, whose disk does not rot: {what}"));
+                }
                 let stats = replica.stats();
                 out.note(format_args!(
                     "opens {} samples in memory, {} in {} blocks",
@@ -102,6 +112,7 @@ impl Process {
                 self.engine = Some(Engine { replica, ghosted, waiting: Vec::new(), syncing: false });
                 out.timer(MAINTAIN_MS, Timer::Maintain);
                 out.timer(250, Timer::Repair);
+                out.timer(250, Timer::Bootstrap);
                 self.open_hints(out);
             }
         }

@@ -3,6 +3,7 @@
 //! The shell decides nothing. It carries bytes between the pieces of different nodes with call numbers and time-outs, as the transport does; runs
 //! what blocks at once; lets syncs of the log and of the Raft log take simulated time; and tells clients what the pieces say.
 
+mod bootstrap;
 mod calls;
 mod control;
 mod engine;
@@ -45,6 +46,8 @@ pub enum Timer {
     Maintain,
     /// Repair's clock.
     Repair,
+    /// Bootstrap's clock.
+    Bootstrap,
     /// A read's coordinator wants to see the time.
     Read {
         /// Its number.
@@ -70,6 +73,7 @@ pub struct Process {
     writes: write::Writes,
     reads: read::Reads,
     repair: repair::Repairs,
+    bootstrap: bootstrap::Bootstraps,
     hints: hints::Hints,
     stopped: Option<String>,
 }
@@ -108,6 +112,7 @@ impl Process {
             writes: write::Writes::new(out),
             reads: read::Reads::new(out),
             repair: repair::Repairs::new(out),
+            bootstrap: bootstrap::Bootstraps::new(out),
             hints: hints::Hints::new(),
             stopped: None,
         };
@@ -140,8 +145,11 @@ impl Process {
                     (Kind::Control, node) => self.called(out, from, node, call, &body),
                     (Kind::Write, Some(node)) => self.write_arrived(out, from, node, call, &body),
                     (Kind::Repair, Some(node)) => self.repair_arrived(out, from, node, call, &body),
+                    (Kind::Bootstrap, Some(_)) => self.bootstrap_arrived(out, from, call, &body),
                     (Kind::Read, _) => self.read_arrived(out, from, call, &body),
-                    (Kind::Write | Kind::Repair, None) => out.send(from, Packet::Refused { call }),
+                    (Kind::Write | Kind::Repair | Kind::Bootstrap, None) => {
+                        out.send(from, Packet::Refused { call });
+                    }
                 }
             }
             Packet::Reply { from: node, call, chunks } => {
@@ -168,6 +176,7 @@ impl Process {
             Some(calls::For::Hint { node }) => self.hint_ended(out, node, end),
             Some(calls::For::Read { number, ask }) => self.read_ended(out, number, ask, end),
             Some(calls::For::Repair { token }) => self.repair_ended(out, token, end),
+            Some(calls::For::Bootstrap { token }) => self.bootstrap_ended(out, token, end),
         }
     }
 
@@ -189,6 +198,10 @@ impl Process {
             Timer::Repair => {
                 self.step_repair(out, cluster::repair::Event::Tick);
                 out.timer(250, Timer::Repair);
+            }
+            Timer::Bootstrap => {
+                self.step_bootstrap(out, cluster::bootstrap::Event::Tick);
+                out.timer(250, Timer::Bootstrap);
             }
             Timer::Read { number } => self.read_tick(out, number),
             Timer::Write { number } => self.write_late(out, number),

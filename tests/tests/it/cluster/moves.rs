@@ -40,7 +40,7 @@ fn one_node_with_data_becomes_three_under_load_and_no_write_or_query_fails() {
     let mut cluster = Cluster { nodes: vec![node], token: token.trim_end().to_owned() };
     let first = cluster.nodes[0].client.clone();
     let loads = [Load::new("before", 300, yesterday(), 1000)];
-    under_load(&loads, &[first.clone()], 1, || progress(&loads, 20));
+    under_load(&loads, std::slice::from_ref(&first), 1, || progress(&loads, 20));
 
     let (rounds, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     write_once(&first, &rounds);
