@@ -60,11 +60,28 @@ pub enum Mistake {
     ForgetEpoch,
     /// A replica answers reads that were asked under another placement.
     ReadAnyEpoch,
+    /// A replica that gave a shard up still takes rows of it from whoever does not know that yet.
+    AcceptAfterLeaving,
+    /// A copy answers reads before it is complete.
+    ReadBeforeCutOver,
+    /// A copy is called complete when one of the old ones has been compared.
+    PassOne,
+    /// A node is removed although a shard has no other copy.
+    RemoveAnyway,
+    /// A node that was removed goes on.
+    StayAfterRemoval,
+    /// Copies are placed without a look at failure domains.
+    IgnoreDomains,
+    /// A failed fsync is tried again, and its second answer is taken for the first. Made by the disk of whoever plants it: nothing below this crate
+    /// knows of mistakes.
+    RetrySync,
+    /// Names are not synced after files. Made by the disk, too.
+    SkipFolderSync,
 }
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Mistake; 27] = [
+    pub const ALL: [Mistake; 35] = [
         Mistake::AcknowledgeAtOne,
         Mistake::CountHint,
         Mistake::AcknowledgeBeforeSync,
@@ -92,6 +109,14 @@ impl Mistake {
         Mistake::FinishUnaccepted,
         Mistake::ForgetEpoch,
         Mistake::ReadAnyEpoch,
+        Mistake::AcceptAfterLeaving,
+        Mistake::ReadBeforeCutOver,
+        Mistake::PassOne,
+        Mistake::RemoveAnyway,
+        Mistake::StayAfterRemoval,
+        Mistake::IgnoreDomains,
+        Mistake::RetrySync,
+        Mistake::SkipFolderSync,
     ];
 }
 

@@ -105,7 +105,7 @@ impl WriteQuorum {
 /// then the new ones.
 pub fn readers(replicas: &[Replica], consistency: Consistency) -> (Vec<NodeId>, usize) {
     let initializing = |r: &&Replica| matches!(r.state, ReplicaState::Initializing { .. });
-    let copying = replicas.iter().any(|r| initializing(&r));
+    let copying = replicas.iter().any(|r| initializing(&r)) && !planted(Mistake::ReadBeforeCutOver);
     let reads = |r: &&Replica| if copying { !initializing(r) } else { r.state != ReplicaState::Leaving };
     let may: Vec<NodeId> = replicas.iter().filter(reads).map(|r| r.node).collect();
     let need = consistency.need(may.len()).max(1);

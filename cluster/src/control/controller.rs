@@ -625,7 +625,7 @@ impl Controller {
         let id = self.file.node;
         let Some(node) = self.state.as_ref().and_then(|state| state.nodes().get(&id)) else { return };
         let (known, own) = (&node.profile, &self.profile);
-        if node.state == NodeState::Gone {
+        if node.state == NodeState::Gone && !planted(Mistake::StayAfterRemoval) {
             self.stop(removed(id));
         } else if known.starts > own.starts || (known.starts == own.starts && known.boot != own.boot) {
             let text = replaced(id, own.starts, known.starts);

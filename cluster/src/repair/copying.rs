@@ -81,6 +81,9 @@ impl Copying {
             return true;
         }
         let old = view.placement.old_replicas(shard);
+        if planted(Mistake::PassOne) {
+            return !self.passed.is_empty();
+        }
         let up = |node: &NodeId| view.nodes.get(node).is_some_and(|peer| peer.health == Health::Up);
         let passed = |node: &NodeId| *node == view.me || self.passed.contains(node);
         let tried = |node: &NodeId| passed(node) || self.failed.contains_key(node);

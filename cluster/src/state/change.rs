@@ -212,6 +212,7 @@ impl State {
         if state == NodeState::Gone
             && self.has_data
             && let Some(shard) = lost
+            && !planted(Mistake::RemoveAnyway)
         {
             return Err(Refusal::new(
                 Fault::Conflict,

@@ -307,8 +307,11 @@ impl Node {
     /// As placement sees it; `None` when it is gone.
     fn placed(&self, id: NodeId) -> Option<crate::placement::Node> {
         let capacity = NonZeroU32::new(self.profile.capacity)?;
-        let node =
-            crate::placement::Node { id, domain: self.profile.zone.clone(), capacity, state: self.state };
+        let domain = match planted(Mistake::IgnoreDomains) {
+            true => Domain::default(),
+            false => self.profile.zone.clone(),
+        };
+        let node = crate::placement::Node { id, domain, capacity, state: self.state };
         (self.state != NodeState::Gone).then_some(node)
     }
 }

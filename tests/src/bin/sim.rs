@@ -10,6 +10,8 @@ use tests::sim::suite::{describe, run_all};
 fn main() -> Result<ExitCode> {
     let mut seed = None;
     let (mut first, mut seeds, mut threads, mut trace) = (0, 1_000, 2, false);
+    #[cfg(feature = "planted-bugs")]
+    let mut mistake = None;
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut number = || -> Result<u64> {
@@ -29,32 +31,21 @@ fn main() -> Result<ExitCode> {
             #[cfg(feature = "planted-bugs")]
             "--plant" => {
                 let name = args.next().unwrap_or_default();
-                let found = Mistake::all().find(|mistake| format!("{mistake:?}") == name);
-                match found {
-                    Some(mistake) => Mistake::plant(Some(mistake)),
-                    None => bail!("there is no mistake {name}"),
-                }
+                mistake = Mistake::all().find(|mistake| format!("{mistake:?}") == name);
             }
             _ => bail!("{arg} is unknown; there are --seed N, --trace, --first N, --seeds N and --threads N"),
         }
     }
+    let prepare = || {
+        #[cfg(feature = "planted-bugs")]
+        Mistake::plant(mistake);
+    };
     if let Some(seed) = seed {
+        prepare();
         return one(seed, trace);
     }
-    let tally = run_all(first..first + seeds, threads, false, || ());
-    println!(
-        "{} seeds, {} failed: {} events, {} faults, {} rows acknowledged, {} requests answered, {} tries failed, {} blocks copied in {} of them, {:.1} simulated hours",
-        tally.seeds,
-        tally.failures.len(),
-        tally.events,
-        tally.faults,
-        tally.acknowledged,
-        tally.answered.0,
-        tally.answered.1,
-        tally.imported.1,
-        tally.imported.0,
-        tally.simulated_ms as f64 / 3_600_000.0
-    );
+    let tally = run_all(first..first + seeds, threads, false, prepare);
+    println!("{tally}");
     Ok(if tally.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

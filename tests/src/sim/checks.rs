@@ -1,25 +1,29 @@
 //! What must be so when nothing has gone wrong for a while.
 
-use super::node::machine_of;
 use super::values::rows;
-use super::world::{Out, World};
-use cluster::placement::{NodeId, Phase, Placement};
-use cluster::quorum::{Consistency, readers};
-use cluster::view::View;
+use super::world::{Env, Out, World};
+use cluster::placement::{Domain, Node, NodeId, Phase, Placement, Policy, compute};
+use cluster::quorum::{Consistency, blocking, readers};
+use cluster::view::{Peer, View};
 use model::value::Value;
-use model::{Replica, Samples, Selection, Shard, ShardSet, Source, TimeRange};
-use std::collections::BTreeMap;
+use model::{Replica, Samples, Selection, SeriesId, Shard, ShardSet, Source, TimeRange};
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::{NonZeroU8, NonZeroU32};
+use std::sync::Arc;
 
 /// What is still different between nodes: views, and digests of replicas. `None` if nothing is.
 pub fn unequal(world: &World) -> Option<String> {
-    let nodes = world.env_ref().swarm.nodes;
+    if world.coming() > 0 {
+        return Some(format!("{} nodes are yet to come", world.coming()));
+    }
+    let nodes = world.serving().count();
     let processes: Vec<_> = world.processes().collect();
     if processes.len() < nodes {
         return Some(format!("{} of {nodes} processes run", processes.len()));
     }
     let (_, first) = processes[0];
     let Some(view) = first.view() else { return Some("the first node has no view".into()) };
-    if view.nodes.len() < nodes || view.leader.is_none() {
+    if view.nodes.len() != nodes || view.leader.is_none() {
         return Some(format!("{} nodes and leader {:?}", view.nodes.len(), view.leader));
     }
     for (machine, process) in &processes {
@@ -66,18 +70,57 @@ pub fn unequal(world: &World) -> Option<String> {
             }
         }
     }
+    misplaced(view)
+}
+
+/// A shard whose copies are not where they should be.
+fn misplaced(view: &View) -> Option<String> {
+    let nodes: Vec<Node> = view.nodes.iter().filter_map(|(id, peer)| placed(*id, peer)).collect();
+    let replication_factor = NonZeroU8::new(view.replication_factor)?;
+    let policy = Policy { replication_factor, shards: view.shards() };
+    let target = match compute(&view.placement, &nodes, &policy) {
+        Ok(target) => target,
+        Err(e) => return Some(format!("there is no place for the copies: {e}")),
+    };
+    let zones: BTreeSet<&Domain> = nodes.iter().map(|node| &node.domain).collect();
+    for (number, wanted) in target.shards.iter().enumerate() {
+        let shard = Shard(number as u16);
+        let mut have: Vec<NodeId> = view.placement.replicas(shard).iter().map(|r| r.node).collect();
+        // What can be said without the product's own idea of it.
+        let spread: BTreeSet<&Domain> =
+            have.iter().filter_map(|id| Some(&view.nodes.get(id)?.zone)).collect();
+        if spread.len() < zones.len().min(have.len()) {
+            return Some(format!("shard {number} is on {have:?}, in {spread:?} of {zones:?}"));
+        }
+        have.sort_unstable();
+        if have != *wanted {
+            return Some(format!("shard {number} is on {have:?} and should be on {wanted:?}"));
+        }
+    }
     None
 }
 
-/// Whether a view may follow what was known on a machine before, in this run of its process or an earlier one: epochs do not go back, and no move
-/// takes copies away that are needed.
-pub fn follows(out: &mut Out<'_>, before: Option<&View>, view: &View) {
+fn placed(id: NodeId, peer: &Peer) -> Option<Node> {
+    let capacity = NonZeroU32::new(peer.capacity)?;
+    Some(Node { id, domain: peer.zone.clone(), capacity, state: peer.state })
+}
+
+/// Whether a view may follow what was known on a machine before, in this run of its process or an earlier one: epochs do not go back, an epoch is
+/// the same for everybody, no change takes copies away that are needed, and after each everything that was acknowledged can be read.
+pub fn follows(out: &mut Out<'_>, before: Option<&View>, view: &Arc<View>, applied: u64) {
     let (me, epoch) = (out.me, view.epoch());
     let known = std::mem::replace(&mut out.env.epochs[me], epoch);
     if epoch < known {
         out.env.violated(format!("the epoch of {me} goes back from {known} to {epoch}"));
     }
+    if *out.env.placements.entry(epoch).or_insert_with(|| view.placement.clone()) != view.placement {
+        out.env.violated(format!("{me} sees another placement of epoch {epoch} than others"));
+    }
+    if !view.nodes.contains_key(&view.me) {
+        out.env.violated(format!("{me} knows that it was removed, and goes on"));
+    }
     out.env.ghosts[me].holds(view.held_by(view.me));
+    is_news(out.env, view, applied);
     let Some(before) = before.filter(|before| before.has_data) else { return };
     for number in 0..view.shards() {
         let shard = Shard(number as u16);
@@ -85,11 +128,13 @@ pub fn follows(out: &mut Out<'_>, before: Option<&View>, view: &View) {
         if then.phase(shard) == Phase::CutOver && now.changed(shard) > then.changed(shard) {
             ends(out, before, shard);
         }
-        let count = |placement: &Placement| {
+        let count = |placement: &Placement, counts: &dyn Fn(&NodeId) -> bool| {
             let (may, _) = readers(placement.replicas(shard), Consistency::Majority);
-            may.iter().filter(|node| view.nodes.contains_key(node)).count()
+            may.iter().filter(|node| counts(node)).count()
         };
-        let (had, have) = (count(&before.placement), count(&view.placement));
+        // Who was removed in the meantime was not given up by a move.
+        let had = count(then, &|node| view.nodes.contains_key(node));
+        let have = count(now, &|node| view.nodes.contains_key(node) || before.nodes.contains_key(node));
         if have < had.min(usize::from(view.replication_factor)) {
             out.env.violated(format!(
                 "{me} sees {have} whole copies of shard {number} in epoch {epoch}, and {had} before"
@@ -98,15 +143,69 @@ pub fn follows(out: &mut Out<'_>, before: Option<&View>, view: &View) {
     }
 }
 
-/// The move of a shard ends: no majority of its old replicas may be left that could still answer reads as before its cut-over.
+/// A view after so many changes of the state, if that is more than any had before: what it changes must be safe.
+fn is_news(env: &mut Env, view: &Arc<View>, applied: u64) {
+    if env.newest.as_ref().is_some_and(|(known, _)| *known >= applied) {
+        return;
+    }
+    let before = env.newest.replace((applied, view.clone()));
+    let is_new = |shard: Shard| {
+        let known = before.as_ref().map(|(_, known)| &known.placement);
+        known.is_none_or(|known| known.changed(shard) < view.placement.changed(shard))
+    };
+    let shards = (0..view.shards()).map(|shard| Shard(shard as u16));
+    for shard in shards.filter(|shard| is_new(*shard)) {
+        let replicas = view.placement.replicas(shard).iter();
+        let all: Vec<_> = replicas.map(|r| (env.home(r.node), r.state)).collect();
+        env.note(format_args!("epoch {}: {shard:?} is at {all:?}", view.epoch()));
+    }
+    if !view.has_data {
+        return;
+    }
+    for number in 0..view.shards() {
+        let holding = view.placement.holding(Shard(number as u16));
+        let left = holding.iter().filter(|node| view.nodes.contains_key(node)).count();
+        if left < blocking(holding.len()) {
+            let epoch = view.epoch();
+            return env.violated(format!(
+                "epoch {epoch}: of those who hold shard {number}, {holding:?}, too many were removed"
+            ));
+        }
+    }
+    for number in 0..env.values.len() {
+        let id = view.key.id(env.values.labels(number).as_bytes());
+        let shard = id.shard(view.shards());
+        if !is_new(shard) {
+            continue;
+        }
+        let mut rows = env.ledger.acknowledged_of(&env.values, number);
+        if let Some(why) = rows.find_map(|(t, value)| unreadable(env, shard, (id, t), &value)) {
+            drop(rows);
+            return env.violated(format!("epoch {}: series {number}, {why}", view.epoch()));
+        }
+    }
+}
+
+/// Why a row that was acknowledged might be missing in an answer, if it might be: so many of those who answer reads in the newest placement lack it that
+/// they are a majority. `None` if it is in every answer.
+pub fn unreadable(env: &Env, shard: Shard, (id, t): (SeriesId, i64), value: &Value) -> Option<String> {
+    let (_, view) = env.newest.as_ref()?;
+    let (may, need) = readers(view.placement.replicas(shard), Consistency::Majority);
+    // Whose disk is gone answers nothing any more.
+    let answers = may.iter().filter(|node| !env.lost.contains_key(node));
+    let lacks = |node: &&NodeId| !env.ghost(**node).is_some_and(|ghost| ghost.has(id, t, value));
+    let lacking: Vec<&NodeId> = answers.filter(lacks).collect();
+    let epoch = view.epoch();
+    (lacking.len() >= need)
+        .then(|| format!("{shard:?} is read from {may:?} in epoch {epoch}, and {lacking:?} lack what was acknowledged at {t}"))
+}
+
+/// The move of a shard ends: no majority of its old replicas may be left that could still answer reads as before its cut-over, those included that
+/// the cluster has removed and that may not know it.
 fn ends(out: &mut Out<'_>, before: &View, shard: Shard) {
     let (old, since) = (before.placement.old_replicas(shard), before.placement.changed(shard));
-    let machine = |node: &NodeId| before.nodes.get(node).and_then(|peer| machine_of(&peer.address));
     // Whose disk is gone answers nothing any more.
-    let may = |node: &&NodeId| {
-        let lost = out.env.lost.as_ref().is_some_and(|(lost, _)| lost == *node);
-        !lost && machine(node).is_some_and(|machine| out.env.epochs[machine] < since)
-    };
+    let may = |node: &&NodeId| out.env.home(**node).is_some_and(|machine| out.env.epochs[machine] < since);
     let behind = old.iter().filter(may).count();
     if behind > old.len() / 2 {
         let (me, all) = (out.me, old.len());

@@ -107,7 +107,6 @@ pub struct Client {
 pub struct Clients {
     work: Work,
     lots: Random,
-    nodes: u64,
     all: Vec<Client>,
     operations: u64,
     /// Newest timestamp written, so that time goes on where wall clocks stand still.
@@ -121,20 +120,10 @@ pub struct Clients {
 
 impl Clients {
     /// As many as the work wants.
-    pub fn new(work: Work, nodes: usize, lots: Random) -> Clients {
+    pub fn new(work: Work, lots: Random) -> Clients {
         let client = |writes| Client { writes, pending: None, number: 0, since_ms: 0, tries: 0 };
         let all = (0..work.writers + work.readers).map(|n| client(n < work.writers)).collect();
-        Clients {
-            work,
-            lots,
-            nodes: nodes as u64,
-            all,
-            operations: 0,
-            newest: EPOCH_MS,
-            stopped: false,
-            done: 0,
-            failed: 0,
-        }
+        Clients { work, lots, all, operations: 0, newest: EPOCH_MS, stopped: false, done: 0, failed: 0 }
     }
 
     /// How many there are.
@@ -166,11 +155,12 @@ impl Clients {
             .map(|(n, client)| (n, client.since_ms))
     }
 
-    /// What a client does next: which machine it asks for what. `None` if it wants nothing.
+    /// What a client does next: which of these machines it asks for what. `None` if it wants nothing.
     pub fn next(
         &mut self,
         client: usize,
         now_ms: u64,
+        machines: &[Machine],
         ledger: &Ledger,
         values: &Values,
     ) -> Option<(Machine, Operation)> {
@@ -184,7 +174,7 @@ impl Clients {
             (new.pending, new.since_ms, new.tries) = (Some(request), now_ms, 0);
         }
         self.operations += 1;
-        let machine = self.lots.below(self.nodes) as Machine;
+        let machine = *self.lots.pick(machines);
         let new = &mut self.all[client];
         new.number = self.operations;
         new.tries += 1;

@@ -32,10 +32,12 @@ pub enum Action {
     FailDisk(Machine),
     /// A bit changes.
     Flip(Machine),
-    /// The machine is off, and its disk is gone for good, if enough copies of everything are elsewhere; else later.
-    LoseDisk(Machine),
-    /// Whoever looks after the machines has the cluster forget a node, and starts another on its machine.
-    Replace(NodeId, Machine),
+    /// A machine becomes part of the cluster: its process starts for the first time.
+    Enter(Machine),
+    /// The nodes of [`Swarm::departures`] with this number go, if the cluster can do without them; else later.
+    Depart(usize),
+    /// Whoever looks after the machines has the cluster forget a node that went with this departure.
+    Dismiss(NodeId, usize),
     /// Syncs are slow, or no longer.
     SlowDisk(Machine, bool),
 }
@@ -44,6 +46,7 @@ pub enum Action {
 pub struct Faults {
     lots: Random,
     nodes: usize,
+    zones: Vec<usize>,
     /// Only this machine's blocks rot: the atlas of faults leaves a whole copy of everything.
     rots: Option<Machine>,
     /// Leaves disk errors to one machine at a time, too.
@@ -55,7 +58,7 @@ impl Faults {
     pub fn new(swarm: &Swarm, mut lots: Random) -> Faults {
         let rots = (swarm.replication_factor >= 3).then(|| lots.below(swarm.nodes as u64) as Machine);
         let fails = lots.below(swarm.nodes as u64) as Machine;
-        Faults { lots, nodes: swarm.nodes, rots, fails }
+        Faults { lots, nodes: swarm.nodes, zones: swarm.zones.clone(), rots, fails }
     }
 
     /// Until the next fault of a kind that comes so often.
@@ -104,6 +107,33 @@ impl Faults {
             FaultKind::SlowDisk => {
                 vec![(0, Action::SlowDisk(one, true)), (long, Action::SlowDisk(one, false))]
             }
+            FaultKind::ZoneOutage => self.zone_outage(one, long),
         }
+    }
+
+    /// All machines that share a failure domain with this one.
+    fn zone_outage(&mut self, one: Machine, long: u64) -> Vec<(u64, Action)> {
+        let lots = &mut self.lots;
+        let (inside, outside): (Vec<Machine>, Vec<Machine>) =
+            (0..self.nodes).partition(|machine| self.zones[*machine] == self.zones[one]);
+        let across = || inside.iter().flat_map(|&x| outside.iter().map(move |&y| (x, y)));
+        let back = |(x, y)| (y, x);
+        let (name, cuts) = match lots.below(6) {
+            0 | 1 => ("zone", across().chain(across().map(back)).collect::<Vec<_>>()),
+            2 if lots.percent(50) => ("zone is not heard", across().collect()),
+            2 => ("zone does not hear", across().map(back).collect()),
+            kind => {
+                let off = |machine: &Machine| match kind {
+                    3 => (0, Action::Kill(*machine)),
+                    _ => (0, Action::PowerOff(*machine)),
+                };
+                let mut actions: Vec<_> = inside.iter().map(off).collect();
+                let on =
+                    inside.iter().map(|machine| (long + lots.between(0, 2_000), Action::Start(*machine)));
+                actions.extend(on);
+                return actions;
+            }
+        };
+        vec![(0, Action::Cut(name, cuts.clone())), (long, Action::Join(cuts))]
     }
 }

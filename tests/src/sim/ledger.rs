@@ -46,6 +46,15 @@ impl Ledger {
         cell.is_some_and(|cell| cell.acknowledged_ms.iter().any(|at| *at != NEVER))
     }
 
+    /// What the cluster said that it has of a series: timestamps, and the value that must win there.
+    pub fn acknowledged_of(&self, values: &Values, series: u16) -> impl Iterator<Item = (i64, Value)> {
+        self.cells.range((series, i64::MIN)..=(series, i64::MAX)).filter_map(move |(&(_, t), cell)| {
+            let known =
+                (0..VERSIONS as u8).filter(|version| cell.acknowledged_ms[usize::from(*version)] != NEVER);
+            Some((t, values.winner(series, t, known)?))
+        })
+    }
+
     /// The cluster said that it will never take the row.
     pub fn rejected(&mut self) {
         self.rejected += 1;

@@ -1,5 +1,6 @@
 //! A machine without its programs: a disk and a clock.
 
+use super::careless::Careless;
 use super::swarm::DiskWeather;
 use crate::random::Random;
 use disk::crash::{Dropped, Survivors};
@@ -32,7 +33,10 @@ impl Disk {
 
     /// As programs see it.
     pub fn vfs(&self) -> Arc<dyn Vfs> {
-        Arc::new(self.vfs.clone())
+        match Careless::planted(self.vfs.clone()) {
+            Ok(careless) => Arc::new(careless),
+            Err(vfs) => Arc::new(vfs),
+        }
     }
 
     /// How long a sync takes that begins now.

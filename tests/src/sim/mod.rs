@@ -17,8 +17,10 @@
 //!
 //! The same seed gives the same run, event by event: no threads, no clock, no other randomness, no order of hash maps.
 
+pub mod careless;
 pub mod checks;
 pub mod clients;
+pub mod departures;
 pub mod faults;
 pub mod ghost;
 pub mod ledger;
@@ -62,6 +64,10 @@ pub struct Report {
     pub faults: u64,
     /// Blocks that came from another node, as files.
     pub imported: u64,
+    /// Nodes that were removed for good.
+    pub removed: u64,
+    /// Changes of the placement.
+    pub epochs: u64,
     /// How much time went by in it.
     pub simulated_ms: u64,
     /// Everything that happened, in words, if that was wanted.
@@ -73,7 +79,7 @@ pub fn run(seed: u64, with_text: bool) -> Report {
     let mut world = World::new(Swarm::of(seed), with_text);
     world.begin();
     act(&mut world);
-    let (faults, answered) = (world.fault_count(), world.answered());
+    let (faults, removed, answered) = (world.fault_count(), world.removed(), world.answered());
     let env = world.into_env();
     Report {
         seed,
@@ -83,6 +89,8 @@ pub fn run(seed: u64, with_text: bool) -> Report {
         answered,
         faults,
         imported: env.imported,
+        removed,
+        epochs: env.newest.map_or(0, |(_, view)| view.epoch()),
         simulated_ms: env.schedule.now_ms(),
         violation: env.violation,
         trace: env.trace.into_text(),

@@ -1,6 +1,8 @@
 //! Many seeds, on several threads; each seed runs on one.
 
 use super::{Report, run};
+use crate::random::now;
+use std::fmt;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -16,12 +18,18 @@ pub struct Tally {
     pub answered: (u64, u64),
     /// Faults in all.
     pub faults: u64,
+    /// Nodes that were removed for good.
+    pub removed: u64,
+    /// Changes of the placement in all.
+    pub epochs: u64,
     /// Events in all.
     pub events: u64,
     /// Runs in which blocks came from another node, as files, and how many in all.
     pub imported: (u64, u64),
     /// Simulated time in all.
     pub simulated_ms: u64,
+    /// How long it took.
+    pub real_ms: u64,
     /// Reports of the runs that failed, by seed.
     pub failures: Vec<Report>,
 }
@@ -33,6 +41,8 @@ impl Tally {
         self.answered.0 += report.answered.0;
         self.answered.1 += report.answered.1;
         self.faults += report.faults;
+        self.removed += report.removed;
+        self.epochs += report.epochs;
         self.events += report.events;
         self.imported.0 += u64::from(report.imported > 0);
         self.imported.1 += report.imported;
@@ -43,8 +53,26 @@ impl Tally {
     }
 }
 
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tally { seeds, events, faults, removed, epochs, acknowledged, .. } = self;
+        let (importing, imported) = self.imported;
+        let ((answered, not), failed) = (self.answered, self.failures.len());
+        let (hours, times) =
+            (self.simulated_ms as f64 / 3_600_000.0, self.simulated_ms / self.real_ms.max(1));
+        write!(
+            f,
+            "{seeds} seeds, {failed} failed: {events} events, {faults} faults, {removed} nodes removed, {epochs} changes of the placement, \
+             {imported} blocks copied in {importing} of them, \
+             {acknowledged} rows acknowledged, {answered} requests answered, {not} tries failed; {hours:.1} simulated hours, {times} times as \
+             fast as real ones"
+        )
+    }
+}
+
 /// Runs these seeds on so many threads; each thread calls `prepare` before it begins. With `stop_early`, no seed is begun after the first failure.
 pub fn run_all(seeds: Range<u64>, threads: usize, stop_early: bool, prepare: impl Fn() + Sync) -> Tally {
+    let begun = now();
     let (next, stop) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
     let tally = Mutex::new(Tally::default());
     std::thread::scope(|scope| {
@@ -69,6 +97,7 @@ pub fn run_all(seeds: Range<u64>, threads: usize, stop_early: bool, prepare: imp
         }
     });
     let mut tally = tally.into_inner().expect("BUG: a run panicked outside of its guard");
+    tally.real_ms = now().saturating_sub(begun).as_millis() as u64;
     tally.failures.sort_by_key(|report| report.seed);
     tally
 }

@@ -3,6 +3,7 @@
 //! Most seeds leave most faults out. A bug that needs one fault and nothing else is drowned when everything fails all the time (swarm
 //! testing, Groce and others 2012).
 
+use super::network::Machine;
 use crate::random::{Random, mix};
 
 /// Everything that is drawn once for a run.
@@ -10,10 +11,12 @@ use crate::random::{Random, mix};
 pub struct Swarm {
     /// Where all lots come from.
     pub seed: u64,
-    /// Machines.
+    /// Machines, those included that come only in place of others.
     pub nodes: usize,
-    /// Failure domains that they stand in.
-    pub zones: usize,
+    /// The failure domain that each stands in.
+    pub zones: Vec<usize>,
+    /// When each is started first. `None`: when it comes in place of another.
+    pub starts_ms: Vec<Option<u64>>,
     /// Copies of each shard that are wanted.
     pub replication_factor: u8,
     /// How many shards there are.
@@ -26,12 +29,8 @@ pub struct Swarm {
     pub disk: DiskWeather,
     /// How often what goes wrong.
     pub faults: Vec<(FaultKind, u64)>,
-    /// The last machine is started only then.
-    pub late_ms: u64,
-    /// All machines but the first are started only then: one node with data becomes several.
-    pub alone_ms: u64,
-    /// A machine loses its disk for good, at about this time.
-    pub loss: Option<(usize, u64)>,
+    /// Nodes that go for good.
+    pub departures: Vec<Departure>,
     /// How far wall clocks are apart at the beginning, at most.
     pub skew_ms: u64,
     /// What clients do.
@@ -89,10 +88,40 @@ pub enum FaultKind {
     BitFlip,
     /// Syncs take seconds for a while.
     SlowDisk,
+    /// All machines of a failure domain at once, for a while: killed, without power, or not heard by the others.
+    ZoneOutage,
+}
+
+/// Nodes that go for good, and whether others come.
+#[derive(Clone, Debug)]
+pub struct Departure {
+    /// About when. It waits until the cluster can do without them.
+    pub at_ms: u64,
+    /// Where they run; several only if they are lost.
+    pub machines: Vec<Machine>,
+    /// In which way they go.
+    pub how: How,
+    /// Machines on which new nodes join when the old ones are removed: the same ones, wiped, or others, or fewer.
+    pub instead: Vec<Machine>,
+}
+
+/// How a node goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Its disk is gone.
+    Lost,
+    /// It is emptied, and then removed.
+    Drained,
+    /// It is removed as it stands, and runs on until it hears of it.
+    Removed,
+    /// It is removed while it hears nobody, or only one other, and comes back as if nothing had happened.
+    Banished,
+    /// It stays: it has the only copy of something, and it is asked once to remove it.
+    Needed,
 }
 
 impl FaultKind {
-    /// All of them.
+    /// All that need no second failure domain.
     pub const ALL: [FaultKind; 10] = [
         FaultKind::Kill,
         FaultKind::PowerLoss,
@@ -182,26 +211,47 @@ impl Swarm {
             (*lots.pick(&[1, 2, 3, 3, nodes]), *lots.pick(&[1, 2, 3, 3, 3, 3, 3]));
         let shards = *lots.pick(&[4, 8]);
         let faults_ms = lots.between(20_000, 90_000);
-        // Lots of their own, so that what was drawn before moves came stays as it was.
-        let mut moves = Random::new(mix(seed ^ mix(6)));
-        let alone_ms = if moves.percent(20) { moves.between(4_000, 15_000) } else { 0 };
         // Where bits rot as well there need be no whole copy left.
         let rots = faults.iter().any(|(kind, _)| *kind == FaultKind::BitFlip);
-        let loses = moves.percent(35) && replication_factor >= 2 && !rots;
-        let loss = (moves.below(nodes as u64) as usize, moves.between(6_000, faults_ms));
+        let Machines { zones, starts_ms, departures, replication_factor } = {
+            let mut wide = Random::new(mix(seed ^ mix(7)));
+            if wide.percent(60) {
+                if wide.percent(40) {
+                    faults.push((FaultKind::ZoneOutage, wide.between(8_000, 30_000)));
+                }
+                wide_cluster(&mut wide, faults_ms, rots)
+            } else {
+                let late_ms = if lots.percent(20) { lots.between(3_000, 15_000) } else { 0 };
+                // Lots of their own, so that what was drawn before moves came stays as it was.
+                let mut moves = Random::new(mix(seed ^ mix(6)));
+                let alone_ms = if moves.percent(20) { moves.between(4_000, 15_000) } else { 0 };
+                let loses = moves.percent(35) && replication_factor >= 2 && !rots;
+                let machine = moves.below(nodes as u64) as Machine;
+                let at_ms = moves.between(6_000, faults_ms);
+                let (machines, instead) = (vec![machine], vec![machine]);
+                let loss = Departure { at_ms, machines, how: How::Lost, instead };
+                let late = |machine| if machine + 1 == nodes { late_ms } else { 0 };
+                let start = |machine| if machine > 0 { alone_ms + late(machine) } else { 0 };
+                Machines {
+                    zones: (0..nodes).map(|machine| machine % zones).collect(),
+                    starts_ms: (0..nodes).map(|machine| Some(start(machine))).collect(),
+                    departures: loses.then_some(loss).into_iter().collect(),
+                    replication_factor,
+                }
+            }
+        };
         Swarm {
             seed,
-            nodes,
+            nodes: zones.len(),
             zones,
+            starts_ms,
             replication_factor,
             shards,
             faults_ms,
-            alone_ms,
-            loss: loses.then_some(loss),
+            departures,
             network,
             disk: DiskWeather { sync_least_ms: 1, sync_most_ms, stalls },
             faults,
-            late_ms: if lots.percent(20) { lots.between(3_000, 15_000) } else { 0 },
             skew_ms: *lots.pick(&[0, 50, 5_000]),
             work: Work {
                 series: lots.between(8, 40) as u16,
@@ -218,4 +268,67 @@ impl Swarm {
             },
         }
     }
+}
+
+/// Which machines there are, and which come and go.
+struct Machines {
+    zones: Vec<usize>,
+    starts_ms: Vec<Option<u64>>,
+    departures: Vec<Departure>,
+    replication_factor: u8,
+}
+
+/// Failure domains of a wide cluster.
+const ZONES: usize = 3;
+
+/// Five to nine nodes in three failure domains. Some join when there is data, some go, some of these are replaced.
+fn wide_cluster(lots: &mut Random, faults_ms: u64, rots: bool) -> Machines {
+    let nodes = *lots.pick(&[5, 5, 6, 6, 6, 7, 7, 8, 9]);
+    let replication_factor = *lots.pick(&[1, 2, 3, 3, 3, 3, 3, 3, 3]);
+    let mut zones: Vec<usize> = (0..nodes).map(|machine| machine % ZONES).collect();
+    let mut starts_ms = vec![Some(0); nodes];
+    let late = *lots.pick(&[0, 0, 1, 2, 3]);
+    // At last those, so that the first ones are there to begin with.
+    for start in starts_ms.iter_mut().rev().take(late) {
+        *start = Some(lots.between(3_000, faults_ms * 2 / 3));
+    }
+    let mut departures = Vec::new();
+    let count = if rots { 0 } else { *lots.pick(&[0, 1, 1, 2, 2, 3]) };
+    // So many are left at least, when all have gone that are not replaced.
+    let mut spare = nodes.saturating_sub(usize::from(replication_factor).max(3));
+    let mut staying: Vec<Machine> = (0..nodes).collect();
+    for _ in 0..count {
+        let kind = lots.below(100);
+        let at_ms = lots.between(6_000, faults_ms);
+        let one = staying.remove(lots.below(staying.len() as u64) as usize);
+        let how = match kind {
+            0..60 if replication_factor == 1 => How::Needed,
+            _ if replication_factor == 1 => How::Drained,
+            0..50 => How::Lost,
+            50..65 => How::Drained,
+            65..80 => How::Removed,
+            _ => How::Banished,
+        };
+        let mut machines = vec![one];
+        if kind < 15 && how == How::Lost && replication_factor == 3 {
+            // The whole failure domain.
+            machines.extend(staying.iter().filter(|machine| zones[**machine] == zones[one]));
+            staying.retain(|machine| zones[*machine] != zones[one]);
+        }
+        let mut instead = Vec::new();
+        for machine in machines.iter().filter(|_| how != How::Needed) {
+            match lots.below(100) {
+                0..40 if spare > 0 => spare -= 1,
+                0..75 => instead.push(*machine),
+                _ => {
+                    instead.push(zones.len());
+                    let same = lots.percent(50);
+                    zones.push(if same { zones[*machine] } else { lots.below(ZONES as u64) as usize });
+                    starts_ms.push(None);
+                }
+            }
+        }
+        departures.push(Departure { at_ms, machines, how, instead });
+    }
+    Machines { zones, starts_ms, departures, replication_factor }
 }

@@ -12,9 +12,9 @@ use super::swarm::{Streams, Swarm};
 use super::trace::Trace;
 use super::values::Values;
 use crate::random::Random;
-use cluster::placement::NodeId;
+use cluster::placement::{NodeId, Placement};
 use cluster::view::View;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Arguments;
 use std::sync::Arc;
 
@@ -82,10 +82,16 @@ pub struct Env {
     pub epochs: Vec<u64>,
     /// By machine whether its first disk is gone.
     pub has_lost_disk: Vec<bool>,
-    /// The node whose disk is gone, and what was on it.
-    pub lost: Option<(NodeId, Ghost)>,
     /// Blocks that came from another node, as files.
     pub imported: u64,
+    /// By machine the node on its disk.
+    pub tenants: Vec<Option<NodeId>>,
+    /// Nodes whose disks are gone, and what was on them.
+    pub lost: BTreeMap<NodeId, Ghost>,
+    /// The newest view that any node has, or had, and after how many changes of the state.
+    pub newest: Option<(u64, Arc<View>)>,
+    /// What each change of the placement led to.
+    pub placements: BTreeMap<u64, Placement>,
     /// Who led in which term.
     pub leaders: BTreeMap<u64, NodeId>,
     /// What the run is.
@@ -104,6 +110,16 @@ impl Env {
     pub fn violated(&mut self, what: String) {
         self.note(format_args!("VIOLATION {what}"));
         self.violation.get_or_insert(what);
+    }
+
+    /// The machine with the disk of a node; `None` if that is gone.
+    pub fn home(&self, node: NodeId) -> Option<Machine> {
+        self.tenants.iter().position(|tenant| *tenant == Some(node))
+    }
+
+    /// What is durable at a node, or was when its disk was lost.
+    pub fn ghost(&self, node: NodeId) -> Option<&Ghost> {
+        self.lost.get(&node).or_else(|| self.ghosts.get(self.home(node)?))
     }
 
     /// A node leads in a term. There is one in each.
@@ -167,29 +183,47 @@ impl Out<'_> {
     }
 }
 
+/// What a machine is to the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Nothing yet, or nothing any more: it has no data.
+    Idle,
+    /// A node that belongs to it.
+    Serving,
+    /// A node that goes, or that was removed and may not know it.
+    Leaving,
+}
+
 /// A machine and what runs on it.
-struct Slot {
-    disk: Disk,
+pub(super) struct Slot {
+    pub disk: Disk,
     clock: WallClock,
-    process: Option<Process>,
+    pub role: Role,
+    pub process: Option<Process>,
     /// How often something was started here.
     run: u64,
     /// Whether it has no power.
-    is_off: bool,
+    pub is_off: bool,
     /// What waits for a process that stands still.
     paused: Option<Vec<Event>>,
 }
 
 /// A whole run.
 pub struct World {
-    env: Env,
-    slots: Vec<Slot>,
+    pub(super) env: Env,
+    pub(super) slots: Vec<Slot>,
     clients: Clients,
     faults: Faults,
-    lots: Random,
+    pub(super) lots: Random,
+    /// Machines on which nodes are yet to start in place of others.
+    pub(super) coming: BTreeSet<Machine>,
+    /// By departure the nodes that the cluster does not know yet to be gone.
+    pub(super) leaving: BTreeMap<usize, BTreeSet<NodeId>>,
     healed: bool,
     /// How often something went wrong.
     fault_count: u64,
+    /// How many nodes the cluster has forgotten.
+    pub(super) removed: u64,
     /// Good answers to the auditor.
     audited: usize,
 }
@@ -221,6 +255,7 @@ impl World {
             slots.push(Slot {
                 disk: Disk::new(swarm.disk, Random::new(disk.number())),
                 clock: WallClock::new(skew),
+                role: Role::Idle,
                 process: None,
                 run: 0,
                 is_off: false,
@@ -238,33 +273,47 @@ impl World {
             rots: None,
             epochs: vec![0; swarm.nodes],
             has_lost_disk: vec![false; swarm.nodes],
-            lost: None,
             imported: 0,
+            tenants: vec![None; swarm.nodes],
+            lost: BTreeMap::new(),
+            newest: None,
+            placements: BTreeMap::new(),
             leaders: BTreeMap::new(),
             violation: None,
             swarm,
         };
-        let clients = Clients::new(env.swarm.work, env.swarm.nodes, work);
+        let clients = Clients::new(env.swarm.work, work);
         let faults = Faults::new(&env.swarm, faults);
-        World { env, slots, clients, faults, lots, healed: false, fault_count: 0, audited: 0 }
+        World {
+            env,
+            slots,
+            clients,
+            faults,
+            lots,
+            coming: BTreeSet::new(),
+            leaving: BTreeMap::new(),
+            healed: false,
+            fault_count: 0,
+            removed: 0,
+            audited: 0,
+        }
     }
 
     /// Starts everything, and plans the first turn of everybody.
     pub fn begin(&mut self) {
         let swarm = self.env.swarm.clone();
         self.env.note(format_args!("{swarm:?}"));
-        for machine in 0..swarm.nodes {
-            let late_ms = if machine + 1 == swarm.nodes { swarm.late_ms } else { 0 };
-            let late_ms = if machine > 0 { late_ms + swarm.alone_ms } else { 0 };
-            let delay = self.lots.between(0, 300) + 400 * machine as u64 + late_ms;
-            self.env.schedule.after(delay, Event::Act(Action::Start(machine)));
+        for (machine, start_ms) in swarm.starts_ms.iter().enumerate() {
+            let Some(start_ms) = start_ms else { continue };
+            let delay = self.lots.between(0, 300) + 400 * machine as u64 + start_ms;
+            self.env.schedule.after(delay, Event::Act(Action::Enter(machine)));
         }
         for client in 0..self.clients.len() {
             let delay = 3_000 + self.clients.pause_ms();
             self.env.schedule.after(delay, Event::Turn(client));
         }
-        if let Some((machine, at_ms)) = swarm.loss {
-            self.env.schedule.after(at_ms, Event::Act(Action::LoseDisk(machine)));
+        for (n, departure) in swarm.departures.iter().enumerate() {
+            self.env.schedule.after(departure.at_ms, Event::Act(Action::Depart(n)));
         }
         for (n, (_, every_ms)) in swarm.faults.iter().enumerate() {
             let delay = 1_000 + self.faults.pause_ms(*every_ms);
@@ -353,8 +402,9 @@ impl World {
             }
             Event::Turn(client) => {
                 let now = self.env.schedule.now_ms();
+                let machines = self.asked();
                 let Some((machine, operation)) =
-                    self.clients.next(client, now, &self.env.ledger, &self.env.values)
+                    self.clients.next(client, now, &machines, &self.env.ledger, &self.env.values)
                 else {
                     return;
                 };
@@ -380,7 +430,8 @@ impl World {
             }
             Event::Act(action) => {
                 // After the healing, what was planned before does no harm any more.
-                if !self.healed || matches!(action, Action::Start(_) | Action::Replace(..)) {
+                let anyway = matches!(action, Action::Start(_) | Action::Enter(_) | Action::Dismiss(..));
+                if !self.healed || anyway {
                     self.act(action);
                 }
             }
@@ -423,8 +474,9 @@ impl World {
                 let what = self.slots[machine].disk.flip_bit(BLOCKS, ".block");
                 self.env.note(format_args!("{machine} flips {what:?}"));
             }
-            Action::LoseDisk(machine) => self.lose_disk(machine),
-            Action::Replace(node, machine) => self.replace(node, machine),
+            Action::Enter(machine) => self.enter(machine),
+            Action::Depart(n) => self.depart(n),
+            Action::Dismiss(node, n) => self.dismiss(node, n),
             Action::SlowDisk(machine, slow) => self.slots[machine].disk.set_slow(slow),
         }
     }
@@ -433,7 +485,7 @@ impl World {
     fn has_whole_copies(&self) -> bool {
         let mut views = self.processes().map(|(_, process)| process.view()).peekable();
         // No move is under way or to come: a copy that is given up is no copy any more.
-        let nodes = self.env.swarm.nodes;
+        let nodes = self.env.swarm.starts_ms.iter().flatten().count();
         let whole = |view: &Arc<View>| {
             view.nodes.len() == nodes
                 && view.placement.moving().next().is_none()
@@ -443,50 +495,13 @@ impl World {
         views.peek().is_some() && views.all(|view| view.is_some_and(whole))
     }
 
-    fn lose_disk(&mut self, machine: Machine) {
-        let copies = usize::from(self.env.swarm.replication_factor).min(self.env.swarm.nodes);
-        let views: Vec<Arc<View>> =
-            self.processes().filter_map(|(_, process)| process.view().cloned()).collect();
-        let whole = |view: &Arc<View>| {
-            view.epoch() == views[0].epoch()
-                && view.placement.moving().next().is_none()
-                && view.placement.shards().iter().all(|replicas| replicas.len() == copies)
-        };
-        let id = self.slots[machine].process.as_ref().map(Process::id);
-        let (Some(id), true) = (id, views.len() == self.env.swarm.nodes && views.iter().all(whole)) else {
-            return self.env.schedule.after(1_000, Event::Act(Action::LoseDisk(machine)));
-        };
-        self.stop(machine);
-        let slot = &mut self.slots[machine];
-        slot.disk = Disk::new(self.env.swarm.disk, Random::new(self.lots.number()));
-        slot.is_off = true;
-        self.env.lost = Some((id, std::mem::take(&mut self.env.ghosts[machine])));
-        (self.env.epochs[machine], self.env.has_lost_disk[machine]) = (0, true);
-        let after = self.lots.between(500, 6_000);
-        self.env.schedule.after(after, Event::Act(Action::Replace(id, machine)));
-    }
-
-    fn replace(&mut self, node: NodeId, machine: Machine) {
-        let knows = |view: &Arc<View>| view.nodes.contains_key(&node);
-        let views = self.processes().filter_map(|(at, process)| Some((at, process.view()?)));
-        let known: Vec<(Machine, bool)> = views.map(|(at, view)| (at, knows(view))).collect();
-        if known.iter().any(|(_, known)| !known) {
-            let after = self.lots.between(0, 10_000);
-            return self.env.schedule.after(after, Event::Act(Action::Start(machine)));
-        }
-        if let Some((at, _)) = known.first() {
-            self.with(*at, |process, out| process.remove(out, node));
-        }
-        self.env.schedule.after(3_000, Event::Act(Action::Replace(node, machine)));
-    }
-
     fn resume(&mut self, machine: Machine) {
         for event in self.slots[machine].paused.take().unwrap_or_default() {
             self.env.schedule.after(0, event);
         }
     }
 
-    fn stop(&mut self, machine: Machine) {
+    pub(super) fn stop(&mut self, machine: Machine) {
         let slot = &mut self.slots[machine];
         slot.run += 1;
         slot.paused = None;
@@ -497,9 +512,9 @@ impl World {
         slot.disk.replug();
     }
 
-    fn start(&mut self, machine: Machine) {
+    pub(super) fn start(&mut self, machine: Machine) {
         let slot = &mut self.slots[machine];
-        if slot.process.is_some() {
+        if slot.process.is_some() || slot.role == Role::Idle {
             return;
         }
         slot.is_off = false;
@@ -508,7 +523,10 @@ impl World {
         let mut out =
             Out { me: machine, run: slot.run, env: &mut self.env, disk: &mut slot.disk, clock: &slot.clock };
         match Process::start(&mut out) {
-            Ok(process) => slot.process = Some(process),
+            Ok(process) => {
+                out.env.tenants[machine] = Some(process.id());
+                slot.process = Some(process);
+            }
             Err(why) => {
                 out.note(format_args!("does not start: {why}"));
                 // Whoever looks after the machine tries again.
@@ -519,7 +537,7 @@ impl World {
     }
 
     /// Lets the process of a machine do something.
-    fn with(&mut self, machine: Machine, act: impl FnOnce(&mut Process, &mut Out<'_>)) {
+    pub(super) fn with(&mut self, machine: Machine, act: impl FnOnce(&mut Process, &mut Out<'_>)) {
         let slot = &mut self.slots[machine];
         let Some(process) = &mut slot.process else { return };
         slot.clock.set(self.env.schedule.now_ms());
@@ -539,6 +557,10 @@ impl World {
         self.healed = true;
         self.env.network.heal();
         for machine in 0..self.slots.len() {
+            if self.env.swarm.starts_ms[machine].is_some() && self.env.tenants[machine].is_none() {
+                // It would have come later.
+                self.enter(machine);
+            }
             self.resume(machine);
             let slot = &mut self.slots[machine];
             slot.disk.heal();
@@ -579,13 +601,14 @@ impl World {
     /// Asks every machine for everything.
     pub fn audit(&mut self) -> Audit {
         let now = self.env.schedule.now_ms();
-        for machine in 0..self.slots.len() {
+        let machines: Vec<Machine> = self.serving().collect();
+        for &machine in &machines {
             let request =
                 Request::Read { which: 0, range: (i64::MIN, i64::MAX), consistency: None, partial: false };
             let operation = Operation { client: AUDITOR, number: machine as u64, request, since_ms: now };
             self.env.schedule.after(1, Event::Ask { machine, operation });
         }
-        Audit { questions: self.slots.len(), deadline_ms: now + PATIENCE_MS }
+        Audit { questions: machines.len(), deadline_ms: now + PATIENCE_MS }
     }
 
     /// Answers to the audit so far.
@@ -593,14 +616,40 @@ impl World {
         self.audited
     }
 
-    /// The running processes by machine.
+    /// The machines with a node that belongs to the cluster.
+    pub fn serving(&self) -> impl Iterator<Item = Machine> {
+        (0..self.slots.len()).filter(|machine| self.slots[*machine].role == Role::Serving)
+    }
+
+    /// How many nodes are yet to come in place of others.
+    pub fn coming(&self) -> usize {
+        self.coming.len()
+    }
+
+    /// Whom clients may ask. As long as not everything is well also whoever is no part of the cluster any more and may not know it.
+    fn asked(&self) -> Vec<Machine> {
+        let may = |machine: &Machine| match self.slots[*machine].role {
+            Role::Idle => false,
+            Role::Serving => true,
+            Role::Leaving => !self.healed,
+        };
+        let machines: Vec<Machine> = (0..self.slots.len()).filter(may).collect();
+        if machines.is_empty() { vec![0] } else { machines }
+    }
+
+    /// The processes that run, of nodes that belong to the cluster, by machine.
     pub fn processes(&self) -> impl Iterator<Item = (Machine, &Process)> {
-        self.slots.iter().enumerate().filter_map(|(n, slot)| Some((n, slot.process.as_ref()?)))
+        self.serving().filter_map(|machine| Some((machine, self.slots[machine].process.as_ref()?)))
     }
 
     /// How often something went wrong.
     pub fn fault_count(&self) -> u64 {
         self.fault_count
+    }
+
+    /// How many nodes were removed for good.
+    pub fn removed(&self) -> u64 {
+        self.removed
     }
 
     /// The end.

@@ -24,11 +24,12 @@ fn nothing_acknowledged_is_lost_whatever_fails_and_everything_heals() {
         tally.seeds,
         failures.join("\n")
     );
+    println!("{tally}");
     // A run in which nothing happens proves nothing.
-    let enough = tally.acknowledged > 100 * seeds && tally.faults > seeds && tally.answered.0 > 50 * seeds;
+    let work = tally.acknowledged > 100 * seeds && tally.answered.0 > 50 * seeds;
+    let trouble = tally.faults > seeds && tally.removed > seeds / 4 && tally.epochs > 4 * seeds;
     let copied = tally.imported.0 > seeds / 8;
-    assert!(enough && copied, "the seeds do too little: {tally:?}");
-    println!("{tally:?}");
+    assert!(work && trouble && copied, "the seeds do too little");
 }
 
 #[test]
@@ -85,19 +86,19 @@ mod planted {
         one_word_is_not_a_majority: Cluster(AcknowledgeAtOne), within 20;
         a_hint_is_no_copy: Cluster(CountHint), within 20;
         nothing_is_acknowledged_before_its_sync: Cluster(AcknowledgeBeforeSync), within 20;
-        another_placement_is_refused: Cluster(SkipEpochCheck), within 300;
+        another_placement_is_refused: Cluster(SkipEpochCheck), within 100;
         unknown_series_are_asked_for: Cluster(SkipLabelRequest), within 40;
         numbers_end_with_their_session: Cluster(KeepOldNumbers), within 200;
-        the_greater_value_wins: Cluster(MergeByArrival), within 40;
+        the_greater_value_wins: Cluster(MergeByArrival), within 150;
         a_majority_is_read: Cluster(ReadOne), within 20;
         what_differs_is_fetched: Cluster(SkipFetch), within 20;
         summaries_are_compared: Cluster(TrustSummaries), within 40;
-        damage_is_not_answered_from: Cluster(ReadDamaged), within 300;
+        damage_is_not_answered_from: Cluster(ReadDamaged), within 200;
         digests_see_values: Cluster(CompareSeriesOnly), within 40;
         recent_windows_are_repaired: Cluster(SkipRecentWindows), within 40;
-        damage_is_mended_when_everything_is_back: Cluster(MendAtOnce), within 300;
-        views_do_not_go_back: Cluster(ViewGoesBack), within 400;
-        a_placement_is_not_replaced_over_data: Cluster(AdoptOverData), within 300;
+        damage_is_mended_when_everything_is_back: Cluster(MendAtOnce), within 200;
+        views_do_not_go_back: Cluster(ViewGoesBack), within 200;
+        a_placement_is_not_replaced_over_data: Cluster(AdoptOverData), within 100;
         the_raft_log_is_synced: Cluster(SkipRaftSync), within 40;
         histograms_travel: Cluster(DropHistograms), within 40;
         a_lookup_is_of_a_majority: Cluster(LookUpOne), within 40;
@@ -106,9 +107,17 @@ mod planted {
         a_copy_is_complete_only_after_its_passes: Cluster(CutOverUnpassed), within 200;
         files_prove_nothing: Cluster(TrustFiles), within 200;
         only_who_has_accepted_a_move_is_copied_from: Cluster(PassBeforeAccepted), within 40;
-        a_move_ends_when_enough_have_accepted_its_cut_over: Cluster(FinishUnaccepted), within 800;
+        a_move_ends_when_enough_have_accepted_its_cut_over: Cluster(FinishUnaccepted), within 200;
         the_epoch_that_a_node_worked_under_is_remembered: Cluster(ForgetEpoch), within 200;
         reads_under_another_placement_are_refused: Cluster(ReadAnyEpoch), within 40;
+        who_gave_a_shard_up_takes_no_rows_of_it: Cluster(AcceptAfterLeaving), within 40;
+        a_copy_is_read_from_only_after_its_cut_over: Cluster(ReadBeforeCutOver), within 100;
+        one_pass_is_not_enough: Cluster(PassOne), within 200;
+        the_last_copy_is_not_removed: Cluster(RemoveAnyway), within 200;
+        who_was_removed_stops: Cluster(StayAfterRemoval), within 100;
+        copies_are_spread_over_failure_domains: Cluster(IgnoreDomains), within 40;
+        a_failed_sync_is_not_tried_again: Cluster(RetrySync), within 200;
+        names_are_synced_too: Cluster(SkipFolderSync), within 40;
         a_block_of_others_is_checked_page_by_page: Storage(TrustSender), within 200;
         a_block_of_others_is_durable_before_it_is_visible: Storage(ShowUnsynced), within 200;
     }

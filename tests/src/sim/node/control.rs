@@ -1,5 +1,6 @@
 //! The control plane's shell.
 
+use super::super::checks;
 use super::super::clients::{Answer, Operation};
 use super::super::network::Machine;
 use super::super::world::Out;
@@ -12,7 +13,7 @@ use cluster::control::{
 };
 use cluster::placement::{NodeId, NodeState};
 use cluster::raft::{Batch, Store};
-use cluster::state::Command;
+use cluster::state::{Command, State};
 use cluster::view::Namespace;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -45,6 +46,8 @@ pub struct Control {
     /// Who asked what this node has not answered yet.
     requests: BTreeMap<u64, (Machine, u64)>,
     request: u64,
+    /// After how many changes of the state its view is.
+    shown: u64,
 }
 
 /// Whose the data directory is.
@@ -84,7 +87,8 @@ impl Control {
         let me = Me {
             address: address(out.me),
             http_address: String::new(),
-            zone: format!("z{}", out.me % swarm.zones)
+            zone: char::from(b'a' + swarm.zones[out.me] as u8)
+                .to_string()
                 .parse()
                 .map_err(|_| "BUG: a zone's name".to_owned())?,
             capacity: 1,
@@ -103,6 +107,7 @@ impl Control {
             waiting: BTreeMap::new(),
             requests: BTreeMap::new(),
             request: 0,
+            shown: 0,
         })
     }
 
@@ -163,7 +168,14 @@ impl Process {
                 },
                 Effect::View(view) => {
                     out.note(format_args!("sees epoch {}, leader {:?}", view.epoch(), view.leader));
-                    super::super::checks::follows(out, self.view.as_deref(), &view);
+                    let applied = self.control.controller.state().map_or(0, State::applied);
+                    let shown = std::mem::replace(&mut self.control.shown, applied);
+                    if applied < shown {
+                        let me = out.me;
+                        out.env
+                            .violated(format!("the view of {me} goes back from change {shown} to {applied}"));
+                    }
+                    checks::follows(out, self.view.as_deref(), &view, applied);
                     self.view = Some(view.clone());
                     self.step_repair(out, cluster::repair::Event::View(view.clone()));
                     self.step_bootstrap(out, cluster::bootstrap::Event::View(view));
@@ -269,9 +281,9 @@ impl Process {
         self.propose(out, command, Waiting::Client(operation));
     }
 
-    /// A node is gone for good.
-    pub fn remove(&mut self, out: &mut Out<'_>, id: NodeId) {
-        let command = Command::SetNodeState { id, state: NodeState::Gone };
+    /// Something else is expected of a node.
+    pub fn expect(&mut self, out: &mut Out<'_>, id: NodeId, state: NodeState) {
+        let command = Command::SetNodeState { id, state };
         self.propose(out, command, Waiting::Nobody);
     }
 

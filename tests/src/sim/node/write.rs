@@ -1,5 +1,6 @@
 //! The write path's shell: what the sink of a real node does, step by step.
 
+use super::super::checks;
 use super::super::clients::{Answer, Operation};
 use super::super::network::Machine;
 use super::super::values::Row;
@@ -325,11 +326,8 @@ fn acknowledge(out: &mut Out<'_>, write: &Write) {
         let value = out.env.values.value(*row);
         let replicas = write.view.placement.replicas(id.shard(write.view.shards()));
         let has = |replica: &&placement::Replica| {
-            let machine = write.view.nodes.get(&replica.node).and_then(|peer| machine_of(&peer.address));
-            let lost = out.env.lost.as_ref().filter(|(node, _)| *node == replica.node);
             // Whoever said yes had it, although its disk may be gone by now.
-            lost.is_some_and(|(_, ghost)| ghost.has(*id, row.t, &value))
-                || machine.is_some_and(|machine| out.env.ghosts[machine].has(*id, row.t, &value))
+            out.env.ghost(replica.node).is_some_and(|ghost| ghost.has(*id, row.t, &value))
         };
         // Before the move and after it: the product's own idea of the two is not asked.
         let before = |r: &&placement::Replica| {
@@ -356,6 +354,14 @@ fn acknowledge(out: &mut Out<'_>, write: &Write) {
         }
         if kept {
             out.env.ledger.acknowledged(*row, now);
+            // Also when the cluster has gone on in the meantime, and whoever said yes belongs to it no more.
+            let shard = id.shard(write.view.shards());
+            if let Some(why) = checks::unreadable(out.env, shard, (*id, row.t), &value) {
+                out.env.violated(format!(
+                    "acknowledged at {} by no majority that counts: {row:?}, {why}",
+                    out.me
+                ));
+            }
         }
     }
     rejected.iter().for_each(|_| out.env.ledger.rejected());
