@@ -292,14 +292,18 @@ fn wide_cluster(lots: &mut Random, faults_ms: u64, rots: bool) -> Machines {
     for start in starts_ms.iter_mut().rev().take(late) {
         *start = Some(lots.between(3_000, faults_ms * 2 / 3));
     }
-    let mut departures = Vec::new();
+    let mut departures: Vec<Departure> = Vec::new();
     let count = if rots { 0 } else { *lots.pick(&[0, 1, 1, 2, 2, 3]) };
     // So many are left at least, when all have gone that are not replaced.
     let mut spare = nodes.saturating_sub(usize::from(replication_factor).max(3));
     let mut staying: Vec<Machine> = (0..nodes).collect();
     for _ in 0..count {
         let kind = lots.below(100);
-        let at_ms = lots.between(6_000, faults_ms);
+        let at_ms = match departures.last() {
+            // In the middle of what the last one has begun.
+            Some(Departure { at_ms, .. }) if lots.percent(50) => at_ms + lots.between(1_000, 12_000),
+            _ => lots.between(6_000, faults_ms),
+        };
         let one = staying.remove(lots.below(staying.len() as u64) as usize);
         let how = match kind {
             0..60 if replication_factor == 1 => How::Needed,
@@ -331,4 +335,36 @@ fn wide_cluster(lots: &mut Random, faults_ms: u64, rots: bool) -> Machines {
         departures.push(Departure { at_ms, machines, how, instead });
     }
     Machines { zones, starts_ms, departures, replication_factor }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn most_clusters_are_wide_and_keep_enough_nodes() {
+        let (mut wide, mut kinds) = (0, BTreeSet::new());
+        for swarm in (0..1_000).map(Swarm::of) {
+            let Swarm { seed, nodes, zones, starts_ms, departures, .. } = &swarm;
+            assert!(
+                (zones.len(), starts_ms.len()) == (*nodes, *nodes) && starts_ms[0] == Some(0),
+                "seed {seed}"
+            );
+            let first = starts_ms.iter().flatten().count();
+            let domains: BTreeSet<usize> = zones.iter().copied().collect();
+            wide += usize::from((5..=9).contains(&first) && domains.len() == 3);
+            kinds.extend(departures.iter().map(|departure| format!("{:?}", departure.how)));
+
+            let all = || departures.iter().filter(|departure| departure.how != How::Needed);
+            let going: Vec<Machine> = all().flat_map(|departure| departure.machines.clone()).collect();
+            let coming: BTreeSet<Machine> = all().flat_map(|departure| departure.instead.clone()).collect();
+            let spared: BTreeSet<Machine> = going.iter().copied().collect();
+            assert_eq!(going.len(), spared.len(), "seed {seed}: no machine goes twice");
+            let left = first + coming.len() - going.len();
+            assert!(left >= usize::from(swarm.replication_factor), "seed {seed}: {left} nodes are left");
+        }
+        assert!(wide > 500, "{wide} of 1,000 seeds are wide");
+        assert_eq!(kinds.len(), 5, "{kinds:?}");
+    }
 }
