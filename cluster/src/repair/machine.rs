@@ -7,7 +7,7 @@ use super::pull::{Cause, Fault, Next, Pull, Pulled, Rank, Tally};
 use super::windows;
 use super::work::{Done, Local};
 use crate::faults::{Mistake, planted};
-use crate::placement::NodeId;
+use crate::placement::{NodeId, Phase};
 use crate::quorum::{Consistency, readers};
 use crate::view::{Health, View};
 use model::{Damage, Shard, TimeRange, Timestamp};
@@ -404,7 +404,9 @@ impl Repair {
 
     /// Whether the passes of a copy may begin.
     fn is_filled(&self, shard: Shard, copying: &Copying) -> bool {
-        self.filled.get(&shard) == Some(&copying.since)
+        // Whoever had a copy before gets no files.
+        let stays = |view: &View| !matches!(view.placement.phase(shard), Phase::Copying(_));
+        self.filled.get(&shard) == Some(&copying.since) || self.view.as_deref().is_some_and(stays)
     }
 
     /// What follows, whatever happened.
