@@ -161,6 +161,9 @@ impl Replica for Copy {
     fn mended(&self, _: u64) -> Result<(), Error> {
         Ok(())
     }
+    fn forget(&self, _: Shard) -> Result<model::Forgotten, Error> {
+        Ok(model::Forgotten::default())
+    }
     fn sealed(&self) -> Option<&dyn SealedBlocks> {
         None
     }

@@ -7,9 +7,10 @@ mod sealed;
 use crate::placement::NodeId;
 use crate::view::{Health, Namespace, Peer, View};
 use model::{
-    Appended, Batch, BatchSeries, Damage, Digest, Durable, Error, Histogram, HistogramRow, LabelQuery,
-    Labels, Limited, Matcher, Metadata, RejectReason, Rejection, Replica, Samples, SealedBlocks, Selection,
-    SeriesId, SeriesKey, SeriesSet, Shard, ShardSet, Sink, Source, TimeRange, Written, value::Value,
+    Appended, Batch, BatchSeries, Damage, Digest, Durable, Error, Forgotten, Histogram, HistogramRow,
+    LabelQuery, Labels, Limited, Matcher, Metadata, RejectReason, Rejection, Replica, Samples, SealedBlocks,
+    Selection, SeriesId, SeriesKey, SeriesSet, Shard, ShardSet, Sink, Source, TimeRange, Written,
+    value::Value,
 };
 use parking_lot::Mutex;
 use std::cmp::Ordering;
@@ -533,6 +534,14 @@ impl Replica for Memory {
     fn mended(&self, number: u64) -> Result<(), Error> {
         self.check()?.damage.retain(|damage| damage.number != number);
         Ok(())
+    }
+
+    fn forget(&self, shard: Shard) -> Result<Forgotten, Error> {
+        let mut state = self.check()?;
+        let State { live, durable, files, .. } = &mut *state;
+        let series = live.shards.remove(&shard).map_or(0, |held| held.len() as u64);
+        durable.shards.remove(&shard);
+        Ok(Forgotten { series, blocks: files.forget(shard) })
     }
 
     fn sealed(&self) -> Option<&dyn SealedBlocks> {

@@ -32,7 +32,7 @@ pub use id::{SeriesId, SeriesKey, Shard};
 pub use labels::Labels;
 pub use matcher::{MatchOp, Matcher};
 pub use metadata::{Metadata, MetricType};
-pub use replica::{Damage, Replica};
+pub use replica::{Damage, Forgotten, Replica};
 pub use sealed::{BLOCK_PAGE, Import, SealedBlock, SealedBlocks};
 pub use shards::ShardSet;
 pub use sink::{Appended, Durable, RejectReason, Rejection, Sink, Written};

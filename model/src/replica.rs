@@ -48,8 +48,22 @@ pub trait Replica: Sink + Source {
     /// Everything that was damaged there has been brought from other copies, and is durable: `damage` forgets it.
     fn mended(&self, number: u64) -> Result<(), Error>;
 
+    /// Takes everything that is there of a shard out of sight: of it, nothing is read any more. It does not wait for the disk, which gets rid of it
+    /// later; so a restart may bring back some of it. [`Error::Busy`]: not now. Whoever calls this makes sure that nothing of the shard is still
+    /// wanted, or comes meanwhile that is.
+    fn forget(&self, shard: Shard) -> Result<Forgotten, Error>;
+
     /// Its sealed blocks as files. `None`: it has no files.
     fn sealed(&self) -> Option<&dyn SealedBlocks>;
+}
+
+/// What [`Replica::forget`] found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Series in memory.
+    pub series: u64,
+    /// Blocks.
+    pub blocks: u64,
 }
 
 /// A place where samples may be missing.

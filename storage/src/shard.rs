@@ -1,6 +1,6 @@
 //! One shard of the node: its head and its blocks behind one lock.
 //!
-//! Lock order: maintenance ▸ an import's own ▸ shard ▸ the engine's log, its state of health ▸ the log's own lock. No thread holds two shards' locks. Nothing that waits for the
+//! Lock order: maintenance ▸ an import's own ▸ what is left over of forgotten shards ▸ shard ▸ the engine's log, its state of health ▸ the log's own lock. No thread holds two shards' locks. Nothing that waits for the
 //! disk happens under a shard's lock.
 
 use crate::block;

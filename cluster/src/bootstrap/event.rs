@@ -23,6 +23,8 @@ pub struct Options {
     pub imports_max: usize,
     /// How long a peer may take for an answer.
     pub timeout_ms: u32,
+    /// What this node has of a shard that it has given up is forgotten after so long. Longer than a query takes that began before.
+    pub forget_after_ms: u64,
 }
 
 impl Default for Options {
@@ -34,6 +36,7 @@ impl Default for Options {
             under_way_max: 16,
             imports_max: 32,
             timeout_ms: 15_000,
+            forget_after_ms: 600_000,
         }
     }
 }
@@ -105,6 +108,9 @@ pub enum Effect {
     },
     /// A shard has as much as blocks could bring: the passes of its copy may begin, for [`crate::repair::Event::Filled`].
     Filled(Filled),
+    /// Do [`model::Replica::forget`] with those of these shards that are [`super::is_given_up`] at that moment, and accept no view in between; what
+    /// comes of it is nobody's concern. Each with [`crate::placement::Placement::changed`].
+    Forget(Vec<(Shard, u64)>),
     /// Tell people.
     Log {
         /// How loud.

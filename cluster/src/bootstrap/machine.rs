@@ -3,6 +3,7 @@
 use super::budget::Budget;
 use super::event::{CopyProgress, Effect, Event, Filled, Options, Progress};
 use super::fill::{Fill, Key, Phase, Stage, Tally};
+use super::given_up::GivenUp;
 use super::message::{Ask, PIECE_BYTES_MAX, Reply, Request};
 use super::work::{Done, Local};
 use crate::placement::{NodeId, Phase as MovePhase, ReplicaState};
@@ -95,6 +96,7 @@ pub struct Bootstrap {
     is_paused: bool,
     view: Option<Arc<View>>,
     coming: BTreeMap<Shard, Coming>,
+    given_up: GivenUp,
     fills: BTreeMap<Shard, Fill>,
     peers: BTreeMap<NodeId, Peer>,
     questions: BTreeMap<u64, Question>,
@@ -123,6 +125,7 @@ impl Bootstrap {
             is_paused: false,
             view: None,
             coming: BTreeMap::new(),
+            given_up: GivenUp::default(),
             fills: BTreeMap::new(),
             peers: BTreeMap::new(),
             questions: BTreeMap::new(),
@@ -223,6 +226,10 @@ impl Bootstrap {
                 self.peer_failed(now_ms, question, "it did not answer in time", effects);
             }
         }
+        if let Some(view) = &self.view {
+            let due = self.given_up.due(now_ms, view, self.options.forget_after_ms);
+            effects.extend((!due.is_empty()).then_some(Effect::Forget(due)));
+        }
         let elapsed = now_ms.saturating_sub(self.measured.0);
         if elapsed >= RATE_MS {
             let done = self.tally().bytes_done;
@@ -235,6 +242,7 @@ impl Bootstrap {
 
     fn see(&mut self, now_ms: u64, view: Arc<View>, effects: &mut Vec<Effect>) {
         self.follow(now_ms, &view);
+        self.given_up.see(now_ms, &view, self.options.forget_after_ms);
         if self.view.is_none() {
             // Where a copy is on its way, what an earlier run left may be of use; nowhere else.
             let all = (0..view.shards()).map(|shard| Shard(shard as u16));

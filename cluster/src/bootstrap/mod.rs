@@ -16,6 +16,11 @@
 //! little left to pull. What proves that a copy is complete are the passes alone. A [`Bootstrap`] decides and does nothing: time, the view, answers and
 //! the results of [`perform`] come in, [`Effect`]s go out. `docs/format/bootstrap.md` draws the messages.
 //!
+//! The other way round: what this node has of a shard that it has given up is forgotten, when its placement is settled, some minutes have passed,
+//! and all who hold it seem to be there. A node may get the shard back at any moment, and rely on what it has. So between the last look at the view and
+//! the forgetting no other view is accepted ([`Effect::Forget`]): what is forgotten came under older placements than the one that says so, and whatever
+//! this node does as a replica again comes after it. Late rows of old placements that come after it are nobody's, and found at the next look.
+//!
 //! What must stay true:
 //!
 //! * A block becomes visible only when each of its pages has passed, whoever sent them ([`model::SealedBlocks`]).
@@ -29,6 +34,7 @@
 mod budget;
 mod event;
 mod fill;
+mod given_up;
 mod machine;
 mod message;
 #[cfg(test)]
@@ -37,6 +43,7 @@ mod window;
 mod work;
 
 pub use event::{CopyProgress, Effect, Event, Filled, Options, Progress};
+pub use given_up::is_given_up;
 pub use machine::Bootstrap;
 pub use message::{Ask, PIECE_BYTES_MAX, Reply, Request};
 pub use work::{Done, Local, perform, serve};

@@ -130,6 +130,11 @@ fn act(shared: &Arc<Shared>, filling: &Filling, effect: Effect) {
                 let _ = events.blocking_send(Event::Done { token, done });
             });
         }
+        Effect::Forget(shards) => {
+            tokio::task::spawn_blocking(move || {
+                shards.into_iter().for_each(|(shard, since)| shared.forget(shard, since));
+            });
+        }
         Effect::Filled(_) => unreachable!("BUG: it is told in order, by the caller"),
         Effect::Log { level, text } => match level {
             Level::Info => tracing::info!("{text}"),

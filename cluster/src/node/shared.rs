@@ -13,9 +13,9 @@ use crate::state::{Command, Outcome};
 use crate::transport::{Bounds, Emitter, Handler, Identity, Kind, Listener, Reply, Run, Token, Transport};
 use crate::view::{Namespace, View};
 use crate::write::{Described, Dictionary, Receiver, Session};
-use crate::{read, repair};
+use crate::{bootstrap, read, repair};
 use bytes::Bytes;
-use model::{Replica, Shard, Timestamp};
+use model::{Forgotten, Replica, Shard, Timestamp};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -150,6 +150,34 @@ impl Shared {
     /// `None` while the node joins.
     pub fn current(&self) -> Option<Current> {
         self.current.borrow().clone()
+    }
+
+    /// Forgets what is here of a shard that this node has given up at that epoch, if that is still so. As long as the view is looked at, no other
+    /// takes its place ([`watch::Sender::borrow`] holds a lock that [`Shared::set_view`] waits for), and forgetting does not wait for the disk.
+    pub fn forget(&self, shard: Shard, since: u64) {
+        let Some(data) = self.data() else { return };
+        let outcome = {
+            let current = self.current.borrow();
+            let given_up = |current: &Current| bootstrap::is_given_up(&current.view, shard, since);
+            if !current.as_ref().is_some_and(given_up) {
+                return;
+            }
+            data.replica.forget(shard)
+        };
+        match outcome {
+            Ok(Forgotten { series: 0, blocks: 0 }) | Err(model::Error::Busy { .. }) => {}
+            Ok(Forgotten { series, blocks }) => {
+                tracing::info!(
+                    shard = shard.0,
+                    series,
+                    blocks,
+                    "what was left of a shard that others hold is removed"
+                )
+            }
+            Err(error) => {
+                tracing::warn!(shard = shard.0, %error, "what is left of a shard that others hold cannot be removed")
+            }
+        }
     }
 
     /// The epoch of the placement, if this node has accepted a newer one than that of `view`.

@@ -633,6 +633,10 @@ async fn a_node_that_joins_gets_its_copies_as_files_and_then_what_these_lack() {
     second.node.limit_filling(0).await;
     until(|| [&first, &second].iter().all(|running| is_whole(&running.node, 2))).await;
     assert_eq!(second.memory.content(), first.memory.content());
+    // Only what was given up is forgotten, whoever decided so before.
+    let (shard, since) = (model::Shard(0), second.node.view().placement.changed(model::Shard(0)));
+    (0..=since).for_each(|since| second.node.shared.forget(shard, since));
+    assert_eq!(second.memory.content(), first.memory.content());
     let received = second.node.status().transport.received[Kind::Bootstrap as usize];
     assert!(received.bytes >= files, "{received:?}");
     let progress = second.node.filling();

@@ -21,6 +21,15 @@ pub(super) struct Files {
     imported: u64,
 }
 
+impl Files {
+    /// Those of a shard go; how many these were.
+    pub(super) fn forget(&mut self, shard: Shard) -> u64 {
+        let before = self.whole.len();
+        self.whole.retain(|key, _| key.0 != shard);
+        (before - self.whole.len()) as u64
+    }
+}
+
 fn pages(body: &[u8]) -> impl Iterator<Item = u32> + '_ {
     body.chunks(BLOCK_PAGE as usize).map(crc32fast::hash)
 }

@@ -190,6 +190,11 @@ impl Part {
         self.failed.load(Relaxed)
     }
 
+    /// The name that it is to get.
+    pub fn file_name(&self) -> String {
+        self.footer.header.file_name()
+    }
+
     /// Gives it its name, when all pages are there and all series are of its shard.
     pub fn finish(&self, vfs: &dyn Vfs, dir: &Path, key: SeriesKey, shards: u32) -> Result<Meta> {
         if let Some(missing) = self.missing().first() {
@@ -211,7 +216,7 @@ impl Part {
         if !planted(Mistake::ShowUnsynced) {
             self.on_disk(self.file.sync_data())?;
         }
-        let path = dir.join(self.footer.header.file_name());
+        let path = dir.join(self.file_name());
         vfs.rename(&self.path, &path)?;
         vfs.sync_dir(dir)?;
         Ok(Meta { path, ..meta })

@@ -140,17 +140,17 @@ impl View {
 }
 
 impl Engine {
-    /// Does what is due: flushes, retention, damaged blocks out of the way, a look at the free space. Call it every few seconds. An error means that
+    /// Does what is due: flushes, retention, files of forgotten shards and damaged blocks out of the way, a look at the free space. Call it every few seconds. An error means that
     /// something could not be done and is tried again at the next call.
     pub fn maintain(&self) -> Result<Maintained> {
         let mut maintenance = self.maintenance.lock();
         let mut done = Maintained::default();
         // Removing first: it makes room. What fails does not keep the rest from being done.
-        let expired = self.expire(&mut done);
+        let (swept, expired) = (self.sweep(&maintenance), self.expire(&mut done));
         let looked = self.look_at_space(&mut maintenance);
         let quarantined = self.quarantine(&mut maintenance);
         let flushed = self.flush_what_is_due(&mut maintenance, &mut done);
-        expired.and(looked).and(quarantined).and(flushed).map(|()| done)
+        swept.and(expired).and(looked).and(quarantined).and(flushed).map(|()| done)
     }
 
     fn flush_what_is_due(&self, maintenance: &mut Maintenance, done: &mut Maintained) -> Result<()> {

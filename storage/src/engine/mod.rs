@@ -20,6 +20,7 @@ mod cardinality;
 mod damage;
 mod digests;
 mod flush;
+mod forget;
 mod health;
 mod options;
 mod read;
@@ -68,6 +69,7 @@ pub struct Engine {
     damage_seen: AtomicU64,
     scrub: Mutex<scrub::Scrub>,
     imports: sealed::Imports,
+    left_over: forget::LeftOver,
     closing: Mutex<bool>,
     closed: Condvar,
     /// Keeps other processes out.

@@ -2,6 +2,7 @@
 
 use super::damage::{self, Finding, Ledger};
 use super::digests::Digests;
+use super::forget::LeftOver;
 use super::health::ReadOnly;
 use super::scrub::Scrub;
 use super::sealed::Imports;
@@ -348,6 +349,7 @@ impl Engine {
             damage_seen: u64::MAX.into(),
             scrub: Mutex::new(scrub),
             imports: Imports::default(),
+            left_over: LeftOver::default(),
         }))
     }
 }

@@ -4,7 +4,7 @@ use super::Engine;
 use super::append::Origin;
 use crate::head::histogram_bytes;
 use model::{
-    Appended, Batch, BatchSeries, Damage, Digest, Error, HistogramRow, Labels, Replica, Samples,
+    Appended, Batch, BatchSeries, Damage, Digest, Error, Forgotten, HistogramRow, Labels, Replica, Samples,
     SealedBlocks, SeriesId, Shard, TimeRange,
 };
 use std::sync::Arc;
@@ -97,6 +97,10 @@ impl Replica for Engine {
 
     fn mended(&self, number: u64) -> Result<(), Error> {
         Ok(self.mend(number)?)
+    }
+
+    fn forget(&self, shard: Shard) -> Result<Forgotten, Error> {
+        self.forget_shard(shard)
     }
 
     fn sealed(&self) -> Option<&dyn SealedBlocks> {

@@ -163,6 +163,8 @@ impl SealedBlocks for Engine {
         let mut part = open.write();
         self.imports.forget(shard, id);
         let taken = part.take().filter(|part| !part.has_failed()).ok_or_else(not_begun)?;
+        // It may have been here, and its file may still be to be removed.
+        self.left_over.keep(&self.blocks_dir(shard).join(taken.file_name()));
         let finished = taken.finish(&*self.vfs, &self.blocks_dir(shard), self.key, self.options.shards);
         let meta = match finished {
             Ok(meta) => meta,

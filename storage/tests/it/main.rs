@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod digests;
 mod faults;
+mod forget;
 mod identity;
 mod import;
 mod lookup;

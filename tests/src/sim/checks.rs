@@ -6,7 +6,7 @@ use cluster::placement::{Domain, Node, NodeId, Phase, Placement, Policy, compute
 use cluster::quorum::{Consistency, blocking, readers};
 use cluster::view::{Peer, View};
 use model::value::Value;
-use model::{Replica, Samples, Selection, SeriesId, Shard, ShardSet, Source, TimeRange};
+use model::{Digest, Replica, Samples, Selection, SeriesId, Shard, ShardSet, Source, TimeRange};
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU8, NonZeroU32};
 use std::sync::Arc;
@@ -38,6 +38,17 @@ pub fn unequal(world: &World) -> Option<String> {
                 other.epoch(),
                 view.epoch()
             ));
+        }
+    }
+    for (machine, process) in &processes {
+        let Some(engine) = process.replica() else { return Some(format!("{machine} has no engine")) };
+        let held = view.held_by(process.id());
+        let others =
+            (0..view.shards()).map(|shard| Shard(shard as u16)).filter(|shard| !held.contains(*shard));
+        for shard in others {
+            if !matches!(engine.digest(shard, TimeRange::ALL), Ok(digest) if digest == Digest::default()) {
+                return Some(format!("{machine} has something of {shard:?}, which others hold"));
+            }
         }
     }
     let copies = nodes.min(usize::from(view.replication_factor));

@@ -3,8 +3,9 @@
 use super::values::{Values, rows};
 use model::value::Value;
 use model::{
-    Appended, Batch, Damage, Digest, Error, LabelQuery, Labels, Limited, Metadata, Replica, Samples,
-    SealedBlocks, Selection, SeriesId, SeriesKey, SeriesSet, Shard, ShardSet, Sink, Source, TimeRange,
+    Appended, Batch, Damage, Digest, Error, Forgotten, LabelQuery, Labels, Limited, Metadata, Replica,
+    Samples, SealedBlocks, Selection, SeriesId, SeriesKey, SeriesSet, Shard, ShardSet, Sink, Source,
+    TimeRange,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -223,6 +224,13 @@ impl Replica for Ghosted {
     }
     fn mended(&self, number: u64) -> Result<(), Error> {
         self.engine.mended(number)
+    }
+    fn forget(&self, shard: Shard) -> Result<Forgotten, Error> {
+        let forgotten = self.engine.forget(shard)?;
+        let is_kept = |id: &SeriesId| id.shard(self.engine.shards()) != shard;
+        self.pending.lock().retain(|(id, ..)| is_kept(id));
+        self.ghost.0.lock().retain(|(id, _), _| is_kept(id));
+        Ok(forgotten)
     }
     fn sealed(&self) -> Option<&dyn SealedBlocks> {
         self.engine.sealed()

@@ -123,6 +123,7 @@ fn fill(to: &Engine, from: &[Arc<Engine>], events_max: usize) -> (Vec<Filled>, c
                     events.push_back(Event::Done { token, done: perform(to, local) });
                 }
                 Effect::Filled(one) => filled.push(one),
+                Effect::Forget(shards) => panic!("{shards:?} are not given up"),
                 Effect::Log { text, .. } => panic!("{text}"),
             }
         }

@@ -3,7 +3,8 @@ mod network;
 
 use super::*;
 use crate::placement::{Change, NodeId};
-use model::{Error, SealedBlocks, Shard};
+use crate::view::Health;
+use model::{Digest, Error, Replica as _, SealedBlocks, Shard, TimeRange};
 use network::{ALL, Dice, Net, SHARDS};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -318,6 +319,54 @@ fn what_cannot_be_done_here_ends_the_fill_and_says_why() {
     net.fill_all();
     net.run_until_filled(ALL.len());
     assert!(is_whole(&net.filled) && net.is_equal_to(1) && net.me.imports().0 == 0);
+}
+
+#[test]
+fn what_was_given_up_is_forgotten_when_others_hold_it_for_good_and_are_there() {
+    let mut net = Net::with_copies(16, 3);
+    let coming = net.bring_copies();
+    net.populate(2, 0);
+    net.run_until_filled(coming.len());
+    let shard = coming[0];
+    let has = |net: &Net| net.me.digest(shard, TimeRange::ALL).unwrap() != Digest::default();
+    // A copy that is being made, a replica, and one that leaves are all wanted.
+    net.run(100_000);
+    net.change(Change::CutOver { shard, since: net.view.placement.changed(shard) });
+    net.change(Change::Finish { shard, since: net.view.placement.changed(shard) });
+    net.run(100_000);
+    net.change(Change::Begin { shard, from: Some(net.view.me), to: None });
+    net.run(100_000);
+    assert!(has(&net) && net.forgotten.is_empty());
+    // It is given up, and one of the others is away.
+    net.change(Change::Finish { shard, since: net.view.placement.changed(shard) });
+    let health = |net: &Net, health| {
+        let mut view = (*net.view).clone();
+        let first = view.placement.replicas(shard)[0].node;
+        view.nodes.get_mut(&first).unwrap().health = health;
+        view
+    };
+    net.show(health(&net, Health::Down));
+    net.run(100_000);
+    assert!(has(&net));
+    // Back before its time: nothing is forgotten.
+    net.change(Change::Begin { shard, from: None, to: Some(net.view.me) });
+    net.show(health(&net, Health::Up));
+    net.run(100_000);
+    assert!(has(&net));
+    net.change(Change::Cancel { shard, since: net.view.placement.changed(shard) });
+    let since_ms = net.ms;
+    net.run(59_000);
+    assert!(has(&net));
+    net.run(2_000);
+    assert!(!has(&net));
+    assert!(net.forgotten.iter().all(|(at, other)| *other == shard && *at >= since_ms + 60_000));
+    // Looked at again and again: what was late does not stay.
+    for i in 0..24 {
+        net.me.put(&crate::testing::labels("m", &[("i", &i.to_string())]), &[(1, 1.0)]);
+    }
+    assert!(has(&net));
+    net.run(61_000);
+    assert!(!has(&net));
 }
 
 #[test]

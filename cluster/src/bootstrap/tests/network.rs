@@ -24,6 +24,7 @@ pub fn options() -> Options {
         under_way_max: 7,
         imports_max: 4,
         timeout_ms: 2_000,
+        forget_after_ms: 60_000,
     }
 }
 
@@ -76,6 +77,8 @@ pub struct Net {
     /// Pieces asked for, in order, with their shard.
     pub asked: Vec<(NodeId, Shard, u64)>,
     pub filled: Vec<Filled>,
+    /// When what was forgotten.
+    pub forgotten: Vec<(u64, Shard)>,
     pub logs: Vec<(crate::repair::Level, String)>,
 }
 
@@ -112,6 +115,7 @@ impl Net {
             open: BTreeMap::new(),
             asked: Vec::new(),
             filled: Vec::new(),
+            forgotten: Vec::new(),
             logs: Vec::new(),
         };
         net.start();
@@ -142,6 +146,12 @@ impl Net {
         let moving = shards.iter().filter(|shard| placement.phase(**shard) != Phase::Settled);
         let cancel = |shard: &Shard| Change::Cancel { shard: *shard, since: placement.changed(*shard) };
         let placement = placement.change(&moving.map(cancel).collect::<Vec<_>>()).unwrap();
+        self.show(View { placement, ..(*self.view).clone() });
+    }
+
+    /// Everybody sees this change.
+    pub fn change(&mut self, change: Change) {
+        let placement = self.view.placement.change(&[change]).unwrap();
         self.show(View { placement, ..(*self.view).clone() });
     }
 
@@ -224,6 +234,14 @@ impl Net {
                 }
                 Effect::Work { token, local } => self.send(Message::Work { life: self.life, token, local }),
                 Effect::Filled(filled) => self.filled.push(filled),
+                Effect::Forget(shards) => {
+                    for (shard, since) in shards {
+                        if is_given_up(&self.view, shard, since) {
+                            self.forgotten.push((self.ms, shard));
+                            self.me.forget(shard).unwrap();
+                        }
+                    }
+                }
                 Effect::Log { level, text } => self.logs.push((level, text)),
             }
         }

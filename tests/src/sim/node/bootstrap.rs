@@ -1,16 +1,17 @@
 //! Bootstrap's shell.
 
+use super::super::clients::PATIENCE_MS;
 use super::super::network::Machine;
 use super::super::values::rows;
 use super::super::world::Out;
 use super::calls::For;
-use super::{Process, dice};
+use super::{Process, Timer, dice};
 use crate::random::{Random, mix};
 use cluster::bootstrap::{
-    Bootstrap, CopyProgress, Done, Effect, Event, Filled, Local, Options, perform, serve,
+    Bootstrap, CopyProgress, Done, Effect, Event, Filled, Local, Options, is_given_up, perform, serve,
 };
 use cluster::repair;
-use model::{Samples, Sink, TimeRange};
+use model::{Forgotten, Replica, Samples, Shard, Sink, TimeRange};
 use std::sync::Arc;
 use storage::block::Reader;
 
@@ -20,16 +21,21 @@ const SPOILED: u64 = 5;
 /// The bootstrap of a process.
 pub struct Bootstraps {
     bootstrap: Bootstrap,
-    /// Which answers of this process have a wrong bit, if any.
-    spoils: Option<Random>,
+    lots: Random,
+    /// Whether some answers of this process have a wrong bit.
+    spoils: bool,
 }
 
 impl Bootstraps {
     pub fn new(out: &Out<'_>) -> Bootstraps {
-        let options = Options { timeout_ms: 5_000, piece_bytes: model::BLOCK_PAGE, ..Options::default() };
-        let is_spoiled = mix(out.env.swarm.seed ^ mix(7)) % 100 < 30;
-        let spoils = is_spoiled.then(|| dice(out, 3));
-        Bootstraps { bootstrap: Bootstrap::new(options, out.run << 32), spoils }
+        let options = Options {
+            timeout_ms: 5_000,
+            piece_bytes: model::BLOCK_PAGE,
+            forget_after_ms: PATIENCE_MS,
+            ..Options::default()
+        };
+        let spoils = mix(out.env.swarm.seed ^ mix(7)) % 100 < 30;
+        Bootstraps { bootstrap: Bootstrap::new(options, out.run << 32), lots: dice(out, 3), spoils }
     }
 
     /// How far each copy is.
@@ -60,12 +66,29 @@ impl Process {
                     }
                     self.step_bootstrap(out, Event::Done { token, done });
                 }
+                Effect::Forget(shards) => {
+                    // A thread does it, when it comes to it.
+                    for (shard, since) in shards {
+                        let after = self.bootstrap.lots.between(0, 2_000);
+                        out.timer(after, Timer::Forget { shard, since });
+                    }
+                }
                 Effect::Filled(filled) => {
                     out.note(format_args!("bootstrap: {filled:?}"));
                     let Filled { shard, since, .. } = filled;
                     self.step_repair(out, repair::Event::Filled { shard, since });
                 }
                 Effect::Log { level, text } => out.note(format_args!("bootstrap {level:?}: {text}")),
+            }
+        }
+    }
+
+    pub(super) fn forget(&self, out: &mut Out<'_>, shard: Shard, since: u64) {
+        let (Some(view), Some(engine)) = (&self.view, &self.engine) else { return };
+        if is_given_up(view, shard, since) {
+            match engine.ghosted.forget(shard) {
+                Ok(forgotten) if forgotten == Forgotten::default() => {}
+                outcome => out.note(format_args!("forgets {shard:?}: {outcome:?}")),
             }
         }
     }
@@ -104,10 +127,9 @@ impl Process {
         let (Some(view), Some(engine)) = (&self.view, &self.engine) else { return };
         match serve(view, &*engine.ghosted, body) {
             Ok(mut reply) => {
-                let goes_wrong = out.now_ms() < out.env.swarm.faults_ms;
-                if let Some(lots) = self.bootstrap.spoils.as_mut().filter(|_| goes_wrong)
-                    && lots.percent(SPOILED)
-                {
+                let goes_wrong = self.bootstrap.spoils && out.now_ms() < out.env.swarm.faults_ms;
+                let lots = &mut self.bootstrap.lots;
+                if goes_wrong && lots.percent(SPOILED) {
                     let at = lots.below(reply.len() as u64) as usize;
                     reply[at] ^= 1 << lots.below(8);
                     out.note(format_args!("spoils byte {at} of its answer"));

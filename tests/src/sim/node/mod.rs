@@ -48,6 +48,13 @@ pub enum Timer {
     Repair,
     /// Bootstrap's clock.
     Bootstrap,
+    /// A shard that was given up is to be forgotten, if that is still so.
+    Forget {
+        /// Which.
+        shard: model::Shard,
+        /// Since when.
+        since: u64,
+    },
     /// A read's coordinator wants to see the time.
     Read {
         /// Its number.
@@ -203,6 +210,7 @@ impl Process {
                 self.step_bootstrap(out, cluster::bootstrap::Event::Tick);
                 out.timer(250, Timer::Bootstrap);
             }
+            Timer::Forget { shard, since } => self.forget(out, shard, since),
             Timer::Read { number } => self.read_tick(out, number),
             Timer::Write { number } => self.write_late(out, number),
             Timer::Hints => self.hints_tick(out),
