@@ -31,8 +31,6 @@ pub struct Swarm {
     pub faults: Vec<(FaultKind, u64)>,
     /// Nodes that go for good.
     pub departures: Vec<Departure>,
-    /// After how long a node that nobody hears is lost, and its copies made elsewhere.
-    pub loss_grace_ms: u64,
     /// How far wall clocks are apart at the beginning, at most.
     pub skew_ms: u64,
     /// What clients do.
@@ -251,7 +249,6 @@ impl Swarm {
             shards,
             faults_ms,
             departures,
-            loss_grace_ms: *Random::new(mix(seed ^ mix(8))).pick(&[6_000, 12_000, 25_000, 900_000]),
             network,
             disk: DiskWeather { sync_least_ms: 1, sync_most_ms, stalls },
             faults,
