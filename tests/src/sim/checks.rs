@@ -2,7 +2,7 @@
 
 use super::values::rows;
 use super::world::{Env, Out, World};
-use cluster::placement::{Domain, Node, NodeId, Phase, Placement, Policy, compute};
+use cluster::placement::{Domain, Node, NodeId, NodeState, Phase, Placement, Policy, compute};
 use cluster::quorum::{Consistency, blocking, readers};
 use cluster::view::{Peer, View};
 use model::value::Value;
@@ -23,8 +23,10 @@ pub fn unequal(world: &World) -> Option<String> {
     }
     let (_, first) = processes[0];
     let Some(view) = first.view() else { return Some("the first node has no view".into()) };
-    if view.nodes.len() != nodes || view.leader.is_none() {
-        return Some(format!("{} nodes and leader {:?}", view.nodes.len(), view.leader));
+    // Whose disk is gone although nobody told the cluster stays known as lost.
+    let there = view.nodes.values().filter(|peer| peer.state != NodeState::Lost).count();
+    if there != nodes || view.leader.is_none() {
+        return Some(format!("{there} nodes of {nodes} and leader {:?}", view.leader));
     }
     for (machine, process) in &processes {
         let Some(other) = process.view() else { return Some(format!("{machine} has no view")) };
@@ -93,7 +95,8 @@ fn misplaced(view: &View) -> Option<String> {
         Ok(target) => target,
         Err(e) => return Some(format!("there is no place for the copies: {e}")),
     };
-    let zones: BTreeSet<&Domain> = nodes.iter().map(|node| &node.domain).collect();
+    let holders = nodes.iter().filter(|node| node.state.has_share());
+    let zones: BTreeSet<&Domain> = holders.map(|node| &node.domain).collect();
     for (number, wanted) in target.shards.iter().enumerate() {
         let shard = Shard(number as u16);
         let mut have: Vec<NodeId> = view.placement.replicas(shard).iter().map(|r| r.node).collect();
@@ -143,8 +146,8 @@ pub fn follows(out: &mut Out<'_>, before: Option<&View>, view: &Arc<View>, appli
             let (may, _) = readers(placement.replicas(shard), Consistency::Majority);
             may.iter().filter(|node| counts(node)).count()
         };
-        // Who was removed in the meantime was not given up by a move.
-        let had = count(then, &|node| view.nodes.contains_key(node));
+        // Who was removed in the meantime was not given up by a move, and who is lost may be.
+        let had = count(then, &|node| view.nodes.get(node).is_some_and(|peer| peer.state != NodeState::Lost));
         let have = count(now, &|node| view.nodes.contains_key(node) || before.nodes.contains_key(node));
         if have < had.min(usize::from(view.replication_factor)) {
             out.env.violated(format!(

@@ -23,7 +23,7 @@ impl World {
             self.wipe(machine);
         }
         self.coming.remove(&machine);
-        self.slots[machine].role = Role::Serving;
+        (self.slots[machine].role, self.slots[machine].entered) = (Role::Serving, true);
         self.start(machine);
     }
 
@@ -39,7 +39,11 @@ impl World {
         if how == How::Needed {
             return self.ask_in_vain(machines[0], nodes[0]);
         }
-        self.coming.extend(instead);
+        self.coming.extend(&instead);
+        if how == How::Abandoned {
+            machines.iter().for_each(|machine| self.wipe(*machine));
+            return self.replace(instead, 10_000);
+        }
         self.leaving.insert(n, nodes.iter().copied().collect());
         for (&machine, &node) in machines.iter().zip(&nodes) {
             let after = match how {
@@ -47,7 +51,7 @@ impl World {
                     self.wipe(machine);
                     self.lots.between(500, 6_000)
                 }
-                How::Drained | How::Removed | How::Needed => 0,
+                How::Drained | How::Removed | How::Needed | How::Abandoned => 0,
                 How::Banished => {
                     self.banish(machine);
                     self.lots.between(500, 3_000)
@@ -121,10 +125,14 @@ impl World {
         }
         self.leaving.remove(&n);
         let Departure { how, instead, .. } = self.env.swarm.departures[n].clone();
+        // Who was banished is back before its machine is used for something else.
+        self.replace(instead, if how == How::Banished { 30_000 } else { 10_000 });
+    }
+
+    /// New nodes start on these machines.
+    fn replace(&mut self, instead: Vec<Machine>, latest_ms: u64) {
         for machine in instead {
-            // Who was banished is back before its machine is used for something else.
-            let latest = if how == How::Banished { 30_000 } else { 10_000 };
-            let after = self.lots.between(latest / 3, latest);
+            let after = self.lots.between(latest_ms / 3, latest_ms);
             self.env.schedule.after(after, Event::Act(Action::Enter(machine)));
         }
     }
@@ -140,8 +148,9 @@ impl World {
         let mut departing = self.slots.iter().enumerate().filter(|(_, slot)| slot.role == Role::Leaving);
         let leaves =
             departing.any(|(at, _)| self.env.tenants[at].is_some_and(|node| view.nodes.contains_key(&node)));
-        let lost = self.env.lost.keys().any(|node| view.nodes.contains_key(node));
-        if leaves || lost && how != How::Lost {
+        let mut lost = self.env.lost.keys().filter(|node| view.nodes.contains_key(node));
+        let heals = lost.any(|node| !view.held_by(*node).is_empty());
+        if leaves || heals && !matches!(how, How::Lost | How::Abandoned) {
             return false;
         }
         if how == How::Needed {

@@ -31,6 +31,8 @@ pub struct Swarm {
     pub faults: Vec<(FaultKind, u64)>,
     /// Nodes that go for good.
     pub departures: Vec<Departure>,
+    /// After how long a node that nobody hears is lost, and its copies made elsewhere.
+    pub loss_grace_ms: u64,
     /// How far wall clocks are apart at the beginning, at most.
     pub skew_ms: u64,
     /// What clients do.
@@ -110,6 +112,8 @@ pub struct Departure {
 pub enum How {
     /// Its disk is gone.
     Lost,
+    /// Its disk is gone, and nobody tells the cluster.
+    Abandoned,
     /// It is emptied, and then removed.
     Drained,
     /// It is removed as it stands, and runs on until it hears of it.
@@ -213,13 +217,16 @@ impl Swarm {
         let faults_ms = lots.between(20_000, 90_000);
         // Where bits rot as well there need be no whole copy left.
         let rots = faults.iter().any(|(kind, _)| *kind == FaultKind::BitFlip);
+        // Where bits rot the others' copies are whole as long as nothing moves.
+        let loss_grace_ms = *Random::new(mix(seed ^ mix(8))).pick(&[6_000, 12_000, 25_000, NEVER_MS]);
+        let loss_grace_ms = if rots { NEVER_MS } else { loss_grace_ms };
         let Machines { zones, starts_ms, departures, replication_factor } = {
             let mut wide = Random::new(mix(seed ^ mix(7)));
             if wide.percent(60) {
                 if wide.percent(40) {
                     faults.push((FaultKind::ZoneOutage, wide.between(8_000, 30_000)));
                 }
-                wide_cluster(&mut wide, faults_ms, rots)
+                wide_cluster(&mut wide, faults_ms, rots, loss_grace_ms < NEVER_MS)
             } else {
                 let late_ms = if lots.percent(20) { lots.between(3_000, 15_000) } else { 0 };
                 // Lots of their own, so that what was drawn before moves came stays as it was.
@@ -249,6 +256,7 @@ impl Swarm {
             shards,
             faults_ms,
             departures,
+            loss_grace_ms,
             network,
             disk: DiskWeather { sync_least_ms: 1, sync_most_ms, stalls },
             faults,
@@ -278,11 +286,13 @@ struct Machines {
     replication_factor: u8,
 }
 
+/// A grace that is longer than any run.
+const NEVER_MS: u64 = 900_000;
 /// Failure domains of a wide cluster.
 const ZONES: usize = 3;
 
 /// Five to nine nodes in three failure domains. Some join when there is data, some go, some of these are replaced.
-fn wide_cluster(lots: &mut Random, faults_ms: u64, rots: bool) -> Machines {
+fn wide_cluster(lots: &mut Random, faults_ms: u64, rots: bool, heals: bool) -> Machines {
     let nodes = *lots.pick(&[5, 5, 6, 6, 6, 7, 7, 8, 9]);
     let replication_factor = *lots.pick(&[1, 2, 3, 3, 3, 3, 3, 3, 3]);
     let mut zones: Vec<usize> = (0..nodes).map(|machine| machine % ZONES).collect();
@@ -297,6 +307,7 @@ fn wide_cluster(lots: &mut Random, faults_ms: u64, rots: bool) -> Machines {
     // So many are left at least, when all have gone that are not replaced.
     let mut spare = nodes.saturating_sub(usize::from(replication_factor).max(3));
     let mut staying: Vec<Machine> = (0..nodes).collect();
+    let mut abandoned = false;
     for _ in 0..count {
         let kind = lots.below(100);
         let at_ms = match departures.last() {
@@ -308,11 +319,14 @@ fn wide_cluster(lots: &mut Random, faults_ms: u64, rots: bool) -> Machines {
         let how = match kind {
             0..60 if replication_factor == 1 => How::Needed,
             _ if replication_factor == 1 => How::Drained,
+            // One, so that the leader does not take it for something between the nodes.
+            15..40 if heals && replication_factor == 3 && !abandoned => How::Abandoned,
             0..50 => How::Lost,
             50..65 => How::Drained,
             65..80 => How::Removed,
             _ => How::Banished,
         };
+        abandoned |= how == How::Abandoned;
         let mut machines = vec![one];
         if kind < 15 && how == How::Lost && replication_factor == 3 {
             // The whole failure domain.
@@ -323,7 +337,8 @@ fn wide_cluster(lots: &mut Random, faults_ms: u64, rots: bool) -> Machines {
         for machine in machines.iter().filter(|_| how != How::Needed) {
             match lots.below(100) {
                 0..40 if spare > 0 => spare -= 1,
-                0..75 => instead.push(*machine),
+                // The address of a node that may come back is not free.
+                0..75 if how != How::Abandoned => instead.push(*machine),
                 _ => {
                     instead.push(zones.len());
                     let same = lots.percent(50);
@@ -365,6 +380,6 @@ mod tests {
             assert!(left >= usize::from(swarm.replication_factor), "seed {seed}: {left} nodes are left");
         }
         assert!(wide > 500, "{wide} of 1,000 seeds are wide");
-        assert_eq!(kinds.len(), 5, "{kinds:?}");
+        assert_eq!(kinds.len(), 6, "{kinds:?}");
     }
 }

@@ -199,6 +199,8 @@ pub(super) struct Slot {
     pub disk: Disk,
     clock: WallClock,
     pub role: Role,
+    /// Whether its first node has been started.
+    pub entered: bool,
     pub process: Option<Process>,
     /// How often something was started here.
     run: u64,
@@ -256,6 +258,7 @@ impl World {
                 disk: Disk::new(swarm.disk, Random::new(disk.number())),
                 clock: WallClock::new(skew),
                 role: Role::Idle,
+                entered: false,
                 process: None,
                 run: 0,
                 is_off: false,
@@ -474,6 +477,8 @@ impl World {
                 let what = self.slots[machine].disk.flip_bit(BLOCKS, ".block");
                 self.env.note(format_args!("{machine} flips {what:?}"));
             }
+            // Those that were to come later have come with the healing.
+            Action::Enter(machine) if self.slots[machine].entered && !self.coming.contains(&machine) => {}
             Action::Enter(machine) => self.enter(machine),
             Action::Depart(n) => self.depart(n),
             Action::Dismiss(node, n) => self.dismiss(node, n),
@@ -557,7 +562,7 @@ impl World {
         self.healed = true;
         self.env.network.heal();
         for machine in 0..self.slots.len() {
-            if self.env.swarm.starts_ms[machine].is_some() && self.env.tenants[machine].is_none() {
+            if self.env.swarm.starts_ms[machine].is_some() && !self.slots[machine].entered {
                 // It would have come later.
                 self.enter(machine);
             }

@@ -96,7 +96,8 @@ impl Control {
             boot: draw(),
         };
         let make = Make { shards: swarm.shards, replication_factor: swarm.replication_factor };
-        let options = Options::default();
+        let mut options = Options::default();
+        options.loss.grace_ms = swarm.loss_grace_ms;
         let controller = Controller::new(start, me, make, durable, options, out.now_ms(), effects)?;
         Ok(Control {
             controller,
