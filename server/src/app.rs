@@ -40,6 +40,8 @@ pub enum Phase {
     },
     /// Reads and writes are taken.
     Ready,
+    /// Requests are answered, and should go elsewhere: the process ends soon.
+    Drained,
     /// Requests under way finish; then the process ends.
     Stopping,
 }
@@ -50,6 +52,7 @@ impl Phase {
         match self {
             Phase::Starting { .. } => "starting",
             Phase::Ready => "ready",
+            Phase::Drained => "drained",
             Phase::Stopping => "stopping",
         }
     }
@@ -63,6 +66,7 @@ impl Phase {
                 format!("starting: {step}, {percent:.0} % of {total_bytes} bytes")
             }
             Phase::Ready => "reads and writes are taken".to_string(),
+            Phase::Drained => "drained: this node is about to be stopped, ask another one".to_string(),
             Phase::Stopping => "shutting down".to_string(),
         }
     }
@@ -185,6 +189,15 @@ impl App {
         if *phase != Phase::Stopping {
             *phase = Phase::Ready;
         }
+    }
+
+    /// The same, and the process is not stopping yet. Says whether the data is open.
+    pub fn drain(&self) -> bool {
+        let mut phase = self.phase.write();
+        if *phase == Phase::Ready {
+            *phase = Phase::Drained;
+        }
+        *phase == Phase::Drained
     }
 
     /// From here on the node says that it is not ready. Requests are still answered.

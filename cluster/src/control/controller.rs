@@ -83,6 +83,8 @@ pub struct Controller {
     shown: u64,
     said: String,
     pub(super) out: Vec<Effect>,
+    /// It is about to stop: others are to lead, and to be asked first.
+    leaving: bool,
     stopped: bool,
 }
 
@@ -133,6 +135,7 @@ impl Controller {
             shown: 0,
             said: String::new(),
             out: Vec::new(),
+            leaving: false,
             stopped: false,
         };
         match how {
@@ -198,6 +201,10 @@ impl Controller {
             Event::Report(report) => self.report = report,
             Event::Copied(complete) => self.copies.complete = complete,
             Event::Copying(progress) => self.copies.progress = progress,
+            Event::Leave => {
+                self.leaving = true;
+                self.next_beat_ms = self.now_ms;
+            }
             Event::Seen(node) => self.watch.seen(self.now_ms, node),
             Event::Unwelcome { why } => self.stop(why),
             Event::Lost(node) => self.watch.lost(self.now_ms, node),
@@ -278,6 +285,7 @@ impl Controller {
             boot: self.profile.boot,
             applied: state.map_or(0, State::applied),
             epoch: self.accepted(),
+            leaving: self.leaving,
             report: self.report,
         }
     }
@@ -294,6 +302,9 @@ impl Controller {
     fn tick(&mut self) {
         self.with_member(Member::tick);
         self.expire_calls();
+        if self.leaving {
+            self.hand_over();
+        }
         if self.now_ms >= self.next_beat_ms {
             self.next_beat_ms = self.now_ms + self.options.heartbeat_ms;
             self.send_beat();
@@ -305,6 +316,25 @@ impl Controller {
             self.call(Target::Address(address.clone()), body, Purpose::Probe(address));
         }
         self.drive_autopilot();
+    }
+
+    /// Somebody else leads, if anybody can.
+    fn hand_over(&mut self) {
+        let (Some(member), Some(state)) = (&self.member, &self.state) else { return };
+        if !member.leads() {
+            return;
+        }
+        let voters = member.membership().voters;
+        let fit = |(id, node): &(&NodeId, &crate::state::Node)| {
+            **id != self.file.node
+                && voters.contains(&node.member)
+                && member.is_caught_up(node.member)
+                && self.watch.sighting(self.now_ms, **id, &self.options).health == Health::Up
+        };
+        if let Some((_, node)) = state.nodes().iter().find(fit) {
+            let to = node.member;
+            self.with_member(|member| member.hand_over(to));
+        }
     }
 
     fn send_beat(&mut self) {

@@ -106,6 +106,8 @@ pub enum Event {
     Copied(Vec<(Shard, u64)>),
     /// How far each copy is that this node makes: [`crate::bootstrap::Bootstrap::copies`]. Told to the leader, for people.
     Copying(Vec<CopyProgress>),
+    /// This node is about to stop: somebody else shall lead, and others shall be asked first.
+    Leave,
     /// A peer answered, or sent something.
     Seen(NodeId),
     /// The connection to a peer broke or could not be made.

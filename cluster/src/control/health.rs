@@ -18,6 +18,8 @@ pub struct Beat {
     pub applied: u64,
     /// Of its view: it has accepted this placement, and never goes back behind it.
     pub epoch: u64,
+    /// It is about to stop, and others should be asked first.
+    pub leaving: bool,
     /// How it is.
     pub report: NodeReport,
 }
@@ -135,7 +137,8 @@ impl Watch {
     pub fn sighting(&self, now_ms: u64, node: NodeId, options: &Options) -> Sighting {
         let (at, beat) = self.beats.get(&node).copied().unwrap_or((self.since_ms, Beat::default()));
         let age_ms = now_ms.saturating_sub(at.max(self.since_ms));
-        Sighting { health: by_age(age_ms, options), age_ms, beat }
+        let least = if beat.leaving { Health::Suspect } else { Health::Up };
+        Sighting { health: by_age(age_ms, options).max(least), age_ms, beat }
     }
 
     /// What the leader last told of a node.
@@ -151,10 +154,16 @@ impl Watch {
             (age, true) if age < options.down_ms => Some(Health::Suspect),
             (_, true) => Some(Health::Down),
         });
-        own.unwrap_or_else(|| match leads {
-            true => self.sighting(now_ms, node, options).health,
-            false => self.told.get(&node).map_or(Health::Up, |told| told.health),
-        })
+        let known = || match leads {
+            true => Some(self.sighting(now_ms, node, options)),
+            false => self.told.get(&node).copied(),
+        };
+        match own {
+            // That it stops soon cannot be seen.
+            Some(Health::Up) if known().is_some_and(|known| known.beat.leaving) => Health::Suspect,
+            Some(own) => own,
+            None => known().map_or(Health::Up, |known| known.health),
+        }
     }
 }
 

@@ -208,11 +208,12 @@ fn take_copy(reader: &mut Reader<'_>) -> Result<CopyProgress, Malformed> {
 }
 
 fn put_beat(out: &mut Writer, beat: &Beat) {
-    let Beat { starts, boot, applied, epoch, report } = beat;
+    let Beat { starts, boot, applied, epoch, leaving, report } = beat;
     out.varint(*starts);
     out.u128(*boot);
     out.varint(*applied);
     out.varint(*epoch);
+    out.u8(u8::from(*leaving));
     let NodeReport { disk_free, disk_total, series, load_permille, damage, has_data } = report;
     let numbers = [*disk_free, *disk_total, *series, u64::from(*load_permille), u64::from(*damage)];
     numbers.into_iter().for_each(|number| out.varint(number));
@@ -225,6 +226,7 @@ fn take_beat(reader: &mut Reader<'_>) -> Result<Beat, Malformed> {
         boot: reader.u128()?,
         applied: reader.varint()?,
         epoch: reader.varint()?,
+        leaving: codec::flag(reader)?,
         report: NodeReport {
             disk_free: reader.varint()?,
             disk_total: reader.varint()?,

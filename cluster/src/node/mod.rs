@@ -39,7 +39,7 @@ use crate::raft::{Durable, Store};
 use crate::read::{self, ClusterSource};
 use crate::state::{Command, Outcome};
 use crate::transport::{Listener, Run, Token};
-use crate::view::View;
+use crate::view::{Health, View};
 use crate::write::{Dictionary, Receiver, Session};
 use control::{Control, INPUTS_MAX, Input};
 use model::{Replica, Sink, Source};
@@ -54,6 +54,10 @@ use tokio::time::Instant;
 
 /// What expires so soon is not read: by the clock of another copy it may be hidden already, and copies that answer for the same range are equal.
 const CLOCKS_DIFFER_MS: i64 = 60_000;
+
+/// How long leadership may take to go to another node before this one stops all the same, and how often that is looked at.
+const LEAVE_WITHIN: std::time::Duration = std::time::Duration::from_secs(3);
+const LEAVE_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// Why a node cannot start, or cannot do what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -427,6 +431,24 @@ impl Node {
     /// the directory is an old copy, the node was removed, the control plane's log failed.
     pub async fn failed(&self) -> String {
         self.shared.failed().await
+    }
+
+    /// This node stops soon: somebody else leads the control plane, if there is anybody, and other nodes ask it last. Returns when that is so, or
+    /// after a while.
+    pub async fn leave(&self) {
+        if self.shared.inputs.send(Input::Event(crate::control::Event::Leave)).await.is_err() {
+            return;
+        }
+        let leads = || {
+            let view = self.view();
+            let other =
+                |(id, peer): (&NodeId, &crate::view::Peer)| *id != view.me && peer.health == Health::Up;
+            view.leader == Some(view.me) && view.nodes.iter().any(other)
+        };
+        let end = Instant::now() + LEAVE_WITHIN;
+        while leads() && Instant::now() < end {
+            tokio::time::sleep(LEAVE_LOOK).await;
+        }
     }
 
     /// Ends background work and connections, in order, and closes the control plane's log. What was acknowledged is durable before.

@@ -28,7 +28,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         damage: 1,
         has_data: true,
     };
-    let beat = Beat { starts: 3, boot: 4, applied: 300, epoch: 5, report };
+    let beat = Beat { starts: 3, boot: 4, applied: 300, epoch: 5, leaving: true, report };
     let sighting = |health| Sighting { health, age_ms: 1_000, beat };
     let copy = |shard, bytes_total| CopyProgress { shard: Shard(shard), bytes_done: 300, bytes_total };
     let calls = [

@@ -75,6 +75,7 @@ pub fn router(app: Arc<App>) -> Router {
         ("/api/v1/admin/namespaces/{name}", delete(cluster::delete_namespace)),
         ("/", get(status::index)),
         ("/metrics", get(status::metrics)),
+        ("/drain", get(health::drain).post(health::drain)),
         ("/-/healthy", get(health::healthy)),
         ("/-/ready", get(health::ready)),
     ];

@@ -91,6 +91,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     app.stop();
     tracing::info!("stopping: requests under way finish");
+    if failure.is_none() {
+        cluster.leave().await;
+    }
     stop.send_replace(true);
     let cut = tokio::select! {
         cut = serving => cut.unwrap_or(0),

@@ -250,6 +250,24 @@ fn who_stands_by_gets_nothing_before_somebody_says_so() {
 }
 
 #[test]
+fn who_leaves_lets_another_lead_and_is_asked_last() {
+    let mut network = three(25);
+    let leader = (1..=3).find(|n| network.at(*n).leads()).unwrap();
+    let id = network.at(leader).me();
+    network.step(leader, Event::Leave);
+    network.until("another leads, and all know that it leaves", |network| {
+        let others = || (1..=3).filter(|n| *n != leader);
+        others().any(|n| network.at(n).leads())
+            && others().all(|n| network.view(n).unwrap().nodes[&id].health == Health::Suspect)
+    });
+    network.run(20_000);
+    assert!(!network.at(leader).leads(), "it does not lead again");
+    network.crash(leader);
+    network.start(leader);
+    network.until("it is back", |network| network.agree(3));
+}
+
+#[test]
 fn who_only_has_data_says_so() {
     let mut network = three(3);
     network.step(2, Event::Report(NodeReport { has_data: true, ..NodeReport::default() }));

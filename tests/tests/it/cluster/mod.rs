@@ -10,6 +10,7 @@ mod majority;
 mod moves;
 mod page;
 mod partition;
+mod restart;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
