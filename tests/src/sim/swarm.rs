@@ -247,6 +247,7 @@ impl Swarm {
                 }
             }
         };
+        let first_nodes = starts_ms.iter().flatten().count();
         Swarm {
             seed,
             nodes: zones.len(),
@@ -265,7 +266,8 @@ impl Swarm {
                 series: lots.between(8, 40) as u16,
                 writers: lots.between(1, 3) as usize,
                 readers: lots.between(1, 2) as usize,
-                interval_ms: *lots.pick(&[100, 300, 700]),
+                // What goes wrong among many nodes needs time more than requests.
+                interval_ms: *lots.pick(if first_nodes >= 5 { &[300, 500, 900] } else { &[100, 300, 700] }),
                 batch_series: lots.between(3, 15),
                 old: *lots.pick(&[0, 5, 30]),
                 conflicting: *lots.pick(&[0, 5, 30]),
