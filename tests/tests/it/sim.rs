@@ -110,7 +110,7 @@ mod planted {
         a_move_ends_when_enough_have_accepted_its_cut_over: Cluster(FinishUnaccepted), within 200;
         the_epoch_that_a_node_worked_under_is_remembered: Cluster(ForgetEpoch), within 200;
         reads_under_another_placement_are_refused: Cluster(ReadAnyEpoch), within 40;
-        who_gave_a_shard_up_takes_no_rows_of_it: Cluster(AcceptAfterLeaving), within 40;
+        who_gave_a_shard_up_takes_no_rows_of_it: Cluster(AcceptAfterLeaving), within 150;
         a_copy_is_read_from_only_after_its_cut_over: Cluster(ReadBeforeCutOver), within 100;
         one_pass_is_not_enough: Cluster(PassOne), within 200;
         the_last_copy_is_not_removed: Cluster(RemoveAnyway), within 200;
