@@ -310,6 +310,7 @@ fn view() -> View {
         replication_factor: 3,
         nodes: nodes.iter().map(|node| (node.id, peer(node))).collect(),
         namespaces: BTreeMap::new(),
+        jobs: BTreeMap::new(),
         leader: None,
         has_data: true,
         move_bytes_per_second: None,

@@ -124,6 +124,7 @@ fn path() {
         replication_factor: 3,
         nodes: nodes.iter().map(|node| (node.id, peer(node))).collect(),
         namespaces: [("default".to_owned(), Namespace::default())].into(),
+        jobs: [].into(),
         leader: None,
         has_data: true,
         move_bytes_per_second: None,

@@ -6,6 +6,7 @@ pub mod bootstrap;
 pub mod control;
 pub mod faults;
 pub mod hints;
+pub mod jobs;
 pub mod node;
 pub mod placement;
 pub mod quorum;

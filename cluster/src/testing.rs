@@ -215,6 +215,7 @@ pub fn view(me: u128, nodes: u128, replication_factor: u8, shards: u32) -> View 
         replication_factor: replication_factor.get(),
         nodes: all.iter().map(|node| (node.id, peer(node))).collect(),
         namespaces: BTreeMap::from([("default".to_owned(), Namespace::default())]),
+        jobs: BTreeMap::new(),
         leader: Some(NodeId(1)),
         has_data: true,
         move_bytes_per_second: None,

@@ -1,5 +1,6 @@
 //! What a node knows of its cluster: the same for every request that begins under it, replaced as a whole when something changes.
 
+use crate::jobs::Job;
 use crate::placement::{Domain, NodeId, NodeState, Placement, Replica};
 use crate::quorum::{Consistency, WriteQuorum, readers};
 use model::{SeriesKey, Shard, ShardSet};
@@ -22,6 +23,8 @@ pub struct View {
     pub nodes: BTreeMap<NodeId, Peer>,
     /// The namespaces by name; `default` is always there.
     pub namespaces: BTreeMap<String, Namespace>,
+    /// The jobs at work and the last ones that are over, by their number.
+    pub jobs: BTreeMap<u64, Job>,
     /// The leader of the control plane, if one is known. Reads and writes do not need it.
     pub leader: Option<NodeId>,
     /// Whether anything may have been acknowledged. As long as it is false the placement is not moved but replaced when nodes join, so a

@@ -23,9 +23,12 @@ pub enum Command {
     Query(QueryCommand),
     /// Show whether the data is safe, and how the cluster and a node are doing.
     Status(Remote),
-    /// Look at the nodes of a cluster and at who holds what.
+    /// Look at the nodes of a cluster and at who holds what; add, drain, remove and replace nodes.
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Look at the work on a cluster; pause it, give it up.
+    #[command(subcommand)]
+    Jobs(JobsCommand),
     /// Look at namespaces and change how they keep samples.
     #[command(subcommand)]
     Ns(NsCommand),
@@ -143,6 +146,115 @@ pub enum ClusterCommand {
         #[command(flatten)]
         remote: Remote,
     },
+    /// Give a node its share of the copies.
+    Add {
+        /// The node, by its id or the beginning of it
+        #[arg(value_name = "ID")]
+        node: String,
+        /// How.
+        #[command(flatten)]
+        how: Operation,
+    },
+    /// Empty a node: its copies go to others. It stays a member; `add` fills it again.
+    Drain {
+        /// The node, by its id or the beginning of it
+        #[arg(value_name = "ID")]
+        node: String,
+        /// How.
+        #[command(flatten)]
+        how: Operation,
+    },
+    /// Empty a node and then remove it for ever.
+    Remove {
+        /// The node, by its id or the beginning of it
+        #[arg(value_name = "ID")]
+        node: String,
+        /// It never comes back: remove it at once and make its copies anew from the others
+        #[arg(long)]
+        lost: bool,
+        /// How.
+        #[command(flatten)]
+        how: Operation,
+    },
+    /// Let a new node take over what another has, which is removed for ever.
+    Replace {
+        /// The node that goes
+        #[arg(value_name = "OLD-ID")]
+        old: String,
+        /// The node that comes: one that has joined
+        #[arg(value_name = "NEW-ID")]
+        new: String,
+        /// The old node never comes back: remove it at once and make its copies anew from the others
+        #[arg(long)]
+        lost: bool,
+        /// How.
+        #[command(flatten)]
+        how: Operation,
+    },
+    /// Move copies to where the failure domains and the capacities of the nodes want them.
+    Rebalance {
+        /// How.
+        #[command(flatten)]
+        how: Operation,
+    },
+    /// Keep another number of copies of everything.
+    ReplicationFactor {
+        /// Copies of each shard
+        #[arg(value_name = "N")]
+        factor: u8,
+        /// How.
+        #[command(flatten)]
+        how: Operation,
+    },
+}
+
+/// How an operation on the cluster is done.
+#[derive(Debug, Args)]
+pub struct Operation {
+    /// Only show what would be done: every move, why, how much, how safe
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not wait until it is done. (On a terminal it is waited for; Ctrl-C leaves it running.)
+    #[arg(long)]
+    pub detach: bool,
+    /// The node.
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+/// `sarsen jobs …`
+#[derive(Debug, Subcommand)]
+pub enum JobsCommand {
+    /// List the jobs: those at work and the last ones that are over.
+    List(Remote),
+    /// Follow a job until it is over. Exit code 1 if it failed or was given up.
+    Watch(OneJob),
+    /// Begin no more moves of a job; those under way end.
+    Pause(OneJob),
+    /// Go on with a job that was paused.
+    Resume(OneJob),
+    /// Give a job up, and undo what can be undone: a node that was to be emptied takes copies again.
+    Cancel(OneJob),
+    /// Bound how much each node copies from others, for all jobs together.
+    Throttle {
+        /// Bytes a second of blocks, such as 32MiB; `default` for what each node is configured with
+        #[arg(value_name = "RATE")]
+        rate: String,
+        /// The node.
+        #[command(flatten)]
+        remote: Remote,
+    },
+}
+
+/// A job.
+#[derive(Debug, Args)]
+pub struct OneJob {
+    /// Its number, as `sarsen jobs list` shows it
+    #[arg(value_name = "ID")]
+    pub id: u64,
+    /// The node.
+    #[command(flatten)]
+    pub remote: Remote,
 }
 
 /// `sarsen ns …`

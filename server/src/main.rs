@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Query(command) => client::query::run(command),
         Command::Status(remote) => client::status::run(&remote),
         Command::Cluster(command) => client::cluster::run(command),
+        Command::Jobs(command) => client::jobs::run(command),
         Command::Ns(command) => client::ns::run(command),
         Command::Tsdb(command) => client::tsdb::run(command),
         Command::Check(CheckCommand::Config { file }) => check_config(&file),

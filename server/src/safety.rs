@@ -165,6 +165,7 @@ pub(crate) mod tests {
             replication_factor: factor,
             nodes: (1..=nodes).map(|id| (NodeId(id), peer(id))).collect(),
             namespaces: BTreeMap::new(),
+            jobs: BTreeMap::new(),
             leader: None,
             has_data: true,
             move_bytes_per_second: None,

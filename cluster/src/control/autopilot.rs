@@ -5,7 +5,7 @@ use super::event::Effect;
 use super::loss::{self, Brake, Verdict};
 use super::proposal::{Owner, Waiting};
 use crate::faults::{Mistake, planted};
-use crate::placement::{Change, Move, NodeId, NodeState, Phase, Placement, Plan, ReplicaState, plan};
+use crate::placement::{Change, Move, NodeId, NodeState, Phase, Placement, Plan, ReplicaState};
 use crate::quorum::blocking;
 use crate::raft::{Candidate, choose_voters};
 use crate::state::{Command, Node, State};
@@ -22,10 +22,8 @@ const MOVES_PER_NODE: usize = 16;
 /// What it remembers.
 #[derive(Default)]
 pub(super) struct Autopilot {
-    /// The way to where every copy should be, as it was after this place in the order with these nodes away.
-    plan: Option<(u64, BTreeSet<NodeId>, Plan)>,
     /// Why nobody is declared lost although somebody is overdue.
-    held: Option<Brake>,
+    pub held: Option<Brake>,
     /// The lease as it was renewed last, and when that was seen.
     lease: Option<(u64, u64)>,
     /// The placement is not changed before.
@@ -77,6 +75,9 @@ impl Controller {
         if let Some(found) = self.next_loss() {
             return Some(found);
         }
+        if let Some(change) = self.next_job_change() {
+            return Some(change);
+        }
         if let Some(changes) = self.next_moves() {
             return Some(changes);
         }
@@ -110,8 +111,8 @@ impl Controller {
             Some(lease) => Some(Brake::Lease(lease.holder.clone())),
             None => None,
         };
-        let healing: BTreeSet<NodeId> = match &self.autopilot.plan {
-            Some((_, _, plan)) => plan.moves.iter().filter_map(|step| step.from).collect(),
+        let healing: BTreeSet<NodeId> = match &self.watching.ahead {
+            Some(ahead) => ahead.plan.moves.iter().filter_map(|step| step.from).collect(),
             None => BTreeSet::new(),
         };
         let member = |(id, node): (&NodeId, &Node)| {
@@ -147,7 +148,7 @@ impl Controller {
     }
 
     /// The members that do not answer now, as this node sees it.
-    fn away(&self) -> BTreeSet<NodeId> {
+    pub(super) fn away(&self) -> BTreeSet<NodeId> {
         let down = |id: &NodeId| {
             *id != self.file.node && self.watch.health(self.now_ms, *id, true, &self.options) == Health::Down
         };
@@ -162,11 +163,9 @@ impl Controller {
             return None;
         }
         self.autopilot.moves_due_ms = self.now_ms + MOVES_EVERY_MS;
-        let (placement, applied, away) = (state.placement(), state.applied(), self.away());
-        let plan = match self.autopilot.plan.take() {
-            Some((at, without, plan)) if at == applied && without == away => plan,
-            _ => plan(placement, &state.target_without(&away)?, |_| 0),
-        };
+        let ahead = self.ahead()?;
+        let (state, plan) = (self.state.as_ref()?, &ahead.plan);
+        let placement = state.placement();
         let mut changes: Vec<Change> = plan
             .cancel
             .iter()
@@ -175,9 +174,8 @@ impl Controller {
         let goes_on = |shard: &Shard| !plan.cancel.contains(shard);
         changes
             .extend(placement.moving().filter(goes_on).filter_map(|shard| self.next_step(placement, shard)));
-        self.begin_moves(state, &plan, &mut changes);
-        self.autopilot.plan = Some((applied, away, plan));
-        let from_epoch = self.state.as_ref()?.placement().epoch();
+        self.begin_moves(state, plan, &mut changes);
+        let from_epoch = placement.epoch();
         (!changes.is_empty()).then_some(Command::MoveShards { from_epoch, changes })
     }
 
@@ -222,7 +220,7 @@ impl Controller {
                 .flatten()
                 .all(|node| busy.get(&node).is_none_or(|n| *n < MOVES_PER_NODE));
             let there = to.is_none_or(|to| state.nodes().get(&to).is_some_and(|node| self.is_well(to, node)));
-            if free && room && there {
+            if free && room && there && !self.is_held_back(step) {
                 [from, to].into_iter().flatten().for_each(|node| *busy.entry(node).or_default() += 1);
                 changes.push(Change::Begin { shard, from, to });
             }
@@ -236,7 +234,7 @@ impl Controller {
         here && self.is_well(id, node)
     }
 
-    fn is_well(&self, id: NodeId, node: &Node) -> bool {
+    pub(super) fn is_well(&self, id: NodeId, node: &Node) -> bool {
         let up =
             id == self.file.node || self.watch.health(self.now_ms, id, true, &self.options) == Health::Up;
         up && self.member.as_ref().is_some_and(|member| member.is_caught_up(node.member))

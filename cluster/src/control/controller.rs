@@ -4,11 +4,13 @@ use super::autopilot::Autopilot;
 use super::event::*;
 use super::file::{Directory, NodeFile, Phase};
 use super::health::{Beat, Copies, Sighting, Tidings, Watch};
+use super::jobs::Watching;
 use super::message::{Answer, Call};
 use super::proposal::{Owner, Proposal, Purpose, Waiting};
 use super::start::{How, Start};
 use crate::bootstrap::CopyProgress;
 use crate::faults::{Mistake, planted};
+use crate::jobs::Outlook;
 use crate::placement::{Domain, NodeId, NodeState, Phase as MovePhase};
 use crate::raft::{self, Durable, Member, Membership};
 use crate::state::{Cluster, Command, Fault, Outcome, Profile, Refusal, Request, State};
@@ -61,6 +63,7 @@ pub struct Controller {
     log: Option<Durable>,
     pub(super) watch: Watch,
     pub(super) autopilot: Autopilot,
+    pub(super) watching: Watching,
     /// Starts of others that they have not registered yet: since when they are known of, and their numbers.
     pub(super) unregistered: BTreeMap<NodeId, (u64, u64, u128)>,
     pub(super) report: NodeReport,
@@ -72,6 +75,8 @@ pub struct Controller {
     pub(super) calls: BTreeMap<u64, (Purpose, u64)>,
     pub(super) count: u64,
     pub(super) now_ms: u64,
+    /// What the clock on the wall showed last.
+    pub(super) wall_ms: u64,
     next_beat_ms: u64,
     /// Addresses of `--join` that have not said yet to which cluster they belong.
     probes: Vec<String>,
@@ -118,6 +123,7 @@ impl Controller {
             log: None,
             watch: Watch::default(),
             autopilot: Autopilot::default(),
+            watching: Watching::default(),
             unregistered: BTreeMap::new(),
             report: NodeReport::default(),
             copies: Copies::default(),
@@ -126,6 +132,7 @@ impl Controller {
             calls: BTreeMap::new(),
             count: 0,
             now_ms,
+            wall_ms: 0,
             next_beat_ms: now_ms,
             probes: Vec::new(),
             next_probe_ms: now_ms,
@@ -199,6 +206,7 @@ impl Controller {
             Event::Local { token, command } => self.propose_local(token, command),
             Event::Read { token } => self.read(token),
             Event::Report(report) => self.report = report,
+            Event::Clock(wall_ms) => self.wall_ms = wall_ms,
             Event::Copied(complete) => self.copies.complete = complete,
             Event::Copying(progress) => self.copies.progress = progress,
             Event::Leave => {
@@ -340,7 +348,10 @@ impl Controller {
     fn send_beat(&mut self) {
         let (_, leader) = self.leader();
         match leader {
-            Some(leader) if leader == self.file.node => self.tell_health(),
+            Some(leader) if leader == self.file.node => {
+                self.look_ahead();
+                self.tell_health();
+            }
             Some(leader) if self.calls.values().all(|(purpose, _)| *purpose != Purpose::Heartbeat) => {
                 let body = Call::Heartbeat(self.beat(), self.tidings()).encode(self.file.cluster);
                 self.call(Target::Node(leader), body, Purpose::Heartbeat);
@@ -352,6 +363,7 @@ impl Controller {
     fn tell_health(&mut self) {
         let table = Arc::new(self.health());
         self.out.push(Effect::Health(table));
+        self.out.push(Effect::Outlook(self.watching.outlook.clone()));
     }
 
     fn receive(&mut self, from: NodeId, bytes: &[u8]) {
@@ -429,7 +441,9 @@ impl Controller {
     fn heard(&mut self, from: Option<NodeId>, id: u64, beat: Beat, tidings: Tidings) {
         let node = from.and_then(|from| Some((from, self.state.as_ref()?.nodes().get(&from)?)));
         // Only a probe.
-        let Some((from, node)) = node else { return self.respond(id, Answer::Health(Vec::new())) };
+        let Some((from, node)) = node else {
+            return self.respond(id, Answer::Health(Vec::new(), Outlook::default()));
+        };
         let known = &node.profile;
         let stop = if node.state == NodeState::Gone {
             Some(removed(from))
@@ -443,7 +457,8 @@ impl Controller {
             None => {
                 self.watch.beat(self.now_ms, from, beat, tidings);
                 let table = self.health();
-                self.respond(id, Answer::Health(table));
+                let outlook = Outlook::clone(&self.watching.outlook);
+                self.respond(id, Answer::Health(table, outlook));
             }
         }
     }
@@ -458,8 +473,9 @@ impl Controller {
         (leader != self.file.node).then(|| (leader, node.profile.address.clone()))
     }
 
-    pub(super) fn tell(&mut self, table: Vec<(NodeId, Sighting)>) {
+    pub(super) fn tell(&mut self, table: Vec<(NodeId, Sighting)>, outlook: Outlook) {
         self.watch.told(table);
+        self.watching.outlook = Arc::new(outlook);
         self.tell_health();
     }
 
@@ -708,6 +724,7 @@ impl Controller {
             replication_factor: state.replication_factor(),
             nodes: nodes.map(|(id, node)| (*id, peer(*id, node))).collect(),
             namespaces: state.namespaces().clone(),
+            jobs: state.jobs().clone(),
             leader: self.leader().1,
             has_data: state.has_data(),
             move_bytes_per_second: match state.settings().move_bytes_per_second {

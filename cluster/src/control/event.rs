@@ -3,6 +3,7 @@
 use super::file::{Directory, NodeFile};
 use super::health::Sighting;
 use crate::bootstrap::CopyProgress;
+use crate::jobs::Outlook;
 use crate::placement::NodeId;
 use crate::raft::Batch;
 use crate::state::{Command, Outcome, Refusal};
@@ -102,6 +103,8 @@ pub enum Event {
     },
     /// How this node is; the last one is told to the leader.
     Report(NodeReport),
+    /// What the clock on the wall shows, in milliseconds since 1970: for what people read, nothing follows from it.
+    Clock(u64),
     /// The copies of shards that move here which are complete: [`crate::repair::Effect::Copied`]. Told to the leader.
     Copied(Vec<(Shard, u64)>),
     /// How far each copy is that this node makes: [`crate::bootstrap::Bootstrap::copies`]. Told to the leader, for people.
@@ -172,6 +175,8 @@ pub enum Effect {
     Held(Option<super::loss::Brake>),
     /// How the nodes are, as the leader or this node sees it. For people.
     Health(Arc<Vec<(NodeId, Sighting)>>),
+    /// How far everything is, as the leader sees it. For people.
+    Outlook(Arc<Outlook>),
     /// What came of an [`Event::Local`] or [`Event::Read`].
     Done {
         /// Its token.
@@ -232,6 +237,8 @@ pub struct NodeReport {
     pub load_permille: u32,
     /// Damaged places that are not mended.
     pub damage: u32,
+    /// Bytes of its data on disk: blocks and log.
+    pub data_bytes: u64,
     /// Whether its engine has, or ever had, any sample.
     pub has_data: bool,
 }

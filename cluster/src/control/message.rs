@@ -5,6 +5,7 @@
 use super::event::NodeReport;
 use super::health::{Beat, COPIES_MAX, Copies, Sighting, Tidings};
 use crate::bootstrap::CopyProgress;
+use crate::jobs::Outlook;
 use crate::placement::NodeId;
 use crate::state::{Outcome, Refusal, Request, codec};
 use crate::view::Health;
@@ -37,8 +38,8 @@ pub enum Answer {
     NotLeader(Option<(NodeId, String)>),
     /// Ask again.
     Busy,
-    /// A heartbeat was heard. How everybody is.
-    Health(Vec<(NodeId, Sighting)>),
+    /// A heartbeat was heard. How everybody is, and how far everything.
+    Health(Vec<(NodeId, Sighting)>, Outlook),
     /// A heartbeat of a process that must stop.
     Stop(Refusal),
     /// Who was asked belongs to this other cluster.
@@ -125,7 +126,7 @@ impl Answer {
                 }
             }
             Answer::Busy => out.u8(3),
-            Answer::Health(table) => {
+            Answer::Health(table, outlook) => {
                 out.u8(4);
                 out.count(table.len());
                 for (node, sighting) in table {
@@ -138,6 +139,7 @@ impl Answer {
                     out.varint(sighting.age_ms);
                     put_beat(&mut out, &sighting.beat);
                 }
+                outlook.put(&mut out);
             }
             Answer::Stop(refusal) => {
                 out.u8(5);
@@ -171,16 +173,19 @@ impl Answer {
                 false => None,
             }),
             3 => Answer::Busy,
-            4 => Answer::Health(reader.list(|reader| {
-                let node = NodeId(reader.u128()?);
-                let health = match reader.u8()? {
-                    0 => Health::Up,
-                    1 => Health::Suspect,
-                    2 => Health::Down,
-                    _ => return Err(reader.malformed()),
-                };
-                Ok((node, Sighting { health, age_ms: reader.varint()?, beat: take_beat(reader)? }))
-            })?),
+            4 => {
+                let table = reader.list(|reader| {
+                    let node = NodeId(reader.u128()?);
+                    let health = match reader.u8()? {
+                        0 => Health::Up,
+                        1 => Health::Suspect,
+                        2 => Health::Down,
+                        _ => return Err(reader.malformed()),
+                    };
+                    Ok((node, Sighting { health, age_ms: reader.varint()?, beat: take_beat(reader)? }))
+                })?;
+                Answer::Health(table, Outlook::take(&mut reader)?)
+            }
             5 => match codec::take_answer(&mut reader)? {
                 Err(refusal) => Answer::Stop(refusal),
                 Ok(_) => return Err(reader.malformed()),
@@ -214,8 +219,9 @@ fn put_beat(out: &mut Writer, beat: &Beat) {
     out.varint(*applied);
     out.varint(*epoch);
     out.u8(u8::from(*leaving));
-    let NodeReport { disk_free, disk_total, series, load_permille, damage, has_data } = report;
-    let numbers = [*disk_free, *disk_total, *series, u64::from(*load_permille), u64::from(*damage)];
+    let NodeReport { disk_free, disk_total, series, load_permille, damage, data_bytes, has_data } = report;
+    let counts = [u64::from(*load_permille), u64::from(*damage)];
+    let numbers = [*disk_free, *disk_total, *series, counts[0], counts[1], *data_bytes];
     numbers.into_iter().for_each(|number| out.varint(number));
     out.u8(u8::from(*has_data));
 }
@@ -233,6 +239,7 @@ fn take_beat(reader: &mut Reader<'_>) -> Result<Beat, Malformed> {
             series: reader.varint()?,
             load_permille: codec::narrow(reader)?,
             damage: codec::narrow(reader)?,
+            data_bytes: reader.varint()?,
             has_data: codec::flag(reader)?,
         },
     })

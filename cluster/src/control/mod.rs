@@ -27,6 +27,7 @@ mod controller;
 mod event;
 mod file;
 mod health;
+mod jobs;
 pub mod loss;
 mod message;
 mod proposal;

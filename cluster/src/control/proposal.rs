@@ -253,7 +253,7 @@ impl Controller {
             }
         };
         match (purpose, answer) {
-            (Purpose::Heartbeat, Answer::Health(table)) => self.tell(table),
+            (Purpose::Heartbeat, Answer::Health(table, outlook)) => self.tell(table, outlook),
             (Purpose::Probe(address), Answer::Foreign(cluster)) => self.foreign(&address, cluster),
             (Purpose::Proposal(key), Answer::Foreign(cluster)) => self.refused_as_foreign(key, cluster),
             (Purpose::Heartbeat | Purpose::Probe(_), Answer::Stop(refusal)) => self.stop(refusal.to_string()),

@@ -12,7 +12,7 @@ use crate::control::loss::Brake;
 use crate::control::{Controller, Effect, Event, NodeFile, NodeReport, Phase, Target};
 use crate::placement::{NodeId, NodeState};
 use crate::raft::Store;
-use crate::state::{Command, Outcome};
+use crate::state::{Command, Outcome, State};
 use crate::transport::{self, Event as Noticed, Kind, PeerAddress, Refusal, Reply, Run};
 use crate::view::View;
 use bytes::Bytes;
@@ -47,6 +47,8 @@ pub(super) enum Input {
     Propose { command: Command, done: oneshot::Sender<Result<Outcome, Error>> },
     /// Somebody on this node wants to see everything that was agreed on before now.
     Read { done: oneshot::Sender<Result<Outcome, Error>> },
+    /// Somebody on this node wants to know everything that is agreed on; nothing comes while it joins.
+    Look { done: oneshot::Sender<State> },
     /// The data directory has its identity: the node may remember that it is a member.
     Identified,
     /// The log of the controller failed.
@@ -139,6 +141,7 @@ impl Control {
                     task.step(Event::Tick).await;
                     let now = Instant::now();
                     if looked + LOOK < now {
+                        task.shared.note_safety(now - looked);
                         looked = now;
                         task.look().await;
                     }
@@ -203,6 +206,12 @@ impl Task {
                 self.done.insert(token, done);
                 self.step(Event::Read { token }).await;
             }
+            Input::Look { done } => {
+                if let Some(state) = self.controller.state() {
+                    // Whoever asked may have gone.
+                    let _ = done.send(state.clone());
+                }
+            }
             Input::Identified => {
                 self.identified = true;
                 if let Some(file) = self.held.take() {
@@ -254,6 +263,7 @@ impl Task {
                 }
                 Effect::Remember(file) => self.remember(file).await,
                 Effect::View(view) => self.see(view),
+                Effect::Outlook(outlook) => self.shared.set_outlook(outlook),
                 Effect::Held(held) => {
                     if let Some(brake) = &held {
                         tracing::warn!(why = %brake, "a node has been away for longer than node_loss_grace, and its copies are not made elsewhere");
@@ -380,8 +390,10 @@ impl Task {
                 report.damage = u32::try_from(replica.damage().len()).unwrap_or(u32::MAX);
             }
             let copies = shared.data().map(|data| data.filling.copies()).unwrap_or_default();
-            let _ = shared.inputs.blocking_send(Input::Event(Event::Copying(copies)));
-            let _ = shared.inputs.blocking_send(Input::Event(Event::Report(report)));
+            let clock = Event::Clock(u64::try_from(shared.wall().0).unwrap_or(0));
+            for event in [Event::Copying(copies), Event::Report(report), clock] {
+                let _ = shared.inputs.blocking_send(Input::Event(event));
+            }
         });
     }
 }

@@ -32,7 +32,10 @@ pub use hints::HintStatus;
 pub use options::{Directory, Options, ReadOptions};
 pub use status::{Shards, Status};
 
-use crate::control::{ControlError, Controller, Flags, How, Make, Me, NodeFile, Start, decide, raft_dir};
+use crate::control::{
+    ControlError, Controller, Flags, How, Make, Me, NodeFile, Sighting, Start, decide, raft_dir,
+};
+use crate::jobs;
 use crate::placement::NodeId;
 use crate::quorum::Consistency;
 use crate::raft::{Durable, Store};
@@ -45,6 +48,7 @@ use control::{Control, INPUTS_MAX, Input};
 use model::{Replica, Sink, Source};
 use parking_lot::Mutex;
 use shared::{Data, Joining, Shared};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -394,6 +398,8 @@ impl Node {
                 min_copies: current.view.fewest_copies() as u32,
             },
             health: health.nodes,
+            outlook: self.shared.outlook(),
+            short_ms: self.shared.short_ms(),
             copies: health.copies,
             voters: health.voters,
             held: health.held,
@@ -405,6 +411,31 @@ impl Node {
             damage: self.data().replica.damage(),
             control_refused: self.shared.control_refusals(),
         }
+    }
+
+    /// What a job would do, as this node knows the cluster. Nothing is changed.
+    ///
+    /// # Errors
+    /// When it would be refused, with the same words.
+    pub async fn preview(&self, kind: jobs::Kind, lost: bool) -> Result<jobs::Preview, Error> {
+        let state = self.shared.state().await?;
+        let health = self.shared.health().nodes;
+        let computed = spawn_blocking(move || {
+            let known: BTreeMap<NodeId, u64> =
+                health.iter().map(|(node, seen)| (*node, seen.beat.report.data_bytes)).collect();
+            let sizes = jobs::sizes(state.placement(), |node| known.get(&node).copied().unwrap_or(0));
+            let size = |shard: model::Shard| sizes.get(usize::from(shard.0)).copied().unwrap_or(0);
+            let is_away = |seen: &Sighting| seen.health == Health::Down;
+            let away = health.iter().filter(|(_, seen)| is_away(seen)).map(|(node, _)| *node).collect();
+            jobs::preview(&state, &kind, lost, &away, size)
+        });
+        let preview = computed.await.map_err(|_| Error::Stopped)?;
+        preview.map_err(|refusal| Error::Control(ControlError::Refused(refusal)))
+    }
+
+    /// Bytes a second of blocks that a node takes from others, as this one is set up.
+    pub fn copying_limit(&self) -> u64 {
+        self.shared.options.bootstrap_bytes_per_second
     }
 
     /// Bytes a second of blocks that may be copied to this node, whatever the cluster allows besides; 0 for no limit.

@@ -7,9 +7,10 @@ use super::serve::Serving;
 use super::{Error, Options};
 use crate::control::loss::Brake;
 use crate::control::{CopyStatus, Sighting};
+use crate::jobs::Outlook;
 use crate::placement::NodeId;
 use crate::quorum::Consistency;
-use crate::state::{Command, Outcome};
+use crate::state::{Command, Outcome, State};
 use crate::transport::{Bounds, Emitter, Handler, Identity, Kind, Listener, Reply, Run, Token, Transport};
 use crate::view::{Namespace, View};
 use crate::write::{Described, Dictionary, Receiver, Session};
@@ -53,6 +54,9 @@ pub(super) struct Shared {
     pub began: Instant,
     current: watch::Sender<Option<Current>>,
     health: Mutex<Health>,
+    outlook: Mutex<Arc<Outlook>>,
+    /// For how long shards had fewer copies than are wanted, since the start, as far as this node saw.
+    short_ms: AtomicU64,
     failed: watch::Sender<Option<String>>,
     transport: OnceLock<Arc<Transport>>,
     data: OnceLock<Data>,
@@ -130,6 +134,8 @@ impl Shared {
             began,
             current: watch::channel(None).0,
             health: Mutex::default(),
+            outlook: Mutex::default(),
+            short_ms: AtomicU64::new(0),
             failed: watch::channel(None).0,
             transport: OnceLock::new(),
             data: OnceLock::new(),
@@ -209,6 +215,32 @@ impl Shared {
 
     pub fn set_health(&self, health: Health) {
         *self.health.lock() = health;
+    }
+
+    pub fn outlook(&self) -> Arc<Outlook> {
+        self.outlook.lock().clone()
+    }
+
+    pub fn set_outlook(&self, outlook: Arc<Outlook>) {
+        *self.outlook.lock() = outlook;
+    }
+
+    /// So much time has gone by under the view there is.
+    pub fn note_safety(&self, elapsed: Duration) {
+        if self.current().is_some_and(|current| current.view.under_replicated().0 > 0) {
+            self.short_ms.fetch_add(elapsed.as_millis() as u64, Ordering::Relaxed);
+        }
+    }
+
+    pub fn short_ms(&self) -> u64 {
+        self.short_ms.load(Ordering::Relaxed)
+    }
+
+    /// Everything that is agreed on, as far as this node knows.
+    pub async fn state(&self) -> Result<State, Error> {
+        let (done, state) = oneshot::channel();
+        self.inputs.send(Input::Look { done }).await.map_err(|_| Error::Stopped)?;
+        state.await.map_err(|_| Error::Stopped)
     }
 
     /// The node must stop.

@@ -3,6 +3,7 @@
 use super::hints::HintStatus;
 use crate::control::loss::Brake;
 use crate::control::{CopyStatus, Sighting};
+use crate::jobs::Outlook;
 use crate::placement::NodeId;
 use crate::repair;
 use crate::transport::{Queues, Snapshot};
@@ -20,6 +21,10 @@ pub struct Status {
     pub shards: Shards,
     /// How the nodes are: what each last told the leader, and when.
     pub health: Arc<Vec<(NodeId, Sighting)>>,
+    /// How far the work on copies is, as the leader last told.
+    pub outlook: Arc<Outlook>,
+    /// For how long this node has seen shards with fewer copies than are wanted, since it was started.
+    pub short_ms: u64,
     /// At the leader: how far the copies are of shards that move. Elsewhere nothing.
     pub copies: Arc<BTreeMap<Shard, CopyStatus>>,
     /// Who votes in the control plane.

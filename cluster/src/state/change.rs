@@ -57,6 +57,10 @@ impl State {
                 self.feature_version = *version;
                 Ok(Outcome::Done)
             }
+            Command::StartJob { kind, lost, at_ms, by, copies, bytes } => {
+                self.start_job(kind, *lost, *at_ms, by, (*copies, *bytes))
+            }
+            Command::ChangeJob { id, revision, step, at_ms } => self.change_job(*id, *revision, step, *at_ms),
             Command::Put { table, id, revision, bytes } => self.table_mut(*table).put(*id, *revision, bytes),
             Command::Delete { table, id, revision } => {
                 let records = self.table_mut(*table);
@@ -69,7 +73,6 @@ impl State {
 
     fn table_mut(&mut self, table: Table) -> &mut Records {
         match table {
-            Table::Jobs => &mut self.jobs,
             Table::Tombstones => &mut self.tombstones,
         }
     }
@@ -198,7 +201,7 @@ impl State {
         }
     }
 
-    fn set_node_state(&mut self, id: NodeId, state: NodeState) -> Result<Outcome, Refusal> {
+    pub(super) fn set_node_state(&mut self, id: NodeId, state: NodeState) -> Result<Outcome, Refusal> {
         let lost = self.depends_on(id);
         let node = self
             .nodes

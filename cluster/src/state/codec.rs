@@ -5,6 +5,8 @@
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::*;
+use crate::jobs;
+use crate::jobs::job;
 use crate::placement::Change;
 use crate::quorum::Consistency;
 use crate::wire::{Malformed, Reader, Writer};
@@ -40,14 +42,19 @@ impl State {
             put_namespace(&mut out, namespace);
         }
         out.bytes(&self.placement.encode());
-        for records in [&self.jobs, &self.tombstones] {
-            out.varint(records.given);
-            out.count(records.all.len());
-            for (id, record) in &records.all {
-                out.varint(*id);
-                out.varint(record.revision);
-                out.bytes(&record.bytes);
-            }
+        out.varint(self.jobs.given);
+        out.count(self.jobs.all.len());
+        for (id, job) in &self.jobs.all {
+            out.varint(*id);
+            out.varint(job.revision);
+            out.bytes(&job.encode());
+        }
+        out.varint(self.tombstones.given);
+        out.count(self.tombstones.all.len());
+        for (id, record) in &self.tombstones.all {
+            out.varint(*id);
+            out.varint(record.revision);
+            out.bytes(&record.bytes);
         }
         out.count(self.answers.len());
         for (token, answer) in &self.answers {
@@ -81,15 +88,18 @@ impl State {
         })?;
         let namespaces = reader.list(|reader| Ok((text(reader)?, take_namespace(reader)?)))?;
         let placement = Placement::decode(reader.bytes()?).map_err(|_| reader.malformed())?;
-        let mut records = || {
-            let given = reader.varint()?;
-            let all = reader.list(|reader| {
-                let (id, revision) = (reader.varint()?, reader.varint()?);
-                Ok((id, Record { revision, bytes: reader.bytes()?.to_vec() }))
-            })?;
-            Ok::<_, Malformed>(Records { given, all: ordered(all)? })
-        };
-        let (jobs, tombstones) = (records()?, records()?);
+        let given = reader.varint()?;
+        let all = reader.list(|reader| {
+            let (id, revision) = (reader.varint()?, reader.varint()?);
+            Ok((id, Job::decode(revision, reader.bytes()?)?))
+        })?;
+        let jobs = Jobs { given, all: ordered(all)? };
+        let given = reader.varint()?;
+        let all = reader.list(|reader| {
+            let (id, revision) = (reader.varint()?, reader.varint()?);
+            Ok((id, Record { revision, bytes: reader.bytes()?.to_vec() }))
+        })?;
+        let tombstones = Records { given, all: ordered(all)? };
         let answers = reader.list(|reader| Ok((reader.u128()?, take_answer(reader)?)))?;
         reader.end()?;
         let fits = placement.shards().len() == cluster.shards as usize
@@ -97,6 +107,7 @@ impl State {
             && feature_version > 0
             && feature_version <= FEATURES
             && answers.len() <= TOKENS_MAX
+            && jobs.all.len() <= jobs::ACTIVE_MAX + jobs::OVER_MAX
             && namespaces.iter().any(|(name, _)| name == "default");
         if !fits {
             return Err(reader.malformed());
@@ -198,6 +209,22 @@ impl Request {
                 out.u8(17);
                 out.varint(*bytes_per_second);
             }
+            Command::StartJob { kind, lost, at_ms, by, copies, bytes } => {
+                out.u8(20);
+                job::put_kind(&mut out, kind);
+                out.u8(u8::from(*lost));
+                out.varint(*at_ms);
+                out.bytes(by.as_bytes());
+                out.varint(*copies);
+                out.varint(*bytes);
+            }
+            Command::ChangeJob { id, revision, step, at_ms } => {
+                out.u8(21);
+                out.varint(*id);
+                out.varint(*revision);
+                job::put_step(&mut out, step);
+                out.varint(*at_ms);
+            }
             Command::Put { table, id, revision, bytes } => {
                 out.u8(10);
                 out.u8(table_number(*table));
@@ -255,6 +282,20 @@ impl Request {
             },
             11 => Command::Delete { table: take_table(r)?, id: r.varint()?, revision: r.varint()? },
             13 => Command::MoveShards { from_epoch: r.varint()?, changes: r.list(take_change)? },
+            20 => Command::StartJob {
+                kind: job::take_kind(r)?,
+                lost: flag(r)?,
+                at_ms: r.varint()?,
+                by: text(r)?,
+                copies: r.varint()?,
+                bytes: r.varint()?,
+            },
+            21 => Command::ChangeJob {
+                id: r.varint()?,
+                revision: r.varint()?,
+                step: job::take_step(r)?,
+                at_ms: r.varint()?,
+            },
             12 => Command::NoteStart { node: NodeId(r.u128()?), starts: r.varint()?, boot: r.u128()? },
             14 => Command::PauseAutopilot { paused: flag(r)? },
             15 => Command::HoldLease { holder: text(r)?, ttl_ms: r.varint()? },
@@ -431,14 +472,12 @@ fn take_namespace(reader: &mut Reader<'_>) -> Result<Namespace, Malformed> {
 
 fn table_number(table: Table) -> u8 {
     match table {
-        Table::Jobs => 0,
         Table::Tombstones => 1,
     }
 }
 
 fn take_table(reader: &mut Reader<'_>) -> Result<Table, Malformed> {
     Ok(match reader.u8()? {
-        0 => Table::Jobs,
         1 => Table::Tombstones,
         _ => return Err(reader.malformed()),
     })

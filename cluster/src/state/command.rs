@@ -1,6 +1,7 @@
 //! What can be asked of the state, and what it answers.
 
 use super::Profile;
+use crate::jobs;
 use crate::placement::{Change, NodeId, NodeState, Placement};
 use crate::view::Namespace;
 
@@ -115,6 +116,32 @@ pub enum Command {
         /// The version.
         version: u32,
     },
+    /// Begins a job, with its first effect, unless another job contradicts it. Gives [`Outcome::Record`].
+    StartJob {
+        /// What.
+        kind: jobs::Kind,
+        /// The node that goes never comes back: it is gone at once.
+        lost: bool,
+        /// Now, in milliseconds since 1970.
+        at_ms: u64,
+        /// Who asks, for people.
+        by: String,
+        /// Copies to be made, as the proposer computed them.
+        copies: u64,
+        /// Bytes of these.
+        bytes: u64,
+    },
+    /// Takes a job further, or gives it up. Gives [`Outcome::Record`].
+    ChangeJob {
+        /// Its number.
+        id: u64,
+        /// The revision that was seen.
+        revision: u64,
+        /// What shall become of it.
+        step: jobs::Step,
+        /// Now, in milliseconds since 1970.
+        at_ms: u64,
+    },
     /// Writes a record. Gives [`Outcome::Record`].
     Put {
         /// Where.
@@ -140,8 +167,6 @@ pub enum Command {
 /// Which records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Table {
-    /// Work that outlives whoever does it.
-    Jobs,
     /// Deletions; the number is the generation.
     Tombstones,
 }

@@ -12,15 +12,18 @@
 //!   became of a command sends it again. The last [`TOKENS_MAX`] tokens are remembered.
 //! * The number of a Raft member is given once. A node whose incarnation changed has lost its Raft log and gets a new number.
 //! * The starts of a node only grow, and each belongs to one run: of two processes with a copy of one directory at most one is registered.
+//! * A job and its first effect are agreed on at once ([`crate::jobs`]); of two that contradict each other the second is refused.
 //! * A refusal changes nothing but the remembered token.
 
 mod change;
 pub(crate) mod codec;
 mod command;
+mod jobs;
 
 pub use command::{Command, Fault, Outcome, Refusal, Request, Table};
 
 use crate::faults::{Mistake, planted};
+use crate::jobs::Job;
 use crate::placement::{Domain, NodeId, NodeState, Placement, Policy, Target, compute};
 use crate::view::Namespace;
 use model::SeriesKey;
@@ -37,7 +40,7 @@ const NODES_MAX: usize = 256;
 const NAMESPACES_MAX: usize = 256;
 /// The longest address or name.
 const TEXT_BYTES_MAX: usize = 255;
-/// The longest record of a job or a tombstone.
+/// The longest record.
 const RECORD_BYTES_MAX: usize = 64 << 10;
 /// The longest time between two renewals of a lease.
 const LEASE_MS_MAX: u64 = 3_600_000;
@@ -94,7 +97,7 @@ pub struct Node {
     pub state: NodeState,
 }
 
-/// Something that a later step relies on, in its own bytes: a job, a tombstone.
+/// Something that a later step relies on, in its own bytes: a tombstone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Grows with every change; who changes it says which one it saw.
@@ -137,11 +140,18 @@ pub struct State {
     members_given: u64,
     namespaces: BTreeMap<String, Namespace>,
     placement: Placement,
-    jobs: Records,
+    jobs: Jobs,
     tombstones: Records,
     /// The place of the last command.
     applied: u64,
     answers: VecDeque<(u128, Result<Outcome, Refusal>)>,
+}
+
+/// Jobs by a number that is given once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Jobs {
+    given: u64,
+    all: BTreeMap<u64, Job>,
 }
 
 /// Records by a number that is given once.
@@ -175,7 +185,7 @@ impl State {
             members_given: 0,
             namespaces: BTreeMap::from([("default".to_owned(), Namespace::default())]),
             placement,
-            jobs: Records::default(),
+            jobs: Jobs::default(),
             tombstones: Records::default(),
             applied: 0,
             answers: VecDeque::new(),
@@ -230,16 +240,16 @@ impl State {
         &self.placement
     }
 
-    /// Jobs or tombstones, by their number.
+    /// Tombstones, by their number.
     pub fn records(&self, table: Table) -> &BTreeMap<u64, Record> {
-        &self.table(table).all
+        match table {
+            Table::Tombstones => &self.tombstones.all,
+        }
     }
 
-    fn table(&self, table: Table) -> &Records {
-        match table {
-            Table::Jobs => &self.jobs,
-            Table::Tombstones => &self.tombstones,
-        }
+    /// The jobs at work and the last ones that are over, by their number.
+    pub fn jobs(&self) -> &BTreeMap<u64, Job> {
+        &self.jobs.all
     }
 
     /// The place of the last command that was applied.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::jobs::{ACTIVE_MAX, Kind, OVER_MAX, Stage, Step};
 use crate::placement::{Change, Replica, ReplicaState};
 use model::Shard;
 use proptest::prelude::*;
@@ -196,6 +197,175 @@ fn a_node_without_which_a_shard_could_not_be_healed_cannot_be_removed() {
     refused(&mut state, gone(2), Fault::Conflict, "too few copies of shard 0");
 }
 
+fn start(kind: Kind, lost: bool) -> Command {
+    Command::StartJob { kind, lost, at_ms: 5, by: "ada".into(), copies: 7, bytes: 900 }
+}
+
+/// Starts a job and gives its number.
+fn started(state: &mut State, kind: Kind) -> u64 {
+    match apply(state, start(kind, false)) {
+        Ok(Outcome::Record { id, revision: 1 }) => id,
+        other => panic!("{kind}: {other:?}"),
+    }
+}
+
+fn change(state: &State, id: u64, step: Step) -> Command {
+    Command::ChangeJob { id, revision: state.jobs()[&id].revision, step, at_ms: 9 }
+}
+
+fn stepped(state: &mut State, id: u64, step: Step) {
+    let change = change(state, id, step);
+    apply(state, change).unwrap();
+}
+
+/// Data on nodes 1 to 3, each with every shard; node 4 joins.
+fn settled() -> State {
+    let mut state = first(false);
+    for n in [2, 3] {
+        apply(&mut state, add(n)).unwrap();
+        apply(&mut state, up(n)).unwrap();
+    }
+    let adopt = state.adoption().unwrap();
+    apply(&mut state, adopt).unwrap();
+    apply(&mut state, Command::NoteData).unwrap();
+    apply(&mut state, add(4)).unwrap();
+    state
+}
+
+fn node_state(state: &State, n: u128) -> NodeState {
+    state.nodes()[&NodeId(n)].state
+}
+
+const N: fn(u128) -> NodeId = NodeId;
+
+#[test]
+fn a_job_and_its_first_effect_are_one_step_and_cancelling_it_undoes_that() {
+    let mut state = settled();
+    let add = started(&mut state, Kind::Add(N(4)));
+    assert_eq!(node_state(&state, 4), NodeState::Up);
+    let job = &state.jobs()[&add];
+    assert_eq!((job.created_ms, job.by.as_str(), job.copies, job.bytes), (5, "ada", 7, 900));
+    let cancel = change(&state, add, Step::Cancel);
+    apply(&mut state, cancel.clone()).unwrap();
+    assert_eq!(node_state(&state, 4), NodeState::Draining);
+    refused(&mut state, cancel, Fault::Conflict, "is cancelled already");
+    // Whoever was to be emptied takes copies again.
+    started(&mut state, Kind::Add(N(4)));
+    assert_eq!(node_state(&state, 4), NodeState::Up);
+
+    let drain = started(&mut state, Kind::Drain(N(2)));
+    assert_eq!(node_state(&state, 2), NodeState::Draining);
+    stepped(&mut state, drain, Step::Pause);
+    assert_eq!((&state.jobs()[&drain].stage, state.jobs()[&drain].finished_ms), (&Stage::Paused, 0));
+    let old = Command::ChangeJob { id: drain, revision: 1, step: Step::Resume, at_ms: 9 };
+    refused(&mut state, old, Fault::Conflict, "somebody else");
+    stepped(&mut state, drain, Step::Cancel);
+    assert_eq!((node_state(&state, 2), state.jobs()[&drain].finished_ms), (NodeState::Up, 9));
+
+    let factor = started(&mut state, Kind::ReplicationFactor { from: 3, to: 1 });
+    assert_eq!(state.replication_factor(), 1);
+    stepped(&mut state, factor, Step::Cancel);
+    assert_eq!(state.replication_factor(), 3);
+    let unknown = Command::ChangeJob { id: 99, revision: 1, step: Step::Pause, at_ms: 9 };
+    refused(&mut state, unknown, Fault::NotFound, "sarsen jobs list");
+}
+
+#[test]
+fn of_two_jobs_that_contradict_each_other_the_second_is_refused_with_the_number_of_the_first() {
+    let mut state = settled();
+    started(&mut state, Kind::Drain(N(2)));
+    for kind in
+        [Kind::Drain(N(2)), Kind::Remove(N(2)), Kind::Add(N(2)), Kind::Replace { old: N(2), new: N(4) }]
+    {
+        refused(
+            &mut state,
+            start(kind, false),
+            Fault::Conflict,
+            "job 1 (drain 2) is at work and concerns node 2",
+        );
+    }
+    assert_eq!(node_state(&state, 4), NodeState::Joining, "a refusal brings nobody in");
+    started(&mut state, Kind::Rebalance);
+    refused(&mut state, start(Kind::Rebalance, false), Fault::Conflict, "does the same");
+    started(&mut state, Kind::ReplicationFactor { from: 3, to: 2 });
+    let again = Kind::ReplicationFactor { from: 2, to: 1 };
+    refused(&mut state, start(again, false), Fault::Conflict, "does the same");
+    // Another node is nobody's business.
+    started(&mut state, Kind::Drain(N(3)));
+}
+
+#[test]
+fn requests_that_make_no_sense_are_refused() {
+    let mut state = settled();
+    let mut refuse = |kind, fault, words: &str| refused(&mut state, start(kind, false), fault, words);
+    refuse(Kind::Drain(N(9)), Fault::NotFound, "no node 9");
+    refuse(Kind::Drain(N(4)), Fault::Conflict, "is joining and holds nothing");
+    refuse(Kind::Replace { old: N(2), new: N(2) }, Fault::Invalid, "cannot replace itself");
+    refuse(Kind::Replace { old: N(9), new: N(4) }, Fault::NotFound, "no node 9");
+    refuse(Kind::ReplicationFactor { from: 3, to: 3 }, Fault::Invalid, "3 already");
+    refuse(Kind::ReplicationFactor { from: 2, to: 1 }, Fault::Conflict, "look again");
+    refuse(Kind::ReplicationFactor { from: 3, to: 0 }, Fault::Invalid, "at least 1");
+    let mut alone = first(true);
+    refused(&mut alone, start(Kind::Drain(N(1)), false), Fault::Conflict, "add one first");
+    refused(&mut alone, start(Kind::Remove(N(1)), true), Fault::Conflict, "too few copies");
+}
+
+#[test]
+fn who_is_removed_goes_when_it_is_empty_and_who_is_lost_goes_at_once() {
+    let mut state = settled();
+    let remove = started(&mut state, Kind::Remove(N(2)));
+    assert_eq!(node_state(&state, 2), NodeState::Draining);
+    let finish = change(&state, remove, Step::Finish);
+    refused(&mut state, finish, Fault::Conflict, "node 2 holds copies still");
+    stepped(&mut state, remove, Step::Cancel);
+
+    // Lost: replaced at once, or not at all.
+    let lost = Kind::Replace { old: N(2), new: N(4) };
+    let id = match apply(&mut state, start(lost, true)) {
+        Ok(Outcome::Record { id, .. }) => id,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((node_state(&state, 2), node_state(&state, 4)), (NodeState::Gone, NodeState::Up));
+    let cancel = change(&state, id, Step::Cancel);
+    refused(&mut state, cancel, Fault::Conflict, "gone for good");
+    refused(&mut state, start(Kind::Remove(N(3)), true), Fault::Conflict, "too few copies of shard 0");
+
+    // The replacement is lost, too: it held nothing yet, and another takes its place.
+    apply(&mut state, add(5)).unwrap();
+    apply(&mut state, start(Kind::Replace { old: N(4), new: N(5) }, true)).unwrap();
+    assert_eq!((node_state(&state, 4), node_state(&state, 5)), (NodeState::Gone, NodeState::Up));
+
+    // Who joins holds nothing, and is gone when its removal is done.
+    apply(&mut state, add(6)).unwrap();
+    let newcomer = started(&mut state, Kind::Remove(N(6)));
+    stepped(&mut state, newcomer, Step::Finish);
+    assert_eq!((node_state(&state, 6), &state.jobs()[&newcomer].stage), (NodeState::Gone, &Stage::Done));
+}
+
+#[test]
+fn the_last_jobs_that_are_over_are_remembered_and_the_numbers_go_on() {
+    let mut state = settled();
+    let count = OVER_MAX as u64 + 3;
+    for _ in 0..count {
+        let id = started(&mut state, Kind::Rebalance);
+        stepped(&mut state, id, Step::Fail("no way".into()));
+    }
+    let kept: Vec<u64> = state.jobs().keys().copied().collect();
+    assert_eq!(kept, (4..=count).collect::<Vec<_>>());
+    assert_eq!(State::decode(&state.encode()).as_ref(), Ok(&state));
+    // Healing may be wanted of as many nodes as there are.
+    let mut state = first(true);
+    for n in 0..=ACTIVE_MAX as u16 {
+        apply(&mut state, add(n + 2)).unwrap();
+        let heal = start(Kind::Heal(N(u128::from(n) + 2)), false);
+        if usize::from(n) < ACTIVE_MAX {
+            apply(&mut state, heal).unwrap();
+        } else {
+            refused(&mut state, heal, Fault::Limit, "at most 64 jobs");
+        }
+    }
+}
+
 /// Moves one shard one step further.
 fn move_on(state: &mut State, change: impl Fn(&dyn Fn(Shard) -> u64) -> Change) -> Result<Outcome, Refusal> {
     let placement = state.placement();
@@ -274,18 +444,22 @@ fn namespaces_have_plain_names_and_default_stays() {
 #[test]
 fn records_are_changed_only_by_who_saw_the_last_revision() {
     let mut state = first(false);
-    let put =
-        |id, revision, bytes: &[u8]| Command::Put { table: Table::Jobs, id, revision, bytes: bytes.into() };
+    let put = |id, revision, bytes: &[u8]| Command::Put {
+        table: Table::Tombstones,
+        id,
+        revision,
+        bytes: bytes.into(),
+    };
     assert_eq!(apply(&mut state, put(0, 0, b"a")), Ok(Outcome::Record { id: 1, revision: 1 }));
     assert_eq!(apply(&mut state, put(1, 1, b"b")), Ok(Outcome::Record { id: 1, revision: 2 }));
     refused(&mut state, put(1, 1, b"c"), Fault::Conflict, "revision 2");
     refused(&mut state, put(2, 1, b"c"), Fault::NotFound, "no record 2");
     refused(&mut state, put(0, 0, &vec![0; RECORD_BYTES_MAX + 1]), Fault::Limit, "at most");
-    let delete = |revision| Command::Delete { table: Table::Jobs, id: 1, revision };
+    let delete = |revision| Command::Delete { table: Table::Tombstones, id: 1, revision };
     refused(&mut state, delete(1), Fault::Conflict, "revision 2");
     apply(&mut state, delete(2)).unwrap();
     assert_eq!(apply(&mut state, put(0, 0, b"a")), Ok(Outcome::Record { id: 2, revision: 1 }));
-    assert!(state.records(Table::Tombstones).is_empty());
+    assert_eq!(state.records(Table::Tombstones).len(), 1);
 }
 
 #[test]
@@ -323,7 +497,8 @@ fn example() -> State {
     let mut state = first(true);
     apply(&mut state, add(2)).unwrap();
     let put = |table| Command::Put { table, id: 0, revision: 0, bytes: vec![0xab; 3] };
-    apply(&mut state, put(Table::Jobs)).unwrap();
+    apply(&mut state, up(2)).unwrap();
+    apply(&mut state, start(Kind::Drain(NodeId(2)), false)).unwrap();
     apply(&mut state, put(Table::Tombstones)).unwrap();
     apply(&mut state, Command::HoldLease { holder: "op".into(), ttl_ms: 30_000 }).unwrap();
     apply(&mut state, Command::ThrottleMoves { bytes_per_second: 1 << 20 }).unwrap();
@@ -372,6 +547,29 @@ fn any_change() -> impl Strategy<Value = Change> {
     ]
 }
 
+fn any_kind() -> impl Strategy<Value = Kind> {
+    let node = || (1u128..6).prop_map(NodeId);
+    prop_oneof![
+        node().prop_map(Kind::Add),
+        node().prop_map(Kind::Drain),
+        node().prop_map(Kind::Remove),
+        (node(), node()).prop_map(|(old, new)| Kind::Replace { old, new }),
+        Just(Kind::Rebalance),
+        (0u8..4, 0u8..4).prop_map(|(from, to)| Kind::ReplicationFactor { from, to }),
+        node().prop_map(Kind::Heal),
+    ]
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        Just(Step::Pause),
+        Just(Step::Resume),
+        Just(Step::Cancel),
+        Just(Step::Finish),
+        Just(Step::Fail("why".to_owned())),
+    ]
+}
+
 fn any_command() -> impl Strategy<Value = Command> {
     let node = 1u16..6;
     let state = prop_oneof![
@@ -382,7 +580,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         Just(NodeState::Draining),
         Just(NodeState::Gone)
     ];
-    let table = prop_oneof![Just(Table::Jobs), Just(Table::Tombstones)];
+    let table = Just(Table::Tombstones);
     let profiled = (node.clone(), 1u64..5, 1u128..3);
     prop_oneof![
         (profiled.clone(), 0u128..3, 0u64..4).prop_map(|((n, starts, boot), disk, incarnation)| {
@@ -416,9 +614,16 @@ fn any_command() -> impl Strategy<Value = Command> {
         Just(Command::NoteData),
         (0u8..4).prop_map(|factor| Command::SetReplicationFactor { factor }),
         (0u32..3).prop_map(|version| Command::RaiseFeatures { version }),
-        (table.clone(), 0u64..3, 0u64..3, prop::collection::vec(any::<u8>(), 0..4))
+        (table, 0u64..3, 0u64..3, prop::collection::vec(any::<u8>(), 0..4))
             .prop_map(|(table, id, revision, bytes)| Command::Put { table, id, revision, bytes }),
         (table, 0u64..3, 0u64..3).prop_map(|(table, id, revision)| Command::Delete { table, id, revision }),
+        (any_kind(), any::<bool>()).prop_map(|(kind, lost)| start(kind, lost)),
+        (1u64..6, 1u64..4, any_step()).prop_map(|(id, revision, step)| Command::ChangeJob {
+            id,
+            revision,
+            step,
+            at_ms: 9
+        }),
     ]
 }
 
@@ -454,6 +659,12 @@ proptest! {
             let members: std::collections::BTreeSet<u64> = state.nodes.values().map(|node| node.member).collect();
             prop_assert_eq!(members.len(), state.nodes.len(), "a number was given twice");
             prop_assert!(state.namespaces.contains_key("default"));
+            prop_assert!(state.jobs.given >= before.jobs.given);
+            let active: Vec<&Kind> = state.jobs.all.values().filter(|job| job.is_active()).map(|job| &job.kind).collect();
+            let leaving: Vec<NodeId> =
+                active.iter().filter(|kind| !matches!(kind, Kind::Heal(_))).filter_map(|kind| kind.leaving()).collect();
+            prop_assert!((1..leaving.len()).all(|n| !leaving[..n].contains(&leaving[n])), "two jobs empty one node");
+            prop_assert!(active.iter().filter(|kind| ***kind == Kind::Rebalance).count() <= 1);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use cluster::bootstrap::CopyProgress;
 use cluster::control::{Answer, Beat, Call, Copies, NodeReport, Sighting, Tidings};
+use cluster::jobs::{Outlook, Progress};
 use cluster::placement::NodeId;
 use cluster::state::{Command, Fault, Outcome, Refusal, Request};
 use cluster::view::Health;
@@ -26,6 +27,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         series: 50_000,
         load_permille: 250,
         damage: 1,
+        data_bytes: 1 << 33,
         has_data: true,
     };
     let beat = Beat { starts: 3, boot: 4, applied: 300, epoch: 5, leaving: true, report };
@@ -44,6 +46,23 @@ pub fn seeds() -> Vec<Vec<u8>> {
             },
         ),
     ];
+    let progress = Progress {
+        id: 4,
+        copies: 7,
+        bytes: 1 << 30,
+        permille: 250,
+        bytes_per_s: 1 << 24,
+        eta_s: Some(64),
+        waits: "the copy of shard 5 waits for node 2".to_owned(),
+    };
+    let outlook = Outlook {
+        copies: 9,
+        bytes: 1 << 31,
+        bytes_per_s: 1 << 24,
+        jobs: vec![progress.clone(), Progress { eta_s: None, ..progress }],
+        waits: vec!["add a node".to_owned()],
+    };
+    let healthy = vec![(NodeId(1), sighting(Health::Up)), (NodeId(2), sighting(Health::Down))];
     let refusal = Refusal { fault: Fault::Directory, text: "it is an old copy".to_owned() };
     let taken = |result, state| Answer::Taken { index: 300, result, state };
     let answers = [
@@ -55,7 +74,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
         Answer::NotLeader(Some((NodeId(2), "n2:7421".to_owned()))),
         Answer::NotLeader(None),
         Answer::Busy,
-        Answer::Health(vec![(NodeId(1), sighting(Health::Up)), (NodeId(2), sighting(Health::Down))]),
+        Answer::Health(healthy, outlook),
+        Answer::Health(Vec::new(), Outlook::default()),
         Answer::Stop(refusal),
         Answer::Foreign(8),
     ];

@@ -1,6 +1,7 @@
 //! What the nodes agree on, and the commands that change it: refused, or the only form of what they say; and a command that is
 //! taken leaves a state that can be written down.
 
+use cluster::jobs::{Kind, Step};
 use cluster::placement::{NodeId, NodeState};
 use cluster::state::{Cluster, Command, Profile, Request, State, Table};
 use cluster::view::Namespace;
@@ -32,7 +33,6 @@ fn commands() -> Vec<Command> {
         Command::RegisterStart { node: NodeId(1), disk: 101, profile: Profile { starts: 3, ..profile(1) } },
         Command::SetNodeState { id, state: NodeState::Up },
         Command::ApplyNamespace { name: name.clone(), namespace },
-        Command::Put { table: Table::Jobs, id: 0, revision: 0, bytes: vec![1, 2, 3] },
         Command::Put { table: Table::Tombstones, id: 0, revision: 0, bytes: vec![4] },
         Command::SetReplicationFactor { factor: 2 },
         Command::RaiseFeatures { version: 1 },
@@ -41,7 +41,24 @@ fn commands() -> Vec<Command> {
     apply(&mut state, &all);
     all.extend(state.adoption());
     all.push(Command::NoteData);
-    all.push(Command::Delete { table: Table::Jobs, id: 1, revision: 1 });
+    let start =
+        |kind, lost| Command::StartJob { kind, lost, at_ms: 5, by: "ada".to_owned(), copies: 2, bytes: 300 };
+    let change = |id, step| Command::ChangeJob { id, revision: 1, step, at_ms: 6 };
+    all.extend([
+        start(Kind::Drain(NodeId(1)), false),
+        change(1, Step::Cancel),
+        start(Kind::ReplicationFactor { from: 2, to: 1 }, false),
+        change(2, Step::Pause),
+        start(Kind::Rebalance, false),
+        change(3, Step::Fail("nothing can move".to_owned())),
+        start(Kind::Remove(NodeId(1)), true),
+        start(Kind::Replace { old: NodeId(1), new: NodeId(2) }, false),
+        start(Kind::Add(NodeId(9)), false),
+        start(Kind::Heal(NodeId(9)), false),
+        change(4, Step::Resume),
+        change(4, Step::Finish),
+    ]);
+    all.push(Command::Delete { table: Table::Tombstones, id: 1, revision: 1 });
     all.push(Command::DeleteNamespace { name });
     all
 }

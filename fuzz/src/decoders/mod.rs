@@ -111,6 +111,7 @@ fn view(me: u128) -> cluster::view::View {
         replication_factor: 2,
         nodes: nodes.iter().map(|node| (node.id, peer(node))).collect(),
         namespaces: BTreeMap::from([("default".to_owned(), Namespace::default())]),
+        jobs: BTreeMap::new(),
         leader: Some(NodeId(1)),
         has_data: true,
         move_bytes_per_second: None,

@@ -1,9 +1,9 @@
 //! `sarsen cluster …`: nodes, and who holds what.
 
-use super::{Output, http, query, table};
+use super::{Output, http, jobs, operation, query, table};
 use crate::args::{ClusterCommand, Remote};
 use crate::time::print_duration_ms;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Asks and prints.
@@ -12,6 +12,18 @@ pub fn run(command: ClusterCommand) -> anyhow::Result<()> {
         ClusterCommand::Nodes(remote) => nodes(&remote),
         ClusterCommand::Placement(remote) => placement(&remote),
         ClusterCommand::Shards { all, remote } => shards(&remote, all),
+        ClusterCommand::Add { node, how } => operation::run("add", json!({ "node": node }), &how),
+        ClusterCommand::Drain { node, how } => operation::run("drain", json!({ "node": node }), &how),
+        ClusterCommand::Remove { node, lost, how } => {
+            operation::run("remove", json!({ "node": node, "lost": lost }), &how)
+        }
+        ClusterCommand::Replace { old, new, lost, how } => {
+            operation::run("replace", json!({ "old": old, "new": new, "lost": lost }), &how)
+        }
+        ClusterCommand::Rebalance { how } => operation::run("rebalance", json!({}), &how),
+        ClusterCommand::ReplicationFactor { factor, how } => {
+            operation::run("replication-factor", json!({ "factor": factor }), &how)
+        }
     }
 }
 
@@ -20,7 +32,36 @@ pub fn print_summary(cluster: &Value) -> anyhow::Result<()> {
     println!("{}: {}\n", text(&cluster["safety"]).to_uppercase(), text(&cluster["summary"]));
     print_nodes(cluster)?;
     println!();
+    let work = work(cluster);
+    if !work.is_empty() {
+        println!("{work}");
+    }
     Ok(())
+}
+
+/// The jobs at work, what is left to be copied, and what stands in the way. Nothing if there is nothing to do.
+fn work(cluster: &Value) -> String {
+    let names = short_names(cluster);
+    let active = |job: &&Value| matches!(text(&job["state"]), "running" | "paused");
+    let active: Vec<Value> = list(&cluster["jobs"]).filter(active).cloned().collect();
+    let mut out = if active.is_empty() { String::new() } else { jobs::render(&active, &names) };
+    let moves = &cluster["moves"];
+    let number = |key: &str| moves[key].as_u64().unwrap_or(0);
+    if number("copies") > 0 {
+        let (copies, copy) = (number("copies"), if number("copies") == 1 { "copy" } else { "copies" });
+        out.push_str(&format!("{copies} {copy} to be made, {}", table::bytes(number("bytes"))));
+        if let Some(rate) = moves["bytes_per_second"].as_u64() {
+            out.push_str(&format!(" at {}/s", table::bytes(rate)));
+        }
+        if let Some(eta) = moves["eta_s"].as_i64() {
+            out.push_str(&format!(", done in about {}", print_duration_ms(eta * 1000)));
+        }
+        out.push('\n');
+    }
+    for why in list(&cluster["waits_for"]) {
+        out.push_str(&format!("waits: {}\n", operation::shortened(text(why), &names)));
+    }
+    out
 }
 
 /// How this node's copies come to be like the others': repair, hints, damage. Nothing of a node that is alone.
@@ -111,7 +152,10 @@ fn print_nodes(cluster: &Value) -> anyhow::Result<()> {
             roles.join(", "),
         ]
     };
-    let rows: Vec<Vec<String>> = list(&cluster["nodes"]).map(row).collect();
+    // Those of one domain together.
+    let mut nodes: Vec<&Value> = list(&cluster["nodes"]).collect();
+    nodes.sort_by_key(|node| (text(&node["zone"]), text(&node["address"])));
+    let rows: Vec<Vec<String>> = nodes.into_iter().map(row).collect();
     Ok(table::print(&["NODE", "STATE", "ZONE", "ADDRESS", "HTTP", "SHARDS", "DISK FREE", "ROLE"], &rows)?)
 }
 
@@ -174,7 +218,7 @@ fn replicas(shard: &Value, names: &BTreeMap<String, String>) -> String {
 }
 
 /// By id: as much of its beginning as tells it from the other nodes, and no less than eight digits.
-fn short_names(cluster: &Value) -> BTreeMap<String, String> {
+pub fn short_names(cluster: &Value) -> BTreeMap<String, String> {
     let ids: Vec<&str> = list(&cluster["nodes"]).map(|node| text(&node["id"])).collect();
     let cut = |length: usize| ids.iter().map(|id| id.get(..length).unwrap_or(id)).collect::<Vec<_>>();
     let distinct = |length: &usize| {
@@ -197,7 +241,6 @@ fn text(value: &Value) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn names_are_as_short_as_they_can_be_told_apart() {
@@ -239,6 +282,28 @@ mod tests {
                 "damage: in 1 shard of this node; reads use other copies until it is mended"
             ]
         );
+    }
+
+    #[test]
+    fn work_and_what_it_waits_for_is_told_and_nothing_where_there_is_none() {
+        let nodes = json!([{ "id": "0123456789abcdef" }, { "id": "fedcba9876543210" }]);
+        let idle = json!({ "nodes": nodes, "jobs": [{ "id": 1, "state": "done" }], "moves": { "copies": 0 }, "waits_for": [] });
+        assert_eq!(work(&idle), "");
+        let busy = json!({
+            "nodes": nodes,
+            "jobs": [{ "id": 1, "state": "done" }, {
+                "id": 2, "what": "drain fedcba9876543210", "state": "running", "phase": "copying", "percent": 12.5, "copies": 8, "copies_left": 7,
+                "bytes": 4096, "bytes_left": 3584, "created_ms": 0, "by": "ada",
+            }],
+            "moves": { "copies": 9, "bytes": 4608, "bytes_per_second": 512, "eta_s": 9 },
+            "waits_for": ["2 copies wait for node 0123456789abcdef, which is down"],
+        });
+        insta::assert_snapshot!(work(&busy), @r"
+        JOB  WHAT            PHASE    DONE  COPIES  BYTES             RATE  LEFT  SINCE                 BY
+          2  drain fedcba98  copying  12 %  1 of 8  512 B of 4.0 KiB  -     -     1970-01-01T00:00:00Z  ada
+        9 copies to be made, 4.5 KiB at 512 B/s, done in about 9s
+        waits: 2 copies wait for node 01234567, which is down
+        ");
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 pub mod cluster;
 mod http;
+pub mod jobs;
 pub mod ns;
+mod operation;
 pub mod query;
 pub mod status;
 mod table;

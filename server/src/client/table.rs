@@ -7,7 +7,8 @@ pub fn print(header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
     io::stdout().lock().write_all(render(header, rows).as_bytes())
 }
 
-fn render(header: &[&str], rows: &[Vec<String>]) -> String {
+/// Rows under a header as text.
+pub fn render(header: &[&str], rows: &[Vec<String>]) -> String {
     let columns = header.len();
     let numeric = |c: usize| rows.iter().all(|r| r[c].parse::<f64>().is_ok());
     let right: Vec<bool> = (0..columns).map(|c| !rows.is_empty() && numeric(c)).collect();

@@ -4,6 +4,7 @@ use super::body::{self, Bounds};
 use super::endpoint::Context;
 use super::error::{ApiError, Kind};
 use super::json::{self, Json, Notes};
+use super::operations;
 use super::params::Params;
 use super::status::data;
 use crate::app::{App, Database};
@@ -16,14 +17,14 @@ use axum::response::{IntoResponse, Response};
 use cluster::control::{ControlError, Sighting};
 use cluster::node::Error;
 use cluster::placement::{NodeId, Phase, ReplicaState};
-use cluster::state::Command;
+use cluster::state::{Command, Fault, Outcome, Refusal};
 use cluster::view::{Health, View};
 use model::{Replica, Shard};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Largest body of a change.
-const BODY_BYTES_MAX: u64 = 1 << 20;
+pub(super) const BODY_BYTES_MAX: u64 = 1 << 20;
 
 /// `/api/v1/status/cluster`: nodes, copies, agreement.
 pub async fn status(State(app): State<Arc<App>>) -> Response {
@@ -89,6 +90,11 @@ fn write_status(json: &mut Json, db: &Database) {
             }
         }
         json.raw("}");
+    });
+    json.raw(",\"jobs\":").raw(&operations::recent(&status).to_string());
+    json.raw(",\"moves\":").raw(&operations::remaining(&status).to_string());
+    json.raw(",\"waits_for\":").list(&status.outlook.waits, |json, text| {
+        json.string(text);
     });
     let repair = status.repair;
     json.raw(&format!(
@@ -266,14 +272,23 @@ async fn deleted(app: &App, name: String) -> Result<Response, ApiError> {
     }))
 }
 
-async fn propose(db: &Database, command: Command) -> Result<(), ApiError> {
-    match db.cluster.propose(command).await {
-        Ok(_) => Ok(()),
-        Err(error @ (Error::Refused(_) | Error::Control(ControlError::Refused(_)))) => {
-            Err(ApiError::bad_data(error.to_string()))
-        }
-        Err(error @ Error::Disk(_)) => Err(ApiError::new(Kind::Internal, error.to_string())),
+/// Has a change agreed on.
+pub(super) async fn propose(db: &Database, command: Command) -> Result<Outcome, ApiError> {
+    db.cluster.propose(command).await.map_err(failed)
+}
+
+/// Why a change was not agreed on, or would not be.
+pub(super) fn failed(error: Error) -> ApiError {
+    let message = error.to_string();
+    match error {
+        Error::Control(ControlError::Refused(Refusal { fault, .. })) => match fault {
+            Fault::NotFound => ApiError::new(Kind::NotFound, message),
+            Fault::Conflict => ApiError::new(Kind::Conflict, message),
+            Fault::Invalid | Fault::Limit | Fault::Directory => ApiError::bad_data(message),
+        },
+        Error::Refused(_) => ApiError::bad_data(message),
+        Error::Disk(_) => ApiError::new(Kind::Internal, message),
         // Whether it was agreed on may be unknown; applying the same again changes nothing.
-        Err(error) => Err(ApiError::busy(format!("{error}; reads and writes go on meanwhile"), 5)),
+        _ => ApiError::busy(format!("{message}; reads and writes go on meanwhile"), 5),
     }
 }

@@ -15,6 +15,7 @@ pub enum Kind {
     Timeout,
     Internal,
     NotFound,
+    Conflict,
     Unavailable,
 }
 
@@ -28,6 +29,8 @@ impl Kind {
             Kind::Timeout => ("timeout", 503),
             Kind::Internal => ("internal", 500),
             Kind::NotFound => ("not_found", 404),
+            // What is there stands against it; somebody has to decide.
+            Kind::Conflict => ("conflict", 409),
             // Prometheus answers 500. It is a condition that passes (starting, too busy, no majority), so 503, as
             // the guarantees say.
             Kind::Unavailable => ("unavailable", 503),

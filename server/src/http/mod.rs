@@ -17,6 +17,7 @@ pub mod histogram;
 pub mod json;
 mod linger;
 mod lookup;
+mod operations;
 pub mod params;
 mod query;
 pub mod serve;
@@ -73,6 +74,11 @@ pub fn router(app: Arc<App>) -> Router {
         ("/api/v1/status/digests", read_only(cluster::digests)),
         ("/api/v1/admin/namespaces", get(cluster::namespaces).post(cluster::apply_namespaces)),
         ("/api/v1/admin/namespaces/{name}", delete(cluster::delete_namespace)),
+        ("/api/v1/admin/cluster/throttle", post(operations::throttle)),
+        ("/api/v1/admin/cluster/{operation}", post(operations::start)),
+        ("/api/v1/admin/jobs", get(operations::jobs)),
+        ("/api/v1/admin/jobs/{id}", get(operations::job)),
+        ("/api/v1/admin/jobs/{id}/{step}", post(operations::step)),
         ("/", get(status::index)),
         ("/metrics", get(status::metrics)),
         ("/drain", get(health::drain).post(health::drain)),

@@ -36,6 +36,7 @@ impl Cluster {
         let mut all = Cluster(Vec::new());
         all.agreement(&status);
         all.copies(&status.view);
+        all.work(&status);
         all.traffic(&status);
         all.hints(&status);
         all.repair(&status, db);
@@ -125,13 +126,41 @@ impl Cluster {
             view.placement.moving().count() as f64,
         );
         let fewest = copies.iter().map(|c| c.live).min().unwrap_or(0);
-        self.gauge(
-            "sarsen_cluster_min_copies",
-            "Live copies of the shard that has the fewest",
-            fewest as f64,
-        );
+        self.gauge("sarsen_shard_min_copies", "Live copies of the shard that has the fewest", fewest as f64);
         let held = view.held_by(view.me).len();
         self.gauge("sarsen_cluster_shards_held", "Shards of which this node has a copy", held as f64);
+    }
+
+    fn work(&mut self, status: &Status) {
+        self.family(
+            "sarsen_shards_below_replication_factor_seconds",
+            "Time during which this node saw shards with fewer live copies than wanted",
+            MetricType::Counter,
+            [(Vec::new(), status.short_ms as f64 / 1e3)],
+        );
+        self.gauge(
+            "sarsen_moves_bytes_remaining",
+            "Bytes of the copies that are still to be made, roughly, as the leader last told",
+            status.outlook.bytes as f64,
+        );
+        self.gauge(
+            "sarsen_moves_copies_remaining",
+            "Copies of shards that are still to be made, as the leader last told",
+            status.outlook.copies as f64,
+        );
+        let mut jobs: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        for job in status.view.jobs.values() {
+            *jobs.entry((job.kind.word(), job.stage.word())).or_default() += 1;
+        }
+        let jobs = jobs.into_iter().map(|((kind, state), count)| {
+            (vec![("kind", kind.to_string()), ("state", state.to_string())], count as f64)
+        });
+        self.family(
+            "sarsen_jobs",
+            "Jobs at work, and the last ones that are over",
+            MetricType::Gauge,
+            jobs.collect::<Vec<_>>(),
+        );
     }
 
     fn traffic(&mut self, status: &Status) {

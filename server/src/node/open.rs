@@ -96,15 +96,21 @@ async fn await_share(app: &App, cluster: &cluster::node::Node) {
     }
 }
 
+/// A sample on the way to another copy: timestamp and value, before compression.
+const ROW_BYTES: u64 = 16;
+
 /// What a node tells the leader of itself, once its data is open.
 fn report(engine: Arc<OnceLock<Weak<storage::Engine>>>) -> Arc<dyn Fn() -> NodeReport + Send + Sync> {
     let before = Mutex::new((Instant::now(), 0.0));
     Arc::new(move || {
-        let series = engine.get().and_then(Weak::upgrade).map_or(0, |engine| engine.stats().series);
+        let stats = engine.get().and_then(Weak::upgrade).map(|engine| engine.stats()).unwrap_or_default();
+        // What is in no block yet travels as rows.
+        let data_bytes = stats.block_bytes + stats.head_samples * ROW_BYTES;
+        let series = stats.series;
         let (now, used) = (Instant::now(), process::Usage::read().map_or(0.0, |usage| usage.cpu_seconds));
         let (then, used_then) = std::mem::replace(&mut *before.lock(), (now, used));
         let share = (used - used_then) / (now - then).as_secs_f64().max(0.001) / crate::app::cpus() as f64;
-        NodeReport { series, load_permille: (share * 1000.0) as u32, ..NodeReport::default() }
+        NodeReport { series, data_bytes, load_permille: (share * 1000.0) as u32, ..NodeReport::default() }
     })
 }
 

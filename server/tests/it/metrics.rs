@@ -67,7 +67,7 @@ fn the_cluster_is_measured_also_when_it_is_one_node() {
         ("sarsen_cluster_shards_held", &[], 64.0),
         ("sarsen_cluster_shards_under_replicated", &[], 64.0),
         ("sarsen_cluster_shards_unavailable", &[], 0.0),
-        ("sarsen_cluster_min_copies", &[], 1.0),
+        ("sarsen_shard_min_copies", &[], 1.0),
         ("sarsen_cluster_frames_total", &[("kind", "write"), ("direction", "sent")], 0.0),
         ("sarsen_cluster_bytes_total", &[("kind", "read"), ("direction", "received")], 0.0),
         ("sarsen_cluster_connections_refused_total", &[("reason", "token")], 0.0),

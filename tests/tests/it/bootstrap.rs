@@ -93,6 +93,7 @@ fn view(me: u128) -> View {
         placement,
         replication_factor: 3,
         nodes: nodes.iter().map(|node| (node.id, peer(node))).collect(),
+        jobs: BTreeMap::new(),
         namespaces: BTreeMap::new(),
         leader: None,
         has_data: true,

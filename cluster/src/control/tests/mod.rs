@@ -1,5 +1,6 @@
 //! Controllers by themselves and against each other.
 
+mod jobs;
 mod network;
 
 use super::*;

@@ -3,7 +3,7 @@
 
 use super::super::*;
 use crate::bootstrap::CopyProgress;
-use crate::placement::{self, NodeId, Placement};
+use crate::placement::{NodeId, Placement};
 use crate::quorum::{Consistency, readers};
 use crate::raft::{Batch, Durable, Store};
 use crate::state::{Command, Outcome};
@@ -337,8 +337,7 @@ impl Network {
                     }
                     // Copies are made in no time.
                     let (me, now) = (view.me, &view.placement);
-                    let copied =
-                        now.moving().filter(|shard| now.phase(*shard) == placement::Phase::Copying(me));
+                    let copied = now.moving().filter(|shard| now.completing(*shard).contains(&me));
                     let copied: Vec<_> = copied.map(|shard| (shard, now.changed(shard))).collect();
                     let half = |&(shard, _): &(Shard, u64)| CopyProgress {
                         shard,
@@ -363,7 +362,7 @@ impl Network {
                     machine.fatal = Some(why);
                     return self.forget(n);
                 }
-                Effect::Health(_) | Effect::Held(_) | Effect::Refused { .. } => {}
+                Effect::Health(_) | Effect::Outlook(_) | Effect::Held(_) | Effect::Refused { .. } => {}
             }
         }
     }

@@ -203,7 +203,7 @@ impl Process {
                 Effect::Refused { from, why } => out.note(format_args!("refuses {from:?}: {why}")),
                 Effect::Progress(what) => out.note(format_args!("progress: {what}")),
                 Effect::Held(why) => out.note(format_args!("nobody is declared lost: {why:?}")),
-                Effect::Health(_) => {}
+                Effect::Health(_) | Effect::Outlook(_) => {}
                 Effect::Fatal(why) => self.stop_because(why),
             }
         }

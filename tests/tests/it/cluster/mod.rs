@@ -8,6 +8,7 @@ mod joining;
 mod kill;
 mod majority;
 mod moves;
+mod operations;
 mod page;
 mod partition;
 mod restart;

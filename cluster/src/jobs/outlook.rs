@@ -1,0 +1,93 @@
+//! How far everything is. The leader's belief, told to all nodes with the answers to their heartbeats; not agreed on.
+
+#![deny(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use super::job::short;
+use super::{ACTIVE_MAX, TEXT_BYTES_MAX};
+use crate::wire::{Malformed, Reader, Writer};
+
+/// What is left to be copied, in all and by job, and what that waits for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outlook {
+    /// Copies that are still to be made.
+    pub copies: u64,
+    /// Bytes of these, roughly.
+    pub bytes: u64,
+    /// Of these, what was copied a second lately; 0 if that is not known.
+    pub bytes_per_s: u64,
+    /// The jobs that are not over.
+    pub jobs: Vec<Progress>,
+    /// What stands in the way, with what would help.
+    pub waits: Vec<String>,
+}
+
+/// How far a job is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Which.
+    pub id: u64,
+    /// Copies that are still to be made.
+    pub copies: u64,
+    /// Bytes of these, roughly.
+    pub bytes: u64,
+    /// Done, in thousandths.
+    pub permille: u32,
+    /// What was copied a second lately; 0 if that is not known.
+    pub bytes_per_s: u64,
+    /// When nothing will be left, as it goes now.
+    pub eta_s: Option<u64>,
+    /// What it waits for, with what would help; empty if it goes on.
+    pub waits: String,
+}
+
+impl Outlook {
+    /// Reasons for waiting that are told.
+    pub const WAITS_MAX: usize = 8;
+
+    /// Of a job, if it is not over.
+    pub fn of(&self, id: u64) -> Option<&Progress> {
+        self.jobs.iter().find(|progress| progress.id == id)
+    }
+
+    pub(crate) fn put(&self, out: &mut Writer) {
+        let Outlook { copies, bytes, bytes_per_s, jobs, waits } = self;
+        [*copies, *bytes, *bytes_per_s].into_iter().for_each(|number| out.varint(number));
+        out.count(jobs.len());
+        for Progress { id, copies, bytes, permille, bytes_per_s, eta_s, waits } in jobs {
+            let eta = eta_s.map_or(0, |eta| eta.saturating_add(1));
+            let numbers = [*id, *copies, *bytes, u64::from(*permille), *bytes_per_s, eta];
+            numbers.into_iter().for_each(|number| out.varint(number));
+            out.bytes(waits.as_bytes());
+        }
+        out.count(waits.len());
+        waits.iter().for_each(|text| out.bytes(text.as_bytes()));
+    }
+
+    pub(crate) fn take(reader: &mut Reader<'_>) -> Result<Outlook, Malformed> {
+        let (copies, bytes, bytes_per_s) = (reader.varint()?, reader.varint()?, reader.varint()?);
+        let jobs = reader.list(|reader| {
+            Ok(Progress {
+                id: reader.varint()?,
+                copies: reader.varint()?,
+                bytes: reader.varint()?,
+                permille: crate::state::codec::narrow(reader)?,
+                bytes_per_s: reader.varint()?,
+                eta_s: reader.varint()?.checked_sub(1),
+                waits: short(reader)?,
+            })
+        })?;
+        let waits = reader.list(short)?;
+        if jobs.len() > ACTIVE_MAX || waits.len() > Outlook::WAITS_MAX {
+            return Err(reader.malformed());
+        }
+        Ok(Outlook { copies, bytes, bytes_per_s, jobs, waits })
+    }
+}
+
+/// As much of a text as fits.
+pub(crate) fn cut(mut text: String) -> String {
+    while text.len() > TEXT_BYTES_MAX {
+        text.pop();
+    }
+    text
+}
