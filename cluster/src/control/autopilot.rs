@@ -191,13 +191,19 @@ impl Controller {
             Phase::Settled => None,
             Phase::Copying(_) => complete.then_some(Change::CutOver { shard, since }),
             Phase::CutOver => {
-                // Whoever has accepted it answers no more reads as before.
+                // Whoever has accepted it answers no more reads as before. Whoever is gone for ever is not asked: if all that are left have accepted it, only
+                // nodes that somebody called gone, and that run all the same, could still agree with each other on what was before.
                 let accepted = |node: &NodeId| match *node == self.file.node {
                     true => self.accepted() >= since,
                     false => self.watch.last_beat(*node).is_some_and(|beat| beat.epoch >= since),
                 };
                 let old = placement.old_replicas(shard);
-                let enough = old.iter().filter(|node| accepted(node)).count() >= blocking(old.len());
+                let gone = |node: &NodeId| {
+                    let node = self.state.as_ref().and_then(|state| state.nodes().get(node));
+                    node.is_none_or(|node| node.state == NodeState::Gone)
+                };
+                let enough = old.iter().filter(|node| accepted(node)).count() >= blocking(old.len())
+                    || old.iter().all(|node| accepted(node) || gone(node));
                 let may = complete && (enough || planted(Mistake::FinishUnaccepted));
                 may.then_some(Change::Finish { shard, since })
             }
@@ -249,6 +255,7 @@ impl Controller {
             zone: node.profile.zone.segments().to_vec(),
             gone: node.state == NodeState::Gone,
             lost: node.state == NodeState::Lost,
+            leaves: node.state == NodeState::Draining,
             well: self.is_well(*id, node),
         };
         let candidates: Vec<Candidate> = state.nodes().iter().map(candidate).collect();

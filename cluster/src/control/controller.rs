@@ -310,7 +310,8 @@ impl Controller {
     fn tick(&mut self) {
         self.with_member(Member::tick);
         self.expire_calls();
-        if self.leaving {
+        let own = self.state.as_ref().and_then(|state| state.nodes().get(&self.file.node));
+        if self.leaving || own.is_some_and(|own| own.state == NodeState::Draining) {
             self.hand_over();
         }
         if self.now_ms >= self.next_beat_ms {
@@ -335,6 +336,7 @@ impl Controller {
         let voters = member.membership().voters;
         let fit = |(id, node): &(&NodeId, &crate::state::Node)| {
             **id != self.file.node
+                && node.state == NodeState::Up
                 && voters.contains(&node.member)
                 && member.is_caught_up(node.member)
                 && self.watch.sighting(self.now_ms, **id, &self.options).health == Health::Up

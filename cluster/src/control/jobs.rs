@@ -70,8 +70,18 @@ impl Controller {
         if let Some(heal) = self.next_healing(state, &ahead.plan) {
             return Some(heal);
         }
+        let voters = self.membership().voters;
+        let votes = |node: NodeId| {
+            let node = state.nodes().get(&node).filter(|node| node.state != NodeState::Gone);
+            node.is_some_and(|node| voters.contains(&node.member))
+        };
         let step = |(id, job): (&u64, &Job)| {
-            let step = outcome(state, &ahead, &job.kind)?;
+            // Once it is gone it cannot agree to lose its vote.
+            let votes = match job.kind {
+                Kind::Remove(node) | Kind::Replace { old: node, .. } => votes(node),
+                _ => false,
+            };
+            let step = outcome(state, &ahead, &job.kind).filter(|step| *step != Step::Finish || !votes)?;
             Some(Command::ChangeJob { id: *id, revision: job.revision, step, at_ms: self.wall_ms })
         };
         state.jobs().iter().filter(|(_, job)| running(job)).find_map(step)

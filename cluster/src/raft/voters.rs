@@ -19,6 +19,8 @@ pub struct Candidate {
     pub gone: bool,
     /// Away for so long that another shall vote instead of it, if there is one; it goes on as a learner when it is back.
     pub lost: bool,
+    /// Is emptied, and goes when that is done: by then it must not vote any more, or nobody could agree to take its vote away.
+    pub leaves: bool,
     /// Answers, and as a learner has caught up: it may be given a vote. A voter keeps its vote until it is gone.
     pub well: bool,
 }
@@ -56,8 +58,9 @@ pub fn choose_voters(nodes: &[Candidate], current: &Membership, leader: u64) -> 
         let change = Change::AddLearner { member: old.member, incarnation: old.incarnation };
         return step(change, "it has been away for too long");
     }
-    let eligible: Vec<&Candidate> =
-        nodes.iter().copied().filter(|node| !node.gone && (node.well || votes(node))).collect();
+    let fit = |node: &Candidate| !node.gone && (node.well || votes(node));
+    let stays = |node: &Candidate| !node.leaves || node.member == leader;
+    let eligible: Vec<&Candidate> = nodes.iter().copied().filter(|node| fit(node) && stays(node)).collect();
     let first = *eligible.iter().find(|node| node.member == leader)?;
     // An even number survives no more than the odd one below.
     let count = (eligible.len() - 1 + eligible.len() % 2).min(VOTERS_MAX);
@@ -87,7 +90,11 @@ pub fn choose_voters(nodes: &[Candidate], current: &Membership, leader: u64) -> 
             let change = Change::AddLearner { member: old.member, incarnation: old.incarnation };
             step(change, "there are enough voters without it")
         }
-        _ => None,
+        _ => {
+            let old = nodes.iter().find(|node| votes(node) && !stays(node))?;
+            let change = Change::AddLearner { member: old.member, incarnation: old.incarnation };
+            step(change, "it leaves")
+        }
     }
 }
 

@@ -231,6 +231,7 @@ fn voters_are_added_spread_and_replaced_step_by_step() {
         zone: zone.split('/').map(str::to_owned).collect(),
         gone: false,
         lost: false,
+        leaves: false,
         well: true,
     };
     let zones = ["a/1", "a/2", "b/1", "b/2", "c/1", "c/2", "c/3"];
@@ -288,6 +289,17 @@ fn voters_are_added_spread_and_replaced_step_by_step() {
     assert!(
         current.voters.len() == 5 && !current.voters.contains(&member) && !current.learners.contains(&member)
     );
+    // Who is emptied loses its vote before it goes, also where one voter is left; the leader first lets another lead.
+    let mut nodes = vec![node(1, "a"), node(2, "b")];
+    let mut current = Membership { voters: vec![1, 2], learners: vec![] };
+    nodes[1].leaves = true;
+    settle(&nodes, &mut current);
+    assert_eq!((&current.voters[..], &current.learners[..]), (&[1][..], &[2][..]));
+    (nodes[0].leaves, nodes[1].leaves) = (true, false);
+    let before = Membership { voters: vec![1, 2], learners: vec![] };
+    current = before.clone();
+    settle(&nodes, &mut current);
+    assert_eq!(current, before);
     // Three in one zone move apart when other zones come.
     let mut nodes: Vec<Candidate> = (1..=3).map(|id| node(id, "a/1")).collect();
     let mut current = Membership { voters: vec![1], learners: vec![] };
