@@ -21,7 +21,7 @@ pub struct Load {
     pub start: i64,
     /// Milliseconds between two samples of a series.
     pub step: i64,
-    /// From the beginning of one request to that of the next; none for one after the other.
+    /// From the beginning of one request to that of the next, and of one read to the next; none for one after the other.
     pub pace: Duration,
     sent: AtomicI64,
     acknowledged: AtomicI64,
@@ -150,7 +150,10 @@ impl Load {
         seed: u64,
     ) -> Result<(), String> {
         let mut random = Random::new(seed);
+        let mut due = Instant::now();
         while !stop.load(Ordering::Relaxed) {
+            std::thread::park_timeout(due.saturating_duration_since(Instant::now()));
+            due = Instant::now().max(due + self.pace);
             let began = Instant::now();
             loop {
                 let acknowledged = self.acknowledged();

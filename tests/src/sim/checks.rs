@@ -54,6 +54,12 @@ pub fn unequal(world: &World) -> Option<String> {
         }
     }
     let copies = nodes.min(usize::from(view.replication_factor));
+    for (_, process) in &processes {
+        let jobs = process.controller().state().into_iter().flat_map(|state| state.jobs());
+        if let Some((id, job)) = { jobs }.find(|(_, job)| job.is_active()) {
+            return Some(format!("job {id} ({}) should have ended", job.kind));
+        }
+    }
     for number in 0..view.shards() {
         let shard = Shard(number as u16);
         let replicas = view.placement.replicas(shard);

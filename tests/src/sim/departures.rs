@@ -107,10 +107,14 @@ impl World {
             self.processes().filter_map(|(at, process)| Some((at, process.view()?.clone()))).collect();
         if !views.is_empty() {
             let (at, view) = self.lots.pick(&views).clone();
-            let is_drained = |peer: &Peer| view.held_by(node).is_empty() && peer.state == NodeState::Draining;
-            let drained = view.nodes.get(&node).is_some_and(is_drained);
-            let state = if how != How::Drained || drained { NodeState::Gone } else { NodeState::Draining };
-            self.with(at, |process, out| process.expect(out, node, state));
+            let is_asked = |peer: &Peer| peer.state == NodeState::Draining;
+            let asked = view.nodes.get(&node).is_some_and(is_asked);
+            match how {
+                // The job goes on by itself.
+                How::Drained if asked => {}
+                How::Drained => self.with(at, |process, out| process.remove(out, node)),
+                _ => self.with(at, |process, out| process.expect(out, node, NodeState::Gone)),
+            }
         }
         self.env.schedule.after(3_000, Event::Act(Action::Dismiss(node, n)));
     }

@@ -11,6 +11,7 @@ use cluster::control::{
     Controller, Directory, Effect, Event, Flags, Make, Me, NodeFile, NodeReport, Options, Target, decide,
     raft_dir,
 };
+use cluster::jobs::Kind;
 use cluster::placement::{NodeId, NodeState};
 use cluster::raft::{Batch, Store};
 use cluster::state::{Command, State};
@@ -285,6 +286,14 @@ impl Process {
     /// Something else is expected of a node.
     pub fn expect(&mut self, out: &mut Out<'_>, id: NodeId, state: NodeState) {
         let command = Command::SetNodeState { id, state };
+        self.propose(out, command, Waiting::Nobody);
+    }
+
+    /// Has a node emptied and removed, as a job.
+    pub fn remove(&mut self, out: &mut Out<'_>, id: NodeId) {
+        let (kind, at_ms) = (Kind::Remove(id), out.now_ms());
+        let command =
+            Command::StartJob { kind, lost: false, at_ms, by: "somebody".into(), copies: 0, bytes: 0 };
         self.propose(out, command, Waiting::Nobody);
     }
 
