@@ -314,5 +314,7 @@ fn view() -> View {
         leader: None,
         has_data: true,
         move_bytes_per_second: None,
+        autopilot_paused: false,
+        lease: None,
     }
 }

@@ -128,6 +128,8 @@ fn path() {
         leader: None,
         has_data: true,
         move_bytes_per_second: None,
+        autopilot_paused: false,
+        lease: None,
     });
     let context = Context {
         view: view.clone(),

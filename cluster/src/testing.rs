@@ -219,6 +219,8 @@ pub fn view(me: u128, nodes: u128, replication_factor: u8, shards: u32) -> View 
         leader: Some(NodeId(1)),
         has_data: true,
         move_bytes_per_second: None,
+        autopilot_paused: false,
+        lease: None,
     }
 }
 

@@ -33,6 +33,10 @@ pub struct View {
     pub has_data: bool,
     /// Bytes a second of blocks that each node may fetch for the copies that it makes, if somebody has said so.
     pub move_bytes_per_second: Option<u64>,
+    /// The autopilot takes no node for lost.
+    pub autopilot_paused: bool,
+    /// Who outside heals this cluster instead of the autopilot, if anybody, and the longest time between two renewals of its lease, in milliseconds.
+    pub lease: Option<(String, u64)>,
 }
 
 /// A node of the cluster, as one node sees it.

@@ -197,6 +197,9 @@ pub enum ClusterCommand {
         #[command(flatten)]
         how: Operation,
     },
+    /// See whether lost nodes are healed without anybody being asked; stop that for a while.
+    #[command(subcommand)]
+    Autopilot(AutopilotCommand),
     /// Keep another number of copies of everything.
     ReplicationFactor {
         /// Copies of each shard
@@ -206,6 +209,17 @@ pub enum ClusterCommand {
         #[command(flatten)]
         how: Operation,
     },
+}
+
+/// `sarsen cluster autopilot …`
+#[derive(Debug, Subcommand)]
+pub enum AutopilotCommand {
+    /// Say whether nodes are taken for lost, and why not.
+    Status(Remote),
+    /// Take no more nodes for lost, such as before work on the network; nodes that are lost already go on being healed.
+    Pause(Remote),
+    /// Go on.
+    Resume(Remote),
 }
 
 /// How an operation on the cluster is done.

@@ -169,6 +169,8 @@ pub(crate) mod tests {
             leader: None,
             has_data: true,
             move_bytes_per_second: None,
+            autopilot_paused: false,
+            lease: None,
         }
     }
 

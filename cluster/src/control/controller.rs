@@ -733,6 +733,8 @@ impl Controller {
                 0 => None,
                 bytes => Some(bytes),
             },
+            autopilot_paused: state.settings().autopilot_paused,
+            lease: state.settings().lease.as_ref().map(|lease| (lease.holder.clone(), lease.ttl_ms)),
         };
         (self.stale, self.shown) = (false, state.applied());
         if self.view.as_deref() != Some(&view) {

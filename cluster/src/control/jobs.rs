@@ -136,12 +136,6 @@ impl Controller {
         };
         let mut waits = self.hindrances(state, &ahead.plan, &|_| true);
         waits.extend(ahead.shortfall.clone());
-        let held = self.autopilot.held.as_ref();
-        waits.extend(
-            held.map(|brake| {
-                jobs::cut(format!("a node is away for too long, and not taken for lost: {brake}"))
-            }),
-        );
         let all = sum(&|_| true);
         let active: Vec<(u64, Kind, u64, Left, String)> = state
             .jobs()
@@ -173,7 +167,9 @@ impl Controller {
         let jobs = progress.collect();
         waits.truncate(Outlook::WAITS_MAX);
         let bytes_per_s = all.bytes_per_s(&self.watching.pace);
-        let outlook = Outlook { copies: all.copies, bytes: all.bytes, bytes_per_s, jobs, waits };
+        let held =
+            self.autopilot.held.as_ref().map_or_else(String::new, |brake| jobs::cut(brake.to_string()));
+        let outlook = Outlook { copies: all.copies, bytes: all.bytes, bytes_per_s, jobs, waits, held };
         self.watching.outlook = Arc::new(outlook);
     }
 

@@ -86,11 +86,11 @@ impl fmt::Display for Brake {
             Brake::Paused => {
                 write!(f, "the autopilot is paused; resume it with `sarsen cluster autopilot resume`")
             }
-            Brake::Lease(holder) => write!(f, "{holder} heals this cluster and holds its lease"),
+            Brake::Lease(holder) => write!(f, "{holder} holds the lease, so that it is to heal this cluster"),
             Brake::TooMany { dead, nodes, percent_max } => write!(
                 f,
                 "{dead} of {nodes} nodes seem dead, more than {percent_max} %: rather the network between them is; bring them back, or remove those that \
-                 are lost with `sarsen cluster remove`"
+                 are lost with `sarsen cluster remove ID --lost`"
             ),
             Brake::Domain(domain) => write!(f, "copies of {domain} are made elsewhere first"),
             Brake::Seen { node, by } => write!(f, "node {by} still hears node {node}"),

@@ -19,6 +19,8 @@ pub struct Outlook {
     pub jobs: Vec<Progress>,
     /// What stands in the way, with what would help.
     pub waits: Vec<String>,
+    /// Why no node is taken for lost although one has been away for too long; empty if there is none.
+    pub held: String,
 }
 
 /// How far a job is.
@@ -50,7 +52,7 @@ impl Outlook {
     }
 
     pub(crate) fn put(&self, out: &mut Writer) {
-        let Outlook { copies, bytes, bytes_per_s, jobs, waits } = self;
+        let Outlook { copies, bytes, bytes_per_s, jobs, waits, held } = self;
         [*copies, *bytes, *bytes_per_s].into_iter().for_each(|number| out.varint(number));
         out.count(jobs.len());
         for Progress { id, copies, bytes, permille, bytes_per_s, eta_s, waits } in jobs {
@@ -61,6 +63,7 @@ impl Outlook {
         }
         out.count(waits.len());
         waits.iter().for_each(|text| out.bytes(text.as_bytes()));
+        out.bytes(held.as_bytes());
     }
 
     pub(crate) fn take(reader: &mut Reader<'_>) -> Result<Outlook, Malformed> {
@@ -76,11 +79,11 @@ impl Outlook {
                 waits: short(reader)?,
             })
         })?;
-        let waits = reader.list(short)?;
+        let (waits, held) = (reader.list(short)?, short(reader)?);
         if jobs.len() > ACTIVE_MAX || waits.len() > Outlook::WAITS_MAX {
             return Err(reader.malformed());
         }
-        Ok(Outlook { copies, bytes, bytes_per_s, jobs, waits })
+        Ok(Outlook { copies, bytes, bytes_per_s, jobs, waits, held })
     }
 }
 

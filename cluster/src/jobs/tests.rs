@@ -43,13 +43,16 @@ fn what_the_leader_tells_is_bounded() {
         Outlook::take(&mut Reader::new(&out.0, "outlook"))
     };
     let jobs = vec![Progress { eta_s: Some(0), waits: "x".repeat(TEXT_BYTES_MAX), ..Progress::default() }];
-    let outlook = Outlook { copies: 1, bytes: 2, bytes_per_s: 3, jobs, waits: vec!["y".into()] };
+    let outlook =
+        Outlook { copies: 1, bytes: 2, bytes_per_s: 3, jobs, waits: vec!["y".into()], held: "v".into() };
     assert_eq!(take(&outlook).as_ref(), Ok(&outlook));
     assert_eq!(outlook.of(0), Some(&outlook.jobs[0]));
     let many = Outlook { waits: vec![String::new(); Outlook::WAITS_MAX + 1], ..Outlook::default() };
     assert!(take(&many).is_err());
     let many = Outlook { jobs: vec![Progress::default(); ACTIVE_MAX + 1], ..Outlook::default() };
     assert!(take(&many).is_err());
+    let long = Outlook { held: "z".repeat(TEXT_BYTES_MAX + 1), ..Outlook::default() };
+    assert!(take(&long).is_err());
     let long = Outlook { waits: vec!["z".repeat(TEXT_BYTES_MAX + 1)], ..Outlook::default() };
     assert!(take(&long).is_err());
     assert_eq!(cut("é".repeat(200)).len(), TEXT_BYTES_MAX - 1);

@@ -8,7 +8,6 @@
 
 use super::Error;
 use super::shared::{Health, Joining, Shared};
-use crate::control::loss::Brake;
 use crate::control::{Controller, Effect, Event, NodeFile, NodeReport, Phase, Target};
 use crate::placement::{NodeId, NodeState};
 use crate::raft::Store;
@@ -80,8 +79,6 @@ struct Task {
     count: u64,
     /// The file that says that the node is a member, as long as the directory has no identity.
     held: Option<NodeFile>,
-    /// Why no node is declared lost although one is overdue.
-    brake: Option<Brake>,
     identified: bool,
     told: BTreeSet<(Option<NodeId>, String)>,
     over: bool,
@@ -126,7 +123,6 @@ impl Control {
             done: BTreeMap::new(),
             count: 0,
             held: None,
-            brake: None,
             identified,
             told: BTreeSet::new(),
             over: false,
@@ -265,14 +261,13 @@ impl Task {
                 Effect::View(view) => self.see(view),
                 Effect::Outlook(outlook) => self.shared.set_outlook(outlook),
                 Effect::Held(held) => {
-                    if let Some(brake) = &held {
+                    if let Some(brake) = held {
                         tracing::warn!(why = %brake, "a node has been away for longer than node_loss_grace, and its copies are not made elsewhere");
                     }
-                    self.brake = held;
                 }
                 Effect::Health(nodes) => {
-                    let (copies, held) = (Arc::new(self.controller.copies()), self.brake.clone());
-                    self.shared.set_health(Health { nodes, voters: self.voters(), copies, held });
+                    let copies = Arc::new(self.controller.copies());
+                    self.shared.set_health(Health { nodes, voters: self.voters(), copies });
                 }
                 Effect::Done { token, result } => {
                     if let Some(done) = self.done.remove(&token) {

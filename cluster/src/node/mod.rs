@@ -402,7 +402,6 @@ impl Node {
             short_ms: self.shared.short_ms(),
             copies: health.copies,
             voters: health.voters,
-            held: health.held,
             view: current.view,
             transport: transport.map(|transport| transport.counters().snapshot()).unwrap_or_default(),
             queues: transport.map(|transport| transport.queues()).unwrap_or_default(),

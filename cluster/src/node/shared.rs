@@ -5,7 +5,6 @@ use super::control::{self, Input};
 use super::hints::Hints;
 use super::serve::Serving;
 use super::{Error, Options};
-use crate::control::loss::Brake;
 use crate::control::{CopyStatus, Sighting};
 use crate::jobs::Outlook;
 use crate::placement::NodeId;
@@ -40,8 +39,6 @@ pub(super) struct Health {
     pub nodes: Arc<Vec<(NodeId, Sighting)>>,
     pub voters: Arc<BTreeSet<NodeId>>,
     pub copies: Arc<BTreeMap<Shard, CopyStatus>>,
-    /// Why no node is declared lost although one is overdue.
-    pub held: Option<Brake>,
 }
 
 /// What the parts of a node share.

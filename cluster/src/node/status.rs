@@ -1,7 +1,6 @@
 //! What a node tells of itself and its cluster.
 
 use super::hints::HintStatus;
-use crate::control::loss::Brake;
 use crate::control::{CopyStatus, Sighting};
 use crate::jobs::Outlook;
 use crate::placement::NodeId;
@@ -29,8 +28,6 @@ pub struct Status {
     pub copies: Arc<BTreeMap<Shard, CopyStatus>>,
     /// Who votes in the control plane.
     pub voters: Arc<BTreeSet<NodeId>>,
-    /// On the leader: why no node is declared lost although one is overdue.
-    pub held: Option<Brake>,
     /// What this node sent and received.
     pub transport: Snapshot,
     /// What waits on the way to each peer.

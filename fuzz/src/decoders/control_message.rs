@@ -61,6 +61,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         bytes_per_s: 1 << 24,
         jobs: vec![progress.clone(), Progress { eta_s: None, ..progress }],
         waits: vec!["add a node".to_owned()],
+        held: "the autopilot is paused".to_owned(),
     };
     let healthy = vec![(NodeId(1), sighting(Health::Up)), (NodeId(2), sighting(Health::Down))];
     let refusal = Refusal { fault: Fault::Directory, text: "it is an old copy".to_owned() };

@@ -115,6 +115,8 @@ fn view(me: u128) -> cluster::view::View {
         leader: Some(NodeId(1)),
         has_data: true,
         move_bytes_per_second: None,
+        autopilot_paused: false,
+        lease: None,
     }
 }
 

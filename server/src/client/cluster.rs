@@ -1,6 +1,6 @@
 //! `sarsen cluster …`: nodes, and who holds what.
 
-use super::{Output, http, jobs, operation, query, table};
+use super::{Output, autopilot, http, jobs, operation, query, table};
 use crate::args::{ClusterCommand, Remote};
 use crate::time::print_duration_ms;
 use serde_json::{Value, json};
@@ -21,6 +21,7 @@ pub fn run(command: ClusterCommand) -> anyhow::Result<()> {
             operation::run("replace", json!({ "old": old, "new": new, "lost": lost }), &how)
         }
         ClusterCommand::Rebalance { how } => operation::run("rebalance", json!({}), &how),
+        ClusterCommand::Autopilot(command) => autopilot::run(&command),
         ClusterCommand::ReplicationFactor { factor, how } => {
             operation::run("replication-factor", json!({ "factor": factor }), &how)
         }
@@ -60,6 +61,9 @@ fn work(cluster: &Value) -> String {
     }
     for why in list(&cluster["waits_for"]) {
         out.push_str(&format!("waits: {}\n", operation::shortened(text(why), &names)));
+    }
+    for why in autopilot::stands_still(&cluster["autopilot"]) {
+        out.push_str(&format!("autopilot: {}\n", operation::shortened(&why, &names)));
     }
     out
 }
@@ -297,12 +301,14 @@ mod tests {
             }],
             "moves": { "copies": 9, "bytes": 4608, "bytes_per_second": 512, "eta_s": 9 },
             "waits_for": ["2 copies wait for node 0123456789abcdef, which is down"],
+            "autopilot": { "paused": false, "lease": null, "held": "node fedcba9876543210 still hears node 0123456789abcdef" },
         });
         insta::assert_snapshot!(work(&busy), @r"
         JOB  WHAT            PHASE    DONE  COPIES  BYTES             RATE  LEFT  SINCE                 BY
           2  drain fedcba98  copying  12 %  1 of 8  512 B of 4.0 KiB  -     -     1970-01-01T00:00:00Z  ada
         9 copies to be made, 4.5 KiB at 512 B/s, done in about 9s
         waits: 2 copies wait for node 01234567, which is down
+        autopilot: a node has been away for longer than node_loss_grace, and its copies are not made elsewhere: node fedcba98 still hears node 01234567
         ");
     }
 

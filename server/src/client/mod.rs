@@ -1,5 +1,6 @@
 //! The client side of the command line.
 
+mod autopilot;
 pub mod cluster;
 mod http;
 pub mod jobs;

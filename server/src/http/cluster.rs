@@ -1,5 +1,6 @@
 //! What the cluster says about itself, and the changes that an administrator makes.
 
+use super::autopilot;
 use super::body::{self, Bounds};
 use super::endpoint::Context;
 use super::error::{ApiError, Kind};
@@ -96,6 +97,7 @@ fn write_status(json: &mut Json, db: &Database) {
     json.raw(",\"waits_for\":").list(&status.outlook.waits, |json, text| {
         json.string(text);
     });
+    json.raw(",\"autopilot\":").raw(&autopilot::told(&status).to_string());
     let repair = status.repair;
     json.raw(&format!(
         ",\"repair\":{{\"windows_compared\":{},\"windows_divergent\":{},\"divergent_now\":{},\"rows_fetched\":{},\"rows_appended\":{},\"bytes_fetched\":{},\"running\":{},\"waiting\":{},\"eta_ms\":{},\"copying\":{},\"copied\":{}}}",

@@ -6,6 +6,7 @@
 //!                                                                thread: evaluate, write JSON, compress
 //! ```
 
+mod autopilot;
 pub mod body;
 mod cluster;
 mod endpoint;
@@ -74,6 +75,8 @@ pub fn router(app: Arc<App>) -> Router {
         ("/api/v1/status/digests", read_only(cluster::digests)),
         ("/api/v1/admin/namespaces", get(cluster::namespaces).post(cluster::apply_namespaces)),
         ("/api/v1/admin/namespaces/{name}", delete(cluster::delete_namespace)),
+        ("/api/v1/admin/cluster/autopilot", get(autopilot::get).post(autopilot::pause)),
+        ("/api/v1/admin/cluster/lease", get(autopilot::get).post(autopilot::hold)),
         ("/api/v1/admin/cluster/throttle", post(operations::throttle)),
         ("/api/v1/admin/cluster/{operation}", post(operations::start)),
         ("/api/v1/admin/jobs", get(operations::jobs)),

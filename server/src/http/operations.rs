@@ -76,7 +76,7 @@ async fn started(app: &App, operation: &str, request: Request<Body>) -> Result<R
 }
 
 /// The body of a request; nothing is `{}`.
-async fn asked<T: serde::de::DeserializeOwned>(
+pub(super) async fn asked<T: serde::de::DeserializeOwned>(
     app: &App,
     request: Request<Body>,
     form: &str,
@@ -262,7 +262,7 @@ fn changed(db: &Database, outcome: Outcome) -> Value {
     }
 }
 
-fn answer(value: &Value) -> Response {
+pub(super) fn answer(value: &Value) -> Response {
     data(|json| {
         json.raw(&value.to_string());
     })

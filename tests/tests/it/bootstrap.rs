@@ -98,6 +98,8 @@ fn view(me: u128) -> View {
         leader: None,
         has_data: true,
         move_bytes_per_second: None,
+        autopilot_paused: false,
+        lease: None,
     }
 }
 

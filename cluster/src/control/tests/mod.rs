@@ -219,19 +219,28 @@ fn a_node_that_is_away_for_too_long_is_lost_and_gets_its_share_when_it_is_back()
 fn nobody_is_declared_lost_while_somebody_else_heals_or_the_autopilot_is_paused() {
     let (mut network, id, leader) = four_and_one_is_away(23);
     let state = |network: &Network| network.view(leader).unwrap().nodes[&id].state;
+    // Every node can say why.
+    let held =
+        |network: &Network, why: &str| (1..=3).all(|n| network.at(n).watching.outlook.held.contains(why));
     network.propose(leader, Command::HoldLease { holder: "operator".into(), ttl_ms: 600_000 });
     network.run(2 * network::LOSS_GRACE_MS);
     assert_eq!(state(&network), NodeState::Up);
+    assert!(held(&network, "operator holds the lease"));
     network.propose(leader, Command::PauseAutopilot { paused: true });
     network.propose(leader, Command::HoldLease { holder: "operator".into(), ttl_ms: 0 });
     network.run(network::LOSS_GRACE_MS);
     assert_eq!(state(&network), NodeState::Up);
+    assert!(held(&network, "`sarsen cluster autopilot resume`"));
+    assert!((1..=3).all(|n| network.view(n).unwrap().autopilot_paused));
     // A lease that nobody renews ends by itself.
     network.propose(leader, Command::PauseAutopilot { paused: false });
     network.propose(leader, Command::HoldLease { holder: "operator".into(), ttl_ms: 5_000 });
     network.run(3_000);
     assert_eq!(state(&network), NodeState::Up);
     network.until("it is lost", |network| state(network) == NodeState::Lost);
+    network.run(2_000);
+    let none = |n| network.at(n).watching.outlook.held.is_empty() && network.view(n).unwrap().lease.is_none();
+    assert!((1..=3).all(none));
 }
 
 #[test]

@@ -156,3 +156,59 @@ fn nodes_are_drained_filled_removed_and_replaced_and_every_sample_is_there() {
     assert!(metrics.contains("sarsen_jobs{kind=\"replace\",state=\"done\"} 1"), "{metrics}");
     assert!(metrics.contains("sarsen_moves_copies_remaining 0"), "{metrics}");
 }
+
+#[test]
+fn a_pause_and_a_lease_hold_the_autopilot_back_and_every_node_says_so() {
+    let dir = folder();
+    let settings = Settings { environment: vec![("SARSEN_NODE_LOSS_GRACE", "1s".into())] };
+    let mut cluster = Cluster::start_with(dir.path(), 3, &settings);
+    let loads = [Load::new("kept", 20, yesterday(), 1000)];
+    under_load(&loads, &cluster.clients(), 1, || progress(&loads, 5));
+    let on = says(&cluster.nodes[0], &["cluster", "autopilot", "status"]);
+    assert!(on.starts_with("on: "), "{on}");
+
+    let lease = |node: &Member, holder: &str, ttl_s: u64| {
+        let body = serde_json::json!({ "holder": holder, "ttl_s": ttl_s }).to_string();
+        node.client.send("POST", "/api/v1/admin/cluster/lease", &[], body.as_bytes()).expect("an answer")
+    };
+    assert_eq!(lease(&cluster.nodes[0], "operator", 600).status, 200);
+    let refused = lease(&cluster.nodes[1], "another", 600);
+    assert_eq!(refused.status, 409);
+    assert!(
+        refused.body.contains("operator") && refused.body.contains("holds the lease"),
+        "{}",
+        refused.body
+    );
+    let paused = says(&cluster.nodes[1], &["cluster", "autopilot", "pause"]);
+    assert!(
+        paused.contains("sarsen cluster autopilot resume") && paused.contains("operator holds"),
+        "{paused}"
+    );
+    assert_eq!(lease(&cluster.nodes[1], "operator", 0).status, 200);
+    let told = json(&cluster.nodes[1], &["cluster", "autopilot", "status"]);
+    assert_eq!(told, serde_json::json!({ "paused": true, "lease": null, "held": null }));
+
+    let address = cluster.nodes[2].address.clone();
+    cluster.nodes[2].kill();
+    for node in &cluster.nodes[..2] {
+        until("the pause to hold the loss back", PATIENCE, || {
+            let status = node.status()?;
+            let held = status["autopilot"]["held"].as_str().unwrap_or_default();
+            if held.contains("autopilot resume") { Ok(()) } else { Err(status["autopilot"].to_string()) }
+        });
+        assert_eq!(listed(node, &address).expect("a node")["state"], "down");
+        let status = says(node, &["status"]);
+        assert!(
+            status.contains("autopilot: a node has been away for longer than node_loss_grace"),
+            "{status}"
+        );
+    }
+    says(&cluster.nodes[0], &["cluster", "autopilot", "resume"]);
+    until("the node to be lost", PATIENCE, || match &listed(&cluster.nodes[1], &address)?["state"] {
+        state if state == "lost" => Ok(()),
+        state => Err(state.to_string()),
+    });
+    cluster.nodes[2].start();
+    cluster.await_safe();
+    check_all(&loads, &cluster.clients());
+}
