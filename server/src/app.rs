@@ -5,6 +5,7 @@ use crate::gate::Gate;
 use crate::http::Rejected;
 use crate::http::body;
 use crate::http::error::ApiError;
+use crate::latency::Writes;
 use crate::metrics::Metrics;
 use crate::pool::Pool;
 use model::Batch;
@@ -90,6 +91,8 @@ pub struct App {
     pub buffers: Pool<(Vec<u8>, Arc<Batch>)>,
     /// The node's own metrics.
     pub metrics: Metrics,
+    /// How long writes take.
+    pub latency: Writes,
     /// When the process began to serve.
     pub started: Instant,
     /// The same by the wall clock, in milliseconds.
@@ -157,6 +160,7 @@ impl App {
                 body.capacity() + batch.bytes.capacity() + columns * 8 + series <= BUFFER_BYTES_MAX
             }),
             metrics: Metrics::new(),
+            latency: Writes::default(),
             started: Instant::now(),
             started_at: crate::time::now().0,
             phase: RwLock::new(Phase::Starting {

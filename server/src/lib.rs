@@ -6,6 +6,7 @@ pub mod client;
 pub mod config;
 pub mod gate;
 pub mod http;
+pub mod latency;
 pub mod log;
 pub mod metrics;
 pub mod namespaces;

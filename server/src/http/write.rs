@@ -19,6 +19,7 @@ use model::{Batch, SeriesKey};
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// `POST /api/v1/write`
 pub async fn remote_write(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
@@ -146,6 +147,8 @@ async fn take(
         memory: Some(&app.bodies),
     };
     let memory = body::receive(&parts.headers, body, &mut buffer, bounds).await.map_err(Failure::Api)?;
+    // How fast the client sends is not this node's doing.
+    let began = Instant::now();
     let turn = app.writes.enter(1).await.map_err(Failure::Api)?;
     let worked = catch_unwind(AssertUnwindSafe(|| {
         // One that somebody still holds stays theirs.
@@ -165,6 +168,7 @@ async fn take(
     })?;
     let durable = std::mem::replace(&mut stored.durable, Box::pin(async { Ok(()) }));
     let durable = tokio::time::timeout(limits.write_timeout, durable).await;
+    app.latency.note(began.elapsed());
     app.buffers.give((buffer, batch));
     drop(memory);
     match durable {

@@ -22,12 +22,14 @@ pub use open::{Open, open, storage_options};
 use crate::app::{App, Database, VERSION};
 use crate::config::{Config, Listen};
 use crate::http::serve;
+use crate::latency::Foreground;
 use crate::{http, process, self_scrape};
 use anyhow::{Context, bail};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -36,6 +38,9 @@ use workers::{MAINTENANCE_INTERVAL, Workers};
 
 /// Files besides connections that a node may have open: blocks, the log, the rest.
 const FILES_OTHER: u64 = 1000;
+
+/// Between two looks at how long writes take.
+const LATENCY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs a node until it is told to stop. Everything acknowledged is durable when this returns.
 pub async fn run(config: Config) -> anyhow::Result<()> {
@@ -79,6 +84,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let background = [
         tokio::spawn(self_scrape::run(app.clone(), address, until(stopped.clone()))),
         tokio::spawn(watch_creation(app.clone(), until(stopped.clone()))),
+        tokio::spawn(watch_latency(app.clone(), cluster.clone(), until(stopped.clone()))),
         tokio::spawn(async move { settings.run(until(stopped)).await }),
     ];
 
@@ -200,6 +206,23 @@ async fn watch_creation(app: Arc<App>, stopped: impl Future<Output = ()>) {
         level = (level - rate * (now - last).as_secs_f64()).max(0.0) + (so_far - created) as f64;
         (created, last) = (so_far, now);
         app.creating_too_fast.store(level > burst, Ordering::Relaxed);
+    }
+}
+
+/// Tells once a second how long writes take, so that copies yield to them.
+async fn watch_latency(app: Arc<App>, cluster: Arc<cluster::node::Node>, stopped: impl Future<Output = ()>) {
+    let mut stopped = std::pin::pin!(stopped);
+    let mut foreground = Foreground::default();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LATENCY_INTERVAL) => {}
+            () = &mut stopped => return,
+        }
+        // Also those of others: this node may be where they come from.
+        let is_copying = cluster.view().placement.moving().next().is_some();
+        if let Some((latency, usual)) = foreground.look(&app.latency, is_copying) {
+            cluster.tell_latency(latency, usual).await;
+        }
     }
 }
 
