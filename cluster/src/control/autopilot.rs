@@ -5,8 +5,8 @@ use super::event::Effect;
 use super::loss::{self, Brake, Verdict};
 use super::proposal::{Owner, Waiting};
 use crate::faults::{Mistake, planted};
-use crate::placement::{Change, Move, NodeId, NodeState, Phase, Placement, Plan, ReplicaState};
-use crate::quorum::blocking;
+use crate::placement::{Change, Move, NodeId, NodeState, Phase, Placement, Plan, Replica, ReplicaState};
+use crate::quorum::{Consistency, WriteQuorum, blocking, readers};
 use crate::raft::{Candidate, choose_voters};
 use crate::state::{Command, Node, State};
 use crate::view::Health;
@@ -95,6 +95,8 @@ impl Controller {
 
     /// Who is lost, or found again.
     fn next_loss(&mut self) -> Option<Command> {
+        let is_lost = |state: &State| state.nodes().values().any(|node| node.state == NodeState::Lost);
+        let ahead = if is_lost(self.state.as_ref()?) { self.ahead() } else { None };
         let state = self.state.as_ref()?;
         let (now_ms, settings) = (self.now_ms, state.settings());
         let lease = settings.lease.as_ref();
@@ -111,10 +113,10 @@ impl Controller {
             Some(lease) => Some(Brake::Lease(lease.holder.clone())),
             None => None,
         };
-        let healing: BTreeSet<NodeId> = match &self.watching.ahead {
-            Some(ahead) => ahead.plan.moves.iter().filter_map(|step| step.from).collect(),
-            None => BTreeSet::new(),
-        };
+        let moves = ahead.iter().flat_map(|ahead| &ahead.plan.moves);
+        // A destination that is away itself may be what the next verdict is about.
+        let healing: BTreeSet<NodeId> =
+            moves.filter(|step| !step.waits).filter_map(|step| step.from).collect();
         let member = |(id, node): (&NodeId, &Node)| {
             let sighting = self.watch.sighting(now_ms, *id, &self.options);
             let is_silent = *id != self.file.node && sighting.health == Health::Down;
@@ -172,11 +174,40 @@ impl Controller {
             .map(|&shard| Change::Cancel { shard, since: placement.changed(shard) })
             .collect();
         let goes_on = |shard: &Shard| !plan.cancel.contains(shard);
-        changes
-            .extend(placement.moving().filter(goes_on).filter_map(|shard| self.next_step(placement, shard)));
+        for shard in placement.moving().filter(goes_on) {
+            changes.extend(match self.is_in_the_way(placement, shard) {
+                true => Some(Change::Cancel { shard, since: placement.changed(shard) }),
+                false => self.next_step(placement, shard),
+            });
+        }
         self.begin_moves(state, plan, &mut changes);
         let from_epoch = placement.epoch();
         (!changes.is_empty()).then_some(Command::MoveShards { from_epoch, changes })
+    }
+
+    fn is_down(&self, node: NodeId) -> bool {
+        node != self.file.node && self.watch.health(self.now_ms, node, true, &self.options) == Health::Down
+    }
+
+    /// Whether a move keeps a shard from being written or read that could be without it, since somebody whom it needs is down. It can begin again.
+    fn is_in_the_way(&self, placement: &Placement, shard: Shard) -> bool {
+        let replicas = placement.replicas(shard);
+        let works = |replicas: &[Replica]| {
+            let up = |node: NodeId| !self.is_down(node);
+            let (may, need) = readers(replicas, Consistency::Majority);
+            let reads = may.into_iter().filter(|node| up(*node)).count() >= need;
+            reads && WriteQuorum::new(replicas, Consistency::Majority).is_possible(|node| !up(node))
+        };
+        let needed = placement.completing(shard);
+        if needed.iter().all(|node| !self.is_down(*node)) || works(replicas) {
+            return false;
+        }
+        let before: Vec<Replica> = placement
+            .old_replicas(shard)
+            .into_iter()
+            .map(|node| Replica { node, state: ReplicaState::Available })
+            .collect();
+        works(&before)
     }
 
     /// What a shard that moves is ready for.
@@ -186,10 +217,16 @@ impl Controller {
             true => self.copies.complete.contains(&(shard, since)),
             false => self.watch.has_copied(*node, shard, since),
         };
-        let complete = placement.completing(shard).iter().all(copied);
+        // The last word of somebody who is not there any more counts for nothing.
+        let complete = placement.completing(shard).iter().all(|node| copied(node) && !self.is_down(*node));
         match placement.phase(shard) {
             Phase::Settled => None,
-            Phase::Copying(_) => complete.then_some(Change::CutOver { shard, since }),
+            Phase::Copying(_) => {
+                // So many of the old ones have to accept it then.
+                let old = placement.old_replicas(shard);
+                let there = old.iter().filter(|node| !self.is_down(**node)).count() >= blocking(old.len());
+                (complete && there).then_some(Change::CutOver { shard, since })
+            }
             Phase::CutOver => {
                 // Whoever has accepted it answers no more reads as before. Whoever is gone for ever is not asked: if all that are left have accepted it, only
                 // nodes that somebody called gone, and that run all the same, could still agree with each other on what was before.
@@ -225,7 +262,15 @@ impl Controller {
                 .into_iter()
                 .flatten()
                 .all(|node| busy.get(&node).is_none_or(|n| *n < MOVES_PER_NODE));
-            let there = to.is_none_or(|to| state.nodes().get(&to).is_some_and(|node| self.is_well(to, node)));
+            let is_well = |id: NodeId| state.nodes().get(&id).is_some_and(|node| self.is_well(id, node));
+            // Where a copy only goes, those that stay have to do something first.
+            let there = match to {
+                Some(to) => is_well(to),
+                None => {
+                    let stay = placement.replicas(shard).iter().map(|replica| replica.node);
+                    { stay }.filter(|node| Some(*node) != from).all(is_well)
+                }
+            };
             if free && room && there && !self.is_held_back(step) {
                 [from, to].into_iter().flatten().for_each(|node| *busy.entry(node).or_default() += 1);
                 changes.push(Change::Begin { shard, from, to });
@@ -249,13 +294,15 @@ impl Controller {
     /// The next step towards the voters that should be.
     fn next_change(&mut self) {
         let (Some(state), Some(member)) = (&self.state, &self.member) else { return };
+        let holds: BTreeSet<NodeId> =
+            state.placement().shards().iter().flatten().map(|replica| replica.node).collect();
         let candidate = |(id, node): (&NodeId, &Node)| Candidate {
             member: node.member,
             incarnation: node.incarnation,
             zone: node.profile.zone.segments().to_vec(),
             gone: node.state == NodeState::Gone,
             lost: node.state == NodeState::Lost,
-            leaves: node.state == NodeState::Draining,
+            leaves: node.state == NodeState::Draining && !holds.contains(id),
             well: self.is_well(*id, node),
         };
         let candidates: Vec<Candidate> = state.nodes().iter().map(candidate).collect();

@@ -466,7 +466,8 @@ impl Node {
     /// This node stops soon: somebody else leads the control plane, if there is anybody, and other nodes ask it last. Returns when that is so, or
     /// after a while.
     pub async fn leave(&self) {
-        if self.shared.inputs.send(Input::Event(crate::control::Event::Leave)).await.is_err() {
+        let leave = self.shared.inputs.send(Input::Event(crate::control::Event::Leave));
+        if !matches!(tokio::time::timeout(LEAVE_WITHIN, leave).await, Ok(Ok(()))) {
             return;
         }
         let leads = || {

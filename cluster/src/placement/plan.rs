@@ -148,7 +148,7 @@ impl Plan {
     }
 }
 
-/// How to get from the placement to the target. A cut-over counts as finished, since it has no way back. `size` is what a copy of a shard has in bytes.
+/// How to get from the placement to the target. A cut-over to a copy that has arrived counts as finished, since it has no way back. `size` is what a copy of a shard has in bytes.
 pub fn plan(old: &Placement, target: &Target, size: impl Fn(Shard) -> u64) -> Plan {
     let old = &old.settled();
     let planner = Planner::new(old, target);
@@ -215,14 +215,17 @@ impl<'a> Planner<'a> {
         let coming = replicas.iter().find(initializing).map(|r| r.node);
         let leaving = replicas.iter().find(|r| r.state == ReplicaState::Leaving).map(|r| r.node);
         let wants = |node: NodeId| wanted.contains(&node);
-        let goes_on = coming.is_some_and(wants) && !leaving.is_some_and(wants);
+        let stays = |node: &NodeId| replicas.iter().any(|r| r.node == *node) && Some(*node) != leaving;
+        // Where one only goes, nothing may have to come.
+        let ends = |_: NodeId| leaving.is_some() && wanted.iter().all(stays);
+        let goes_on = coming.map_or_else(|| leaving.is_some_and(ends), wants) && !leaving.is_some_and(wants);
 
         // What the shard has once the move under way has ended, one way or the other.
         let over = if goes_on { leaving } else { coming };
         let have: Vec<NodeId> = replicas.iter().map(|r| r.node).filter(|&node| Some(node) != over).collect();
         let gone: Vec<NodeId> = have.iter().copied().filter(|&node| !wants(node)).collect();
         let added: Vec<NodeId> = wanted.iter().copied().filter(|node| !have.contains(node)).collect();
-        if coming.is_none() && gone.is_empty() && added.is_empty() {
+        if coming.is_none() && leaving.is_none() && gone.is_empty() && added.is_empty() {
             return;
         }
         if live == 0 && !replicas.is_empty() {
@@ -232,7 +235,7 @@ impl<'a> Planner<'a> {
         let mut changes = Vec::new();
         if goes_on {
             changes.push((leaving, coming));
-        } else if coming.is_some() {
+        } else if coming.is_some() || leaving.is_some() {
             plan.cancel.push(shard);
         }
         changes.extend(self.pairs(gone, added));

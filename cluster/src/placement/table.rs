@@ -70,7 +70,8 @@ pub enum Change {
         /// When the shard last changed.
         since: u64,
     },
-    /// Gives a move up that has not come to its cut-over: all is as before it.
+    /// Gives a move up that has not come to its cut-over, or in which a copy only goes: all is as before it. (Until then each write was on a majority of all
+    /// the copies, and any two of those and of the ones that would stay have one in common.)
     Cancel {
         /// Of which shard.
         shard: Shard,
@@ -174,10 +175,11 @@ impl Placement {
         }
     }
 
-    /// The same with every cut-over at its end: there is no way back from one.
+    /// The same with every cut-over at its end in which a copy has arrived: there is no way back from one.
     pub(super) fn settled(&self) -> Self {
         let mut next = self.clone();
-        let over = self.moving().filter(|shard| self.phase(*shard) == Phase::CutOver);
+        let arrived = |shard: &Shard| self.replicas(*shard).iter().any(|r| r.state == ReplicaState::Arrived);
+        let over = self.moving().filter(arrived);
         over.for_each(|shard| settle(&mut next.shards[usize::from(shard.0)]));
         next
     }
@@ -218,7 +220,12 @@ impl Placement {
             }
             match (*change, phase) {
                 (Change::Begin { from, to, .. }, _) => begin(replicas, from, to).map_err(unfit)?,
-                (Change::CutOver { .. } | Change::Cancel { .. }, Phase::CutOver) => {
+                (Change::CutOver { .. }, Phase::CutOver) => {
+                    return Err(unfit("its cut-over has begun and only goes on"));
+                }
+                (Change::Cancel { .. }, Phase::CutOver)
+                    if replicas.iter().any(|r| r.state == ReplicaState::Arrived) =>
+                {
                     return Err(unfit("its cut-over has begun and only goes on"));
                 }
                 (Change::CutOver { .. }, _) => {

@@ -160,7 +160,9 @@ fn assign(
         let mut costs = vec![new_copy; holders.len()];
         for replica in replicas {
             if let Some(&node) = index.get(&replica.node) {
-                costs[node] = u32::from(replica.state == ReplicaState::Leaving);
+                // Of equals, those stay that are there.
+                let away = holders[node].state == NodeState::Down;
+                costs[node] = u32::from(away || replica.state == ReplicaState::Leaving);
             }
         }
         // Among equals the first edges are filled first. An order of its own for each shard scatters the shards of a node over many

@@ -52,8 +52,14 @@ pub fn choose_voters(nodes: &[Candidate], current: &Membership, leader: u64) -> 
         return step(change, "it is new, and every node follows");
     }
     let votes = |node: &Candidate| current.voters.contains(&node.member);
+    // Without this one, the others can still agree on something.
+    let spared = |old: &Candidate| {
+        let rest = || nodes.iter().filter(|node| votes(node) && node.member != old.member);
+        2 * rest().filter(|node| node.well || node.member == leader).count() > rest().count()
+    };
+    let is_lost = |node: &Candidate| node.lost && votes(node) && node.member != leader && spared(node);
     if nodes.iter().any(|node| !node.gone && node.well && !votes(node))
-        && let Some(old) = nodes.iter().find(|node| node.lost && votes(node) && node.member != leader)
+        && let Some(old) = nodes.iter().find(|node| is_lost(node))
     {
         let change = Change::AddLearner { member: old.member, incarnation: old.incarnation };
         return step(change, "it has been away for too long");
@@ -91,7 +97,7 @@ pub fn choose_voters(nodes: &[Candidate], current: &Membership, leader: u64) -> 
             step(change, "there are enough voters without it")
         }
         _ => {
-            let old = nodes.iter().find(|node| votes(node) && !stays(node))?;
+            let old = nodes.iter().find(|node| votes(node) && !stays(node) && spared(node))?;
             let change = Change::AddLearner { member: old.member, incarnation: old.incarnation };
             step(change, "it leaves")
         }

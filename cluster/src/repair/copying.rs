@@ -8,6 +8,8 @@
 //! Where a replica only goes, those that stay do the same, each counting itself: of {A, B, C}, what A and B acknowledged must be on B and C, and not on B alone,
 //! before these two are all that there is.
 //!
+//! What is equal may be so in memory only: a pass counts when everything that was here by its end is on the disk.
+//!
 //! A pass may span changes of other shards: the questions are asked again under the new placement, as long as the move is the same. It does not
 //! count when the replica knows of damage of its own, when it failed, or when rows that it told of did not come. After a restart passes begin again;
 //! what is on the disk makes them quick. What [`crate::bootstrap`] brings as files comes before the passes and promises nothing: they find
@@ -22,12 +24,14 @@ use model::Shard;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One copy in the making.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Copying {
     /// When the move began: it names it.
     pub since: u64,
     /// Old replicas that were passed.
     pub passed: BTreeSet<NodeId>,
+    /// Those of which everything is here and not yet known to be on the disk, with the work that makes it so.
+    pub syncing: BTreeMap<NodeId, u64>,
     /// Those that could not be passed: how often in a row, and when the next try is due.
     pub failed: BTreeMap<NodeId, (u32, u64)>,
 }
@@ -43,7 +47,7 @@ impl Copying {
         let mine = placement.moving().filter(|shard| placement.completing(*shard).contains(&me));
         mine.map(|shard| {
             let since = placement.changed(shard);
-            let begun = Copying { since, passed: BTreeSet::new(), failed: BTreeMap::new() };
+            let begun = Copying { since, ..Copying::default() };
             (shard, known.remove(&shard).filter(|copying| copying.since == since).unwrap_or(begun))
         })
         .collect()
@@ -53,9 +57,19 @@ impl Copying {
     pub fn sources(&self, view: &View, shard: Shard, now_ms: u64) -> Vec<NodeId> {
         let due = |node: &NodeId| self.failed.get(node).is_none_or(|(_, due_ms)| *due_ms <= now_ms);
         let mut all = view.placement.old_replicas(shard);
-        all.retain(|node| *node != view.me && !self.passed.contains(node) && due(node));
+        let begun = |node: &NodeId| self.passed.contains(node) || self.syncing.contains_key(node);
+        all.retain(|node| *node != view.me && !begun(node) && due(node));
         all.sort_by_key(|node| self.failed.contains_key(node));
         all
+    }
+
+    /// The work that makes a pass count is over.
+    pub fn synced(&mut self, now_ms: u64, token: u64, well: bool) {
+        let source = self.syncing.iter().find(|(_, work)| **work == token).map(|(node, _)| *node);
+        if let Some(source) = source {
+            self.syncing.remove(&source);
+            self.ended(now_ms, source, well);
+        }
     }
 
     /// A pass has ended.
@@ -72,6 +86,7 @@ impl Copying {
     /// This node has lost something of the shard: it may be what was brought.
     pub fn restart(&mut self) {
         self.passed.clear();
+        self.syncing.clear();
         self.failed.clear();
     }
 

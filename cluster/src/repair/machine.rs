@@ -595,6 +595,11 @@ impl Repair {
             }
             return self.mend(now, effects);
         }
+        if self.copying.values().any(|copying| copying.syncing.values().any(|work| *work == token)) {
+            let well = done == Done::Synced;
+            self.copying.values_mut().for_each(|copying| copying.synced(now.ms, token, well));
+            return;
+        }
         if let Some(number) = self.mending.remove(&token) {
             match done {
                 Done::Mended => {
@@ -685,8 +690,14 @@ impl Repair {
         self.count(now, &pull);
         let options = self.options;
         if let (Cause::Copy(_), Some(copying)) = (&pull.cause, self.copying.get_mut(&pull.shard)) {
-            let whole = pull.damaged.is_empty() && pull.unlike == 0 && pull.missing == 0;
-            copying.ended(now.ms, pull.peer, whole);
+            match pull.damaged.is_empty() && pull.unlike == 0 && pull.missing == 0 {
+                true => {
+                    self.token = self.token.wrapping_add(1);
+                    copying.syncing.insert(pull.peer, self.token);
+                    effects.push(Effect::Work { token: self.token, local: Local::Sync });
+                }
+                false => copying.ended(now.ms, pull.peer, false),
+            }
         }
         let Some(pair) = self.pairs.get_mut(&(pull.shard, pull.peer)) else { return };
         pair.failures = 0;

@@ -46,6 +46,8 @@ pub enum Local {
         /// As they came.
         rows: Vec<u8>,
     },
+    /// Make everything that was appended so far durable.
+    Sync,
     /// What is damaged.
     Damage,
     /// Forget a damage.
@@ -75,6 +77,8 @@ pub enum Done {
     },
     /// To [`Local::Apply`]: the peer sent what was not asked for, or what makes no sense. Nothing was appended.
     Refused(String),
+    /// To [`Local::Sync`].
+    Synced,
     /// To [`Local::Damage`].
     Damage(Vec<Damage>),
     /// To [`Local::Mend`].
@@ -104,6 +108,10 @@ fn try_perform(replica: &dyn Replica, local: Local) -> Result<Done, Error> {
             Done::Differ(theirs.into_iter().filter(|series| !same(series)).collect())
         }
         Local::Apply { shard, range, wanted, rows } => apply(replica, shard, range, &wanted, &rows)?,
+        Local::Sync => {
+            replica.commit()?;
+            Done::Synced
+        }
         Local::Damage => Done::Damage(replica.damage()),
         Local::Mend { number } => {
             replica.mended(number)?;

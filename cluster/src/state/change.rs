@@ -14,7 +14,10 @@ impl State {
             }
             Command::RegisterStart { node, disk, profile } => self.register(*node, *disk, profile),
             Command::NoteStart { node, starts, boot } => self.note_start(*node, *starts, *boot),
-            Command::SetNodeState { id, state } => self.set_node_state(*id, *state),
+            Command::SetNodeState { id, state } => {
+                self.is_not_leaving(*id, *state)?;
+                self.set_node_state(*id, *state)
+            }
             Command::ApplyNamespace { name, namespace } => self.apply_namespace(name, *namespace),
             Command::DeleteNamespace { name } => match name.as_str() {
                 "default" => Err(Refusal::invalid("the namespace `default` is always there")),
@@ -29,6 +32,9 @@ impl State {
             }
             Command::SetReplicationFactor { factor } => match factor {
                 0 => Err(Refusal::invalid("a replication factor is at least 1")),
+                _ if *factor > REPLICATION_FACTOR_MAX => Err(Refusal::invalid(format!(
+                    "a replication factor is at most {REPLICATION_FACTOR_MAX}: more copies make writes slower and nothing safer"
+                ))),
                 _ => {
                     self.replication_factor = *factor;
                     Ok(Outcome::Done)
@@ -201,6 +207,23 @@ impl State {
         }
     }
 
+    /// What somebody wanted before a job began counts no more.
+    fn is_not_leaving(&self, id: NodeId, state: NodeState) -> Result<(), Refusal> {
+        let empties = |job: &Job| {
+            job.is_active()
+                && job.kind.leaving() == Some(id)
+                && !matches!(job.kind, crate::jobs::Kind::Heal(_))
+        };
+        let mut jobs = self.jobs.all.iter().filter(|(_, job)| empties(job));
+        match jobs.next() {
+            Some((job, _)) if matches!(state, NodeState::Up | NodeState::Lost) => Err(Refusal::new(
+                Fault::Conflict,
+                format!("job {job} empties node {id}; give it up first (`sarsen jobs cancel {job}`)"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn set_node_state(&mut self, id: NodeId, state: NodeState) -> Result<Outcome, Refusal> {
         let lost = self.depends_on(id);
         let node = self
@@ -232,7 +255,8 @@ impl State {
     /// A shard that could not be healed without this node: a new copy must be made from so many of those that hold it that no majority is without one.
     fn depends_on(&self, id: NodeId) -> Option<Shard> {
         let gone = |node: NodeId| {
-            node == id || self.nodes.get(&node).is_none_or(|node| node.state == NodeState::Gone)
+            let is_away = |node: &Node| matches!(node.state, NodeState::Gone | NodeState::Lost);
+            node == id || self.nodes.get(&node).is_none_or(is_away)
         };
         let mut shards = (0..self.placement.shards().len()).map(|shard| Shard(shard as u16));
         shards.find(|shard| {

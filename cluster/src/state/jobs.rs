@@ -103,7 +103,12 @@ impl State {
     /// The node shall have a share.
     fn take_in(&mut self, id: NodeId) -> Result<(), Refusal> {
         match self.node_state(id)? {
-            NodeState::Up | NodeState::Down => Ok(()),
+            NodeState::Up | NodeState::Down => Err(conflict(format!(
+                "node {id} takes its share of the copies already; `sarsen cluster rebalance` says whether anything is to be moved"
+            ))),
+            NodeState::Lost => Err(conflict(format!(
+                "node {id} is lost: nobody has heard of it for a while, and it takes its share again by itself when it is back"
+            ))),
             _ => self.set_node_state(id, NodeState::Up).map(drop),
         }
     }

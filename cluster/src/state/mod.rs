@@ -36,6 +36,8 @@ pub const TOKENS_MAX: usize = 1024;
 pub const FEATURES: u32 = 1;
 /// Nodes that were not removed for good.
 const NODES_MAX: usize = 256;
+/// Copies of each shard.
+const REPLICATION_FACTOR_MAX: u8 = 9;
 /// Namespaces.
 const NAMESPACES_MAX: usize = 256;
 /// The longest address or name.
@@ -283,9 +285,12 @@ impl State {
     pub fn target_without(&self, away: &BTreeSet<NodeId>) -> Option<Target> {
         let placed = |(id, node): (&NodeId, &Node)| {
             let mut placed = node.placed(*id)?;
-            if placed.state == NodeState::Up && away.contains(id) {
-                placed.state = NodeState::Down;
-            }
+            placed.state = match placed.state {
+                NodeState::Up if away.contains(id) => NodeState::Down,
+                // It has no share as it is.
+                NodeState::Draining if away.contains(id) => NodeState::Lost,
+                other => other,
+            };
             Some(placed)
         };
         let nodes: Vec<_> = self.nodes.iter().filter_map(placed).collect();

@@ -186,7 +186,7 @@ fn find(view: &View, given: &str) -> Result<NodeId, ApiError> {
 fn may_be_lost(view: &View, kind: &Operation) -> Result<(), ApiError> {
     let Some(node) = kind.leaving() else { return Ok(()) };
     match view.nodes.get(&node) {
-        Some(peer) if peer.health == Health::Up => Err(ApiError::new(
+        Some(peer) if peer.health != Health::Down => Err(ApiError::new(
             Kind::Conflict,
             format!(
                 "node {node} ({}) answers, and `lost` is for nodes that never come back: leave it out, and the node's copies are \

@@ -82,7 +82,8 @@ fn finish(now: &Placement, shard: Shard) -> Placement {
 /// Carries a plan out, move by move, with everything checked that must hold on the way; returns where it leads.
 fn carry_out(old: &Placement, target: &Target, plan: &Plan) -> Placement {
     let mut now = old.clone();
-    for shard in old.moving().filter(|shard| old.phase(*shard) == Phase::CutOver) {
+    let arrived = |shard: &Shard| old.replicas(*shard).iter().any(|r| r.state == ReplicaState::Arrived);
+    for shard in old.moving().filter(arrived) {
         now = finish(&now, shard);
     }
     for &shard in &plan.cancel {

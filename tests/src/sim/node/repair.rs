@@ -47,6 +47,7 @@ impl Process {
                         Local::Digests { .. } => "digests",
                         Local::Differ { .. } => "what differs",
                         Local::Apply { .. } => "rows that came",
+                        Local::Sync => "sync",
                         Local::Damage => "damage",
                         Local::Mend { .. } => "mending",
                     };
