@@ -1,7 +1,7 @@
 //! Who calls whom: checked before the first frame of every stream.
 //!
 //! ```text
-//!   sarsen-protocol: 1            this version or the one before
+//!   sarsen-protocol: 1            this version, the one before or the one after
 //!   sarsen-cluster:  32 hex digits
 //!   sarsen-from:     hex          the caller
 //!   sarsen-to:       hex          whom it wants to reach
@@ -10,8 +10,8 @@
 //!   authorization:   Bearer TOKEN
 //! ```
 //!
-//! Who joins has no cluster yet and sends the first and the last only. Who is called says `sarsen-starts` and `sarsen-boot` of itself in its
-//! answer. So whoever has got anything from a run of a node has heard of that run before, and can tell an old copy of its directory
+//! Who joins has no cluster yet and sends the first and the last only. Who is called says `sarsen-protocol`, `sarsen-starts` and `sarsen-boot` of
+//! itself in its answer. So whoever has got anything from a run of a node has heard of that run before, and can tell an old copy of its directory
 //! although the cluster may not have agreed on the start yet.
 
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
@@ -23,7 +23,8 @@ use std::hint::black_box;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
-/// The protocol between nodes. A node talks to those of its own version and of the one before.
+/// The protocol between nodes. A node speaks its own version and the one before, so that it gets on with its neighbours on both sides: of two,
+/// the newer one speaks as the older one does.
 pub const VERSION: u32 = 1;
 
 pub(super) const PROTOCOL: &str = "sarsen-protocol";
@@ -194,14 +195,37 @@ pub(super) fn greet(own: &Identity, to: NodeId, metadata: &mut MetadataMap) {
     say(own.run, metadata);
 }
 
-/// What a member also answers to who calls it.
-pub(super) fn say(own: Run, metadata: &mut MetadataMap) {
+/// What a member answers to who calls it.
+pub(super) fn answer(own: Run, metadata: &mut MetadataMap) {
+    put(metadata, PROTOCOL, &VERSION.to_string());
+    say(own, metadata);
+}
+
+/// What [`answer`] said.
+pub(super) fn answered(metadata: &MetadataMap) -> Result<Run, String> {
+    let version = text(metadata, PROTOCOL).and_then(|version| version.parse().ok());
+    let (Some(version), Some(run)) = (version, said(metadata)) else {
+        return Err("it does not say which protocol it speaks and which of its starts this is".to_owned());
+    };
+    strange(version).map_or(Ok(run), |why| Err(format!("it {why}")))
+}
+
+/// Why nobody here speaks this version, if so.
+fn strange(version: u32) -> Option<String> {
+    (version.abs_diff(VERSION) > 1).then(|| {
+        format!(
+            "speaks protocol {version} between nodes and this node {VERSION}, which gets on with the one before and the one after: upgrade one version at a time"
+        )
+    })
+}
+
+fn say(own: Run, metadata: &mut MetadataMap) {
     put(metadata, STARTS, &own.starts.to_string());
     put(metadata, BOOT, &format!("{:032x}", own.boot));
 }
 
 /// What [`say`] said.
-pub(super) fn said(metadata: &MetadataMap) -> Option<Run> {
+fn said(metadata: &MetadataMap) -> Option<Run> {
     let starts = text(metadata, STARTS)?.parse().ok()?;
     let boot = u128::from_str_radix(text(metadata, BOOT)?, 16).ok()?;
     Some(Run { starts, boot })
@@ -222,13 +246,8 @@ pub(super) fn check_stranger(token: Option<&Token>, metadata: &MetadataMap) -> R
                 .to_owned(),
         );
     };
-    if version != VERSION && version + 1 != VERSION {
-        return refused(
-            Refusal::Version,
-            format!(
-                "the caller speaks protocol {version} between nodes and this node {VERSION} and the one before; upgrade one version at a time"
-            ),
-        );
+    if let Some(why) = strange(version) {
+        return refused(Refusal::Version, format!("the caller {why}"));
     }
     if let Some(token) = token {
         let given = text(metadata, TOKEN).and_then(|value| value.strip_prefix("Bearer ")).unwrap_or("");
@@ -369,7 +388,7 @@ mod tests {
         Identity { cluster: 7, node: NodeId(node), run, token: Token::new("secret") }
     }
 
-    fn answer(known: Table, change: impl Fn(&mut MetadataMap)) -> Result<NodeId, Refusal> {
+    fn told(known: Table, change: impl Fn(&mut MetadataMap)) -> Result<NodeId, Refusal> {
         let mut metadata = MetadataMap::new();
         greet(&identity(1), NodeId(2), &mut metadata);
         change(&mut metadata);
@@ -381,22 +400,24 @@ mod tests {
     }
 
     fn with(key: &'static str, value: &'static str) -> Result<NodeId, Refusal> {
-        answer(Table(None, false), |metadata| {
+        told(Table(None, false), |metadata| {
             metadata.insert(key, MetadataValue::from_static(value));
         })
     }
 
     #[test]
     fn each_thing_that_is_wrong_is_refused_for_its_own_reason() {
-        assert_eq!(answer(Table(None, false), |_| ()), Ok(NodeId(1)));
+        assert_eq!(told(Table(None, false), |_| ()), Ok(NodeId(1)));
         let known = |starts, boot| Table(Some(Run { starts, boot }), false);
-        assert_eq!(answer(known(3, 0xb), |_| ()), Ok(NodeId(1)));
-        assert_eq!(answer(known(2, 0xc), |_| ()), Ok(NodeId(1)));
-        assert_eq!(answer(known(3, 0xc), |_| ()), Err(Refusal::Stale));
-        assert_eq!(answer(known(4, 0xb), |_| ()), Err(Refusal::Stale));
-        assert_eq!(answer(Table(None, true), |_| ()), Err(Refusal::Removed));
-        assert_eq!(with(PROTOCOL, "2"), Err(Refusal::Version));
+        assert_eq!(told(known(3, 0xb), |_| ()), Ok(NodeId(1)));
+        assert_eq!(told(known(2, 0xc), |_| ()), Ok(NodeId(1)));
+        assert_eq!(told(known(3, 0xc), |_| ()), Err(Refusal::Stale));
+        assert_eq!(told(known(4, 0xb), |_| ()), Err(Refusal::Stale));
+        assert_eq!(told(Table(None, true), |_| ()), Err(Refusal::Removed));
+        assert_eq!(with(PROTOCOL, "3"), Err(Refusal::Version));
+        assert_eq!(with(PROTOCOL, "4294967295"), Err(Refusal::Version));
         assert_eq!(with(PROTOCOL, "0"), Ok(NodeId(1)), "the one before");
+        assert_eq!(with(PROTOCOL, "2"), Ok(NodeId(1)), "the one after");
         assert_eq!(with(PROTOCOL, "x"), Err(Refusal::Garbage));
         assert_eq!(with(TOKEN, "Bearer other!"), Err(Refusal::Token));
         assert_eq!(with(TOKEN, "secret"), Err(Refusal::Token));
@@ -405,6 +426,21 @@ mod tests {
         assert_eq!(with(FROM, "2"), Err(Refusal::Stale), "itself");
         assert_eq!(with(STARTS, "many"), Err(Refusal::Garbage));
         assert_eq!(with(BOOT, "-"), Err(Refusal::Garbage));
+    }
+
+    #[test]
+    fn who_is_called_says_its_protocol_and_one_of_two_versions_apart_is_not_talked_to() {
+        let run = Run { starts: 3, boot: 0xb };
+        let answered = |version: Option<&'static str>| {
+            let mut metadata = MetadataMap::new();
+            answer(run, &mut metadata);
+            metadata.remove(PROTOCOL).unwrap();
+            version.map(|version| metadata.insert(PROTOCOL, MetadataValue::from_static(version)));
+            super::answered(&metadata)
+        };
+        assert_eq!([Some("0"), Some("1"), Some("2")].map(answered), [Ok(run), Ok(run), Ok(run)]);
+        assert!(answered(Some("3")).unwrap_err().contains("upgrade one version at a time"));
+        assert!(answered(None).unwrap_err().contains("which protocol"));
     }
 
     proptest! {

@@ -319,8 +319,7 @@ impl Link {
             .streaming(request, PathAndQuery::from_static(FRAMES), Codec::<Request, Answer>::new())
             .await
             .map_err(|status| (format!("{}: {}", way.address, status.message()), Refused::of(&status)))?;
-        let run = handshake::said(answers.metadata())
-            .ok_or_else(|| failed("it does not say which of its starts this is".to_owned()))?;
+        let run = handshake::answered(answers.metadata()).map_err(failed)?;
         // An old copy may serve before it is told that it is one.
         way.table.meet(self.node, run).map_err(failed)?;
         let answers = answers.into_inner();

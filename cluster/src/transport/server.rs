@@ -247,7 +247,7 @@ impl tower_service::Service<tonic::Request<Streaming<Request>>> for Frames {
         let own = server.0.identity.run;
         tokio::spawn(receive(caller, request.into_inner(), answers));
         let mut response = tonic::Response::new(Sending(sending));
-        handshake::say(own, response.metadata_mut());
+        handshake::answer(own, response.metadata_mut());
         ready(Ok(response))
     }
 }

@@ -45,5 +45,5 @@ pub fn seeds() -> Vec<Vec<u8>> {
             RUN.boot
         )
     };
-    vec![text(1, 3).into_bytes(), text(0, 400).into_bytes()]
+    vec![text(1, 3).into_bytes(), text(0, 400).into_bytes(), text(2, 3).into_bytes()]
 }

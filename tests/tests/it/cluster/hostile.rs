@@ -90,8 +90,11 @@ fn who_is_no_peer_or_sends_no_frames_is_refused_counted_logged_once_and_changes_
         ("token", one(&|hello| hello.token = "guessed".into()), &[], 0),
         ("node", one(&|hello| hello.to = "fedcba".into()), &[], 0),
         ("garbage", one(&|hello| hello.from = "nobody".into()), &[], 0),
-        // A kind of frame that there is not; a length that no frame has.
+        ("version", one(&|hello| hello.protocol = "3".into()), &[], 0),
+        // A kind of frame that there is not; a length that no frame has. Versions next to this one come so far, too.
         ("malformed", good.clone(), &[99, 0, 0], 3),
+        ("malformed", one(&|hello| hello.protocol = "0".into()), &[99, 0, 0], 3),
+        ("malformed", one(&|hello| hello.protocol = "2".into()), &[99, 0, 0], 3),
         ("malformed", good.clone(), &oversized, longest + 100),
     ];
     let count = |reason: &str| {
@@ -115,6 +118,7 @@ fn who_is_no_peer_or_sends_no_frames_is_refused_counted_logged_once_and_changes_
         let told = format!("msg=\"refused a peer\" from=127.0.0.1 reason={reason} ");
         assert_eq!(log.matches(&told).count(), 1, "{told}\n{log}");
     }
+    assert!(log.contains("speaks protocol 7 between nodes and this node 1"), "{log}");
     assert_eq!(facts(), before);
     assert_eq!(first.digests(0, now_ms()).expect("an answer"), digests);
     let more = [Load::new("b", 20, yesterday(), 1_000)];
