@@ -9,6 +9,9 @@ const LINES_MAX: usize = 1000;
 /// Where the cluster meets the runtime and the network. The rest of it decides, and runs in the simulator too.
 const SHELLS: [&str; 2] = ["cluster/src/transport/", "cluster/src/node/"];
 
+/// The page of which every sentence is held by a test.
+const GUARANTEES: &str = "docs/guarantees.md";
+
 /// What is found there only.
 const RUNTIME: [&str; 5] = ["tokio", "tokio_stream", "tonic", "hyper", "hyper_util"];
 
@@ -21,12 +24,14 @@ pub fn check(files: &[File], crates: &[String]) -> Vec<String> {
         }
         if file.path.ends_with(".md") {
             problems.extend(links(file, files));
+            problems.extend(named_tests(file, files));
         }
         // The rules name what they forbid.
         if !file.path.starts_with("xtask/src/tidy/") {
             problems.extend(unfinished(file));
         }
     }
+    problems.extend(promises(text_of(files, GUARANTEES)));
     problems.extend(formats(files));
     problems.extend(paragraphs(files, crates));
     problems.extend(lints(files, crates));
@@ -112,6 +117,39 @@ fn links(file: &File, files: &[File]) -> Vec<String> {
         }
     }
     problems
+}
+
+/// Tests that a page names and that are not in the file it links to: [`name`](path.rs).
+fn named_tests(file: &File, files: &[File]) -> Vec<String> {
+    let folder = Path::new(&file.path).parent().unwrap_or(Path::new(""));
+    let mut problems = vec![];
+    for (at, _) in file.text.match_indices("`](") {
+        let target = file.text[at + 3..].split([')', '#']).next().unwrap_or_default();
+        let name = file.text[..at].rsplit("[`").next().unwrap_or_default();
+        let path = normal(&folder.join(target));
+        // A link to a file that is not there is told elsewhere.
+        let linked = files.iter().find(|other| target.ends_with(".rs") && Path::new(&other.path) == path);
+        if let Some(linked) = linked
+            && !linked.text.contains(&format!("fn {name}("))
+        {
+            problems.push(format!("{}: names the test {name}, which is not in {target}", file.path));
+        }
+    }
+    problems
+}
+
+/// Promises that name no test. Each is a point of a list; what is not promised needs none.
+fn promises(page: &str) -> Vec<String> {
+    let promised = page.split("\n## ").filter(|section| !section.starts_with("What is not promised"));
+    let points = promised.flat_map(|section| section.split("\n* ").skip(1));
+    // A point ends where an empty line is.
+    let points = points.map(|point| point.split("\n\n").next().unwrap_or_default().trim_end());
+    let bare = points.filter(|point| !(point.contains("`](") && point.ends_with(".rs))")));
+    bare.map(|point| {
+        let begin = point.lines().next().unwrap_or_default();
+        format!("{GUARANTEES}: the promise \"{begin}\" does not end with the test that holds it")
+    })
+    .collect()
 }
 
 /// The path without `.` and `..`.
@@ -208,6 +246,21 @@ mod tests {
         ];
         assert!(links(&files[0], &files).is_empty());
         assert_eq!(links(&file("docs/a.md", "[x](README.md)"), &files).len(), 1);
+    }
+
+    #[test]
+    fn a_test_that_is_named_must_be_in_its_file() {
+        let files = [file("tests/it/a.rs", "fn it_holds() {"), file("docs/x.md", "")];
+        let page = |text: &str| named_tests(&file("docs/a.md", text), &files).len();
+        assert_eq!(page("so ([`it_holds`](../tests/it/a.rs), [`x`](x.md))"), 0);
+        assert_eq!(page("so ([`it_hold`](../tests/it/a.rs), [`holds`](../tests/it/a.rs))"), 2);
+    }
+
+    #[test]
+    fn every_promise_ends_with_its_test() {
+        let held = "# G\n\nWords.\n\n## A\n\n* so\n  it is ([`a`](../a.rs))\n* and so ([`b`](../b.rs), [`c`](../c.rs))\n\nWords.\n\n## What is not promised\n\n* this\n";
+        assert!(promises(held).is_empty(), "{:?}", promises(held));
+        assert_eq!(promises("## A\n\n* so it is\n* so ([`a`](../a.rs)) and more\n").len(), 2);
     }
 
     #[test]
