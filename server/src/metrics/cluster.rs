@@ -148,6 +148,16 @@ impl Cluster {
             "Copies of shards that are still to be made, as the leader last told",
             status.outlook.copies as f64,
         );
+        self.gauge(
+            "sarsen_autopilot_paused",
+            "Whether the autopilot is paused, so that no node is taken for lost",
+            f64::from(status.view.autopilot_paused),
+        );
+        self.gauge(
+            "sarsen_autopilot_held",
+            "Whether a node has been away for longer than node_loss_grace and is not taken for lost, as the leader last told; the status says why",
+            f64::from(!status.outlook.held.is_empty()),
+        );
         let mut jobs: BTreeMap<(&str, &str), usize> = BTreeMap::new();
         for job in status.view.jobs.values() {
             *jobs.entry((job.kind.word(), job.stage.word())).or_default() += 1;

@@ -197,6 +197,8 @@ fn a_pause_and_a_lease_hold_the_autopilot_back_and_every_node_says_so() {
             if held.contains("autopilot resume") { Ok(()) } else { Err(status["autopilot"].to_string()) }
         });
         assert_ne!(listed(node, &address).expect("a node")["state"], "lost");
+        let metrics = node.client.get("/metrics").expect("metrics").body;
+        assert!(metrics.contains("sarsen_autopilot_held 1"), "{metrics}");
         let status = says(node, &["status"]);
         assert!(
             status.contains("autopilot: a node has been away for longer than node_loss_grace"),
