@@ -66,6 +66,8 @@ pub enum Mistake {
     ReadBeforeCutOver,
     /// A copy is called complete when one of the old ones has been compared.
     PassOne,
+    /// A copy goes before those that stay have everything.
+    DropUnpassed,
     /// A node is removed although a shard has no other copy.
     RemoveAnyway,
     /// A node that was removed goes on.
@@ -81,7 +83,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Mistake; 35] = [
+    pub const ALL: [Mistake; 36] = [
         Mistake::AcknowledgeAtOne,
         Mistake::CountHint,
         Mistake::AcknowledgeBeforeSync,
@@ -112,6 +114,7 @@ impl Mistake {
         Mistake::AcceptAfterLeaving,
         Mistake::ReadBeforeCutOver,
         Mistake::PassOne,
+        Mistake::DropUnpassed,
         Mistake::RemoveAnyway,
         Mistake::StayAfterRemoval,
         Mistake::IgnoreDomains,

@@ -3,6 +3,7 @@
 use super::error::Error;
 use super::node::NodeId;
 use super::target::Target;
+use crate::faults::{Mistake, planted};
 use crate::quorum::{Consistency, readers};
 use model::Shard;
 
@@ -160,7 +161,7 @@ impl Placement {
         let arrived = replicas.iter().any(|r| r.state == ReplicaState::Arrived);
         match self.phase(shard) {
             Phase::Copying(to) => vec![to],
-            Phase::CutOver if !arrived => {
+            Phase::CutOver if !arrived && !planted(Mistake::DropUnpassed) => {
                 replicas.iter().filter(|r| r.state == ReplicaState::Available).map(|r| r.node).collect()
             }
             Phase::CutOver | Phase::Settled => Vec::new(),

@@ -271,6 +271,30 @@ fn a_job_and_its_first_effect_are_one_step_and_cancelling_it_undoes_that() {
 }
 
 #[test]
+fn what_was_wanted_of_a_node_before_a_job_empties_it_counts_no_more() {
+    let mut state = settled();
+    let set = |state| Command::SetNodeState { id: N(2), state };
+    let job = started(&mut state, Kind::Drain(N(2)));
+    refused(&mut state, set(NodeState::Up), Fault::Conflict, "jobs cancel 1");
+    refused(&mut state, set(NodeState::Lost), Fault::Conflict, "empties node 2");
+    stepped(&mut state, job, Step::Cancel);
+    apply(&mut state, set(NodeState::Lost)).unwrap();
+    refused(&mut state, start(Kind::Add(N(2)), false), Fault::Conflict, "by itself when it is back");
+    refused(&mut state, start(Kind::Add(N(3)), false), Fault::Conflict, "already");
+    let many = Command::SetReplicationFactor { factor: 10 };
+    refused(&mut state, many, Fault::Invalid, "at most 9");
+}
+
+#[test]
+fn a_lost_node_is_nothing_that_copies_are_made_from() {
+    let mut state = settled();
+    apply(&mut state, Command::SetNodeState { id: N(1), state: NodeState::Lost }).unwrap();
+    let gone = Command::SetNodeState { id: N(2), state: NodeState::Gone };
+    refused(&mut state, gone, Fault::Conflict, "too few copies");
+    apply(&mut state, Command::SetNodeState { id: N(1), state: NodeState::Gone }).unwrap();
+}
+
+#[test]
 fn of_two_jobs_that_contradict_each_other_the_second_is_refused_with_the_number_of_the_first() {
     let mut state = settled();
     started(&mut state, Kind::Drain(N(2)));

@@ -2,6 +2,7 @@
 
 use super::values::rows;
 use super::world::{Env, Out, World};
+use cluster::jobs::Kind;
 use cluster::placement::{Domain, Node, NodeId, NodeState, Phase, Placement, Policy, compute};
 use cluster::quorum::{Consistency, blocking, readers};
 use cluster::view::{Peer, View};
@@ -56,7 +57,10 @@ pub fn unequal(world: &World) -> Option<String> {
     let copies = nodes.min(usize::from(view.replication_factor));
     for (_, process) in &processes {
         let jobs = process.controller().state().into_iter().flat_map(|state| state.jobs());
-        if let Some((id, job)) = { jobs }.find(|(_, job)| job.is_active()) {
+        // More copies than there are nodes: others may come.
+        let waits =
+            |kind: &Kind| matches!(kind, Kind::ReplicationFactor { to, .. } if usize::from(*to) > nodes);
+        if let Some((id, job)) = { jobs }.find(|(_, job)| job.is_active() && !waits(&job.kind)) {
             return Some(format!("job {id} ({}) should have ended", job.kind));
         }
     }
@@ -145,7 +149,9 @@ pub fn follows(out: &mut Out<'_>, before: Option<&View>, view: &Arc<View>, appli
     for number in 0..view.shards() {
         let shard = Shard(number as u16);
         let (then, now) = (&before.placement, &view.placement);
-        if then.phase(shard) == Phase::CutOver && now.changed(shard) > then.changed(shard) {
+        // Where a copy only goes, that may be given up.
+        let is_back = now.old_replicas(shard) == then.old_replicas(shard);
+        if then.phase(shard) == Phase::CutOver && now.changed(shard) > then.changed(shard) && !is_back {
             ends(out, before, shard);
         }
         let count = |placement: &Placement, counts: &dyn Fn(&NodeId) -> bool| {
@@ -155,7 +161,8 @@ pub fn follows(out: &mut Out<'_>, before: Option<&View>, view: &Arc<View>, appli
         // Who was removed in the meantime was not given up by a move, and who is lost may be.
         let had = count(then, &|node| view.nodes.get(node).is_some_and(|peer| peer.state != NodeState::Lost));
         let have = count(now, &|node| view.nodes.contains_key(node) || before.nodes.contains_key(node));
-        if have < had.min(usize::from(view.replication_factor)) {
+        let wanted = view.replication_factor.min(before.replication_factor);
+        if have < had.min(usize::from(wanted)) {
             out.env.violated(format!(
                 "{me} sees {have} whole copies of shard {number} in epoch {epoch}, and {had} before"
             ));
@@ -216,6 +223,15 @@ pub fn unreadable(env: &Env, shard: Shard, (id, t): (SeriesId, i64), value: &Val
     let lacks = |node: &&NodeId| !env.ghost(**node).is_some_and(|ghost| ghost.has(id, t, value));
     let lacking: Vec<&NodeId> = answers.filter(lacks).collect();
     let epoch = view.epoch();
+    // A new copy is made from so many that each majority has one among them: a majority must have had it, those included that are lost since.
+    let without = may.iter().filter(lacks).count();
+    if view.placement.phase(shard) == Phase::Settled
+        && may.len() - without < Consistency::Majority.need(may.len())
+    {
+        return Some(format!(
+            "in epoch {epoch} {without} of {may:?} never had what was acknowledged at {t} of {shard:?}"
+        ));
+    }
     (lacking.len() >= need)
         .then(|| format!("{shard:?} is read from {may:?} in epoch {epoch}, and {lacking:?} lack what was acknowledged at {t}"))
 }

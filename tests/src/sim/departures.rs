@@ -9,6 +9,7 @@ use super::network::Machine;
 use super::swarm::{Departure, How};
 use super::world::{Event, Role, World};
 use crate::random::Random;
+use cluster::jobs::Kind;
 use cluster::placement::{NodeId, NodeState, ReplicaState};
 use cluster::quorum::blocking;
 use cluster::view::{Peer, View};
@@ -72,6 +73,20 @@ impl World {
         }
     }
 
+    /// Another number of copies is wanted. Asked once: somebody else may just have wanted another one.
+    pub(super) fn replicate(&mut self, to: u8) {
+        let known: Vec<(Machine, u8)> = self
+            .processes()
+            .filter_map(|(at, process)| Some((at, process.view()?.replication_factor)))
+            .collect();
+        if known.is_empty() {
+            return self.env.schedule.after(1_000, Event::Act(Action::Replicate(to)));
+        }
+        let (at, from) = *self.lots.pick(&known);
+        self.env.note(format_args!("{at} is asked for {to} copies instead of {from}"));
+        self.with(at, |process, out| process.start_job(out, Kind::ReplicationFactor { from, to }));
+    }
+
     /// The machine is off, and what was on its disk is gone.
     fn wipe(&mut self, machine: Machine) {
         self.stop(machine);
@@ -112,7 +127,7 @@ impl World {
             match how {
                 // The job goes on by itself.
                 How::Drained if asked => {}
-                How::Drained => self.with(at, |process, out| process.remove(out, node)),
+                How::Drained => self.with(at, |process, out| process.start_job(out, Kind::Remove(node))),
                 _ => self.with(at, |process, out| process.expect(out, node, NodeState::Gone)),
             }
         }

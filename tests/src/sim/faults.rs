@@ -38,6 +38,8 @@ pub enum Action {
     Depart(usize),
     /// Whoever looks after the machines has the cluster forget a node that went with this departure.
     Dismiss(NodeId, usize),
+    /// Somebody wants so many copies of everything.
+    Replicate(u8),
     /// Syncs are slow, or no longer.
     SlowDisk(Machine, bool),
 }

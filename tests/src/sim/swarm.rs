@@ -31,6 +31,8 @@ pub struct Swarm {
     pub faults: Vec<(FaultKind, u64)>,
     /// Nodes that go for good.
     pub departures: Vec<Departure>,
+    /// When another number of copies is wanted, and how many.
+    pub replication: Vec<(u64, u8)>,
     /// After how long a node that nobody hears is lost, and its copies made elsewhere.
     pub loss_grace_ms: u64,
     /// How far wall clocks are apart at the beginning, at most.
@@ -248,6 +250,17 @@ impl Swarm {
             }
         };
         let first_nodes = starts_ms.iter().flatten().count();
+        // Bits rot only where there are three copies of everything.
+        let mut wishes = Random::new(mix(seed ^ mix(9)));
+        let mut replication = Vec::new();
+        if zones.len() >= 4 && replication_factor >= 2 && !rots && wishes.percent(30) {
+            let first = *wishes.pick(&[2, 2, 4]);
+            let at_ms = wishes.between(6_000, faults_ms);
+            replication.push((at_ms, first));
+            if wishes.percent(60) {
+                replication.push((at_ms + wishes.between(500, 15_000), *wishes.pick(&[3, 3, 5])));
+            }
+        }
         Swarm {
             seed,
             nodes: zones.len(),
@@ -257,6 +270,7 @@ impl Swarm {
             shards,
             faults_ms,
             departures,
+            replication,
             loss_grace_ms,
             network,
             disk: DiskWeather { sync_least_ms: 1, sync_most_ms, stalls },

@@ -318,6 +318,9 @@ impl World {
         for (n, departure) in swarm.departures.iter().enumerate() {
             self.env.schedule.after(departure.at_ms, Event::Act(Action::Depart(n)));
         }
+        for (at_ms, factor) in &swarm.replication {
+            self.env.schedule.after(*at_ms, Event::Act(Action::Replicate(*factor)));
+        }
         for (n, (_, every_ms)) in swarm.faults.iter().enumerate() {
             let delay = 1_000 + self.faults.pause_ms(*every_ms);
             self.env.schedule.after(delay, Event::Fault(n));
@@ -482,6 +485,7 @@ impl World {
             Action::Enter(machine) => self.enter(machine),
             Action::Depart(n) => self.depart(n),
             Action::Dismiss(node, n) => self.dismiss(node, n),
+            Action::Replicate(factor) => self.replicate(factor),
             Action::SlowDisk(machine, slow) => self.slots[machine].disk.set_slow(slow),
         }
     }

@@ -113,6 +113,7 @@ mod planted {
         who_gave_a_shard_up_takes_no_rows_of_it: Cluster(AcceptAfterLeaving), within 150;
         a_copy_is_read_from_only_after_its_cut_over: Cluster(ReadBeforeCutOver), within 100;
         one_pass_is_not_enough: Cluster(PassOne), within 200;
+        a_copy_goes_only_when_the_others_have_everything: Cluster(DropUnpassed), within 200;
         the_last_copy_is_not_removed: Cluster(RemoveAnyway), within 200;
         who_was_removed_stops: Cluster(StayAfterRemoval), within 100;
         copies_are_spread_over_failure_domains: Cluster(IgnoreDomains), within 40;

@@ -88,6 +88,29 @@ fn no_move_of_a_paused_job_begins_and_another_leader_goes_on_with_it() {
 }
 
 #[test]
+fn a_copy_that_only_goes_is_kept_when_one_that_should_stay_is_lost() {
+    let (mut network, fourth) = four(36);
+    let leader = (1..=3).find(|n| network.at(*n).leads()).expect("one of three leads");
+    // It does not say any more that it has passed the others.
+    network.mute.insert(4);
+    start(&mut network, leader, Kind::ReplicationFactor { from: 3, to: 2 });
+    let drops = |network: &Network| {
+        let placement = &network.view(leader).unwrap().placement;
+        let waits = |shard: &model::Shard| placement.completing(*shard).contains(&fourth);
+        placement.moving().filter(waits).count()
+    };
+    network.until("copies wait for it to go", |network| drops(network) > 0);
+    network.crash(4);
+    network.until("everything has two copies on those that are left", |network| {
+        let view = network.view(leader).unwrap();
+        let two = |replicas: &Vec<crate::placement::Replica>| {
+            replicas.len() == 2 && replicas.iter().all(|replica| replica.node != fourth)
+        };
+        view.placement.shards().iter().all(two) && view.placement.moving().next().is_none()
+    });
+}
+
+#[test]
 fn a_job_that_waits_says_for_what() {
     let (mut network, fourth) = four(33);
     network.crash(4);

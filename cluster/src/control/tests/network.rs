@@ -71,6 +71,8 @@ pub struct Network {
     /// Directions in which nothing passes.
     pub cut: BTreeSet<(u16, u16)>,
     pub loss: u64,
+    /// Who does not say that its copies are complete.
+    pub mute: BTreeSet<u16>,
     /// Whoever starts from now on stands by.
     pub stand_by: bool,
     pub delay: u64,
@@ -101,6 +103,7 @@ impl Network {
             machines: BTreeMap::new(),
             cut: BTreeSet::new(),
             loss: 0,
+            mute: BTreeSet::new(),
             stand_by: false,
             delay: 10,
             tear: 0,
@@ -345,7 +348,9 @@ impl Network {
                         bytes_total: Some(2 * u64::from(n)),
                     };
                     self.step(n, Event::Copying(copied.iter().map(half).collect()));
-                    self.step(n, Event::Copied(copied));
+                    if !self.mute.contains(&n) {
+                        self.step(n, Event::Copied(copied));
+                    }
                 }
                 Effect::Done { token, result } => {
                     if let (Some(name), true) = (self.named.get(&token), result.is_ok()) {

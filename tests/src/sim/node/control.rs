@@ -289,9 +289,9 @@ impl Process {
         self.propose(out, command, Waiting::Nobody);
     }
 
-    /// Has a node emptied and removed, as a job.
-    pub fn remove(&mut self, out: &mut Out<'_>, id: NodeId) {
-        let (kind, at_ms) = (Kind::Remove(id), out.now_ms());
+    /// Proposes a job.
+    pub fn start_job(&mut self, out: &mut Out<'_>, kind: Kind) {
+        let at_ms = out.now_ms();
         let command =
             Command::StartJob { kind, lost: false, at_ms, by: "somebody".into(), copies: 0, bytes: 0 };
         self.propose(out, command, Waiting::Nobody);
