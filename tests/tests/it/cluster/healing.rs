@@ -129,3 +129,101 @@ fn await_moves_at(cluster: &Cluster, node: usize, so: impl Fn(u64) -> bool) {
         }
     });
 }
+
+/// The status of the node with an address, as the first node sees it.
+fn node(cluster: &Cluster, address: &str) -> Result<serde_json::Value, String> {
+    let status = cluster.nodes[0].status()?;
+    let found = status["nodes"].as_array().into_iter().flatten().find(|node| node["address"] == address);
+    found.cloned().ok_or_else(|| format!("{address} is no member"))
+}
+
+/// Starts a job, and waits until it is done.
+fn job(cluster: &Cluster, what: &str, body: &serde_json::Value) {
+    let client = &cluster.nodes[0].client;
+    let path = format!("/api/v1/admin/cluster/{what}");
+    let answer = client.send("POST", &path, &[], body.to_string().as_bytes()).expect("an answer");
+    assert_eq!(answer.status, 200, "{what}: {answer:?}");
+    let id = answer.json()["data"]["job"]["id"].as_u64().expect("a job");
+    tests::until::until(what, HEALED, || {
+        let job = client.get(&format!("/api/v1/admin/jobs/{id}"))?.json()["data"].clone();
+        if job["phase"] == "done" { Ok(()) } else { Err(job.to_string()) }
+    });
+}
+
+#[test]
+fn one_node_grows_to_three_at_a_steady_rate() {
+    let mut random = Random::announced("one grows to three");
+    let dir = folder();
+    let mut cluster = Cluster { nodes: Vec::new(), token: String::new() };
+    cluster.add(dir.path(), "a", &settings()).await_ready();
+    let loads = loads(&mut random);
+    let start = yesterday();
+    let clients = cluster.clients();
+    under_load(&loads, &clients, random.number(), || {
+        progress(&loads, 5);
+        p99(&loads);
+        progress(&loads, 20);
+        let before = p99(&loads);
+        for zone in ["b", "c"] {
+            cluster.add(dir.path(), zone, &settings()).await_ready();
+        }
+        let equal = cluster.await_healed(start, end(&loads), HEALED);
+        println!(
+            "three copies after {equal:?}; p99 of writes to one copy {before:?}, while it grew {:?}",
+            p99(&loads)
+        );
+        progress(&loads, 20);
+        println!("p99 of writes to three copies {:?}", p99(&loads));
+    });
+    cluster.await_healed(start, end(&loads), HEALED);
+    check_all(&loads, &cluster.clients());
+}
+
+#[test]
+fn a_node_is_added_one_drained_and_one_replaced_under_load() {
+    let mut random = Random::announced("added, drained, replaced");
+    let dir = folder();
+    let mut cluster = Cluster::start_in(dir.path(), &["a", "b", "c", "a"], &settings());
+    let loads = loads(&mut random);
+    let start = yesterday();
+    let clients: Vec<Client> = [0, 1, 2].map(|n: usize| cluster.nodes[n].client.clone()).to_vec();
+    under_load(&loads, &clients, random.number(), || {
+        progress(&loads, 5);
+        p99(&loads);
+        progress(&loads, 20);
+        let before = p99(&loads);
+        cluster.add(dir.path(), "b", &settings()).await_ready();
+        let added = cluster.nodes[4].address.clone();
+        tests::until::until("the new node to have its share", HEALED, || {
+            let holds = node(&cluster, &added)?["shards"].as_u64();
+            if holds == Some(32) { Ok(()) } else { Err(format!("{holds:?} of 32 shards")) }
+        });
+        cluster.await_healed(start, end(&loads), HEALED);
+        let while_added = p99(&loads);
+
+        let drained = node(&cluster, &cluster.nodes[3].address).expect("a member");
+        job(&cluster, "drain", &serde_json::json!({ "node": drained["id"] }));
+        cluster.await_healed(start, end(&loads), HEALED);
+        let while_drained = p99(&loads);
+
+        let mut settings = settings();
+        settings.environment.push(("SARSEN_STANDBY", "yes".into()));
+        cluster.add(dir.path(), "b", &settings).await_ready();
+        let new = cluster.nodes[5].address.clone();
+        let new =
+            tests::until::until("the one that stands by to be a member", HEALED, || node(&cluster, &new));
+        assert_eq!((&new["state"], &new["shards"]), (&"joining".into(), &0.into()), "{new}");
+        let old = node(&cluster, &added).expect("a member");
+        job(&cluster, "replace", &serde_json::json!({ "old": old["id"], "new": new["id"] }));
+        // Who was replaced ends by itself.
+        cluster.nodes[4].process.take().expect("it ran").await_end();
+        cluster.await_healed(start, end(&loads), HEALED);
+        println!(
+            "p99 of writes {before:?}; while a node was added {while_added:?}, drained {while_drained:?}, replaced {:?}",
+            p99(&loads)
+        );
+        progress(&loads, 5);
+    });
+    cluster.await_healed(start, end(&loads), HEALED);
+    check_all(&loads, &clients);
+}
