@@ -160,7 +160,16 @@ impl Sarsen {
 
     /// The same with more arguments.
     pub fn start_with(dir: &Path, port: u16, arguments: &[&str]) -> Sarsen {
-        let mut sarsen = Sarsen::spawn(dir, port, arguments);
+        Sarsen::spawn(dir, port, arguments).ready()
+    }
+
+    /// The same, and the node stores nothing of its own.
+    pub fn start_silent(dir: &Path, port: u16) -> Sarsen {
+        Sarsen::launch(dir, port, &[], &[("SARSEN_SELF_SCRAPE_INTERVAL", "0")]).ready()
+    }
+
+    fn ready(self) -> Sarsen {
+        let mut sarsen = self;
         let client = sarsen.client.clone();
         sarsen.process.await_ready(|| client.is_ok("/-/ready"));
         sarsen
@@ -168,11 +177,16 @@ impl Sarsen {
 
     /// Starts a node without waiting for anything.
     pub fn spawn(dir: &Path, port: u16, arguments: &[&str]) -> Sarsen {
+        Sarsen::launch(dir, port, arguments, &[])
+    }
+
+    fn launch(dir: &Path, port: u16, arguments: &[&str], environment: &[(&str, &str)]) -> Sarsen {
         let mut command = Command::new(binary());
         command.arg("server").arg("--data-dir").arg(dir.join("data"));
         command.args(["--http-listen", &format!("127.0.0.1:{port}")]);
         // A cluster of its own, whose other nodes would find it nowhere.
         command.args(["--cluster-listen", "127.0.0.1:0"]).args(arguments);
+        command.envs(environment.iter().copied());
         let process = Process::start("sarsen", &mut command, &dir.join("log"));
         Sarsen { process, client: Client::new(port), port }
     }

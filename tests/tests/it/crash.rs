@@ -19,9 +19,6 @@ use tests::random::{Random, mix, now_ms};
 use tests::until::until;
 use tests::wire::{Series, v1, v2};
 
-/// Own metrics are of now: as long as the present window of two hours is young, samples that were late for it may still come, and nothing before it is
-/// flushed. So whether there are blocks would depend on the time of day.
-const ALONE: [&str; 2] = ["--self-scrape-interval", "0"];
 const KILLS: usize = 20;
 const WRITERS: u64 = 4;
 /// Series of each writer; every request has one sample of each.
@@ -155,7 +152,9 @@ fn files(dir: &Path) -> usize {
 fn no_acknowledged_sample_is_missing_after_twenty_kills_in_the_middle_of_writing() {
     let mut random = Random::announced("crash");
     let dir = tempfile::tempdir().expect("a temporary folder can be made");
-    let mut sarsen = Sarsen::start_with(dir.path(), free_port(), &ALONE);
+    // Own metrics are of now, and as long as the present window of two hours is young, nothing before it is flushed, since late samples may come: there
+    // would be blocks or not by the time of day.
+    let mut sarsen = Sarsen::start_silent(dir.path(), free_port());
     // Far enough back that the present is not reached.
     let start = now_ms() / STEP_MS * STEP_MS - (KILLS as i64 + 1) * REQUESTS_MAX * STEP_MS;
     let seed = random.number();
@@ -186,7 +185,7 @@ fn no_acknowledged_sample_is_missing_after_twenty_kills_in_the_middle_of_writing
             stop.store(true, Ordering::Relaxed);
         });
         let restart = Instant::now();
-        sarsen = Sarsen::start_with(dir.path(), sarsen.port, &ALONE);
+        sarsen = Sarsen::start_silent(dir.path(), sarsen.port);
         let restart = restart.elapsed();
         let seen: u64 =
             writers.iter().zip(first).map(|(writer, first)| writer.check(&sarsen.client, first)).sum();
