@@ -293,28 +293,5 @@ fn view() -> View {
     let policy = Policy { replication_factor: NonZeroU8::new(3).expect("not zero"), shards: SHARDS };
     let empty = Placement::empty(SHARDS).expect("a power of two");
     let target = compute(&empty, &nodes, &policy).expect("a placement");
-    let peer = |node: &Node| cluster::view::Peer {
-        address: format!("node-{}:7421", node.id),
-        http_address: String::new(),
-        zone: node.domain.clone(),
-        capacity: 1,
-        state: NodeState::Up,
-        health: cluster::view::Health::Up,
-        starts: 1,
-    };
-    View {
-        cluster: 7,
-        key: KEY,
-        me: NodeId(1),
-        placement: empty.adopt(&target),
-        replication_factor: 3,
-        nodes: nodes.iter().map(|node| (node.id, peer(node))).collect(),
-        namespaces: BTreeMap::new(),
-        jobs: BTreeMap::new(),
-        leader: None,
-        has_data: true,
-        move_bytes_per_second: None,
-        autopilot_paused: false,
-        lease: None,
-    }
+    View { key: KEY, ..View::at_rest(7, NodeId(1), &nodes, 3, empty.adopt(&target)) }
 }

@@ -89,7 +89,7 @@ fn main() {
 fn path() {
     use cluster::placement::{Node, NodeId, NodeState, Placement, Policy, compute};
     use cluster::quorum::Consistency;
-    use cluster::view::{Health, Namespace, Peer, View};
+    use cluster::view::View;
     use cluster::write::{Bounds, Context, Coordinator, Dictionary, Local, Reply, Session};
     use model::BatchSeries;
     use std::num::{NonZeroU8, NonZeroU32};
@@ -107,30 +107,8 @@ fn path() {
     let replication_factor = NonZeroU8::new(3).expect("not zero");
     let target =
         compute(&empty, &nodes, &Policy { replication_factor, shards: SHARDS }).expect("a placement");
-    let peer = |node: &Node| Peer {
-        address: String::new(),
-        http_address: String::new(),
-        zone: node.domain.clone(),
-        capacity: 1,
-        state: NodeState::Up,
-        health: Health::Up,
-        starts: 1,
-    };
-    let view = Arc::new(View {
-        cluster: 7,
-        key: KEY,
-        me: NodeId(1),
-        placement: empty.adopt(&target),
-        replication_factor: 3,
-        nodes: nodes.iter().map(|node| (node.id, peer(node))).collect(),
-        namespaces: [("default".to_owned(), Namespace::default())].into(),
-        jobs: [].into(),
-        leader: None,
-        has_data: true,
-        move_bytes_per_second: None,
-        autopilot_paused: false,
-        lease: None,
-    });
+    let placement = empty.adopt(&target);
+    let view = Arc::new(View { key: KEY, ..View::at_rest(7, NodeId(1), &nodes, 3, placement) });
     let context = Context {
         view: view.clone(),
         bounds: Bounds::ALL,

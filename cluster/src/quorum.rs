@@ -112,6 +112,13 @@ pub fn readers(replicas: &[Replica], consistency: Consistency) -> (Vec<NodeId>, 
     (may, need)
 }
 
+/// Whether majorities of a shard with these replicas can be read and written while only those are there that are up.
+pub fn is_available(replicas: &[Replica], up: impl Fn(NodeId) -> bool) -> bool {
+    let (may, need) = readers(replicas, Consistency::Majority);
+    let reads = may.into_iter().filter(|node| up(*node)).count() >= need;
+    reads && WriteQuorum::new(replicas, Consistency::Majority).is_possible(|node| !up(node))
+}
+
 /// Of `replicas` replicas, how many are in every majority: without one of so many there is none.
 pub fn blocking(replicas: usize) -> usize {
     (replicas + 1).saturating_sub(Consistency::Majority.need(replicas))

@@ -5,7 +5,7 @@
 mod sealed;
 
 use crate::placement::NodeId;
-use crate::view::{Health, Namespace, Peer, View};
+use crate::view::View;
 use model::{
     Appended, Batch, BatchSeries, Damage, Digest, Durable, Error, Forgotten, Histogram, HistogramRow,
     LabelQuery, Labels, Limited, Matcher, Metadata, RejectReason, Rejection, Replica, Samples, SealedBlocks,
@@ -198,30 +198,9 @@ pub fn view(me: u128, nodes: u128, replication_factor: u8, shards: u32) -> View 
     let replication_factor = NonZeroU8::new(replication_factor).expect("not zero");
     let empty = Placement::empty(shards).expect("a power of two");
     let target = compute(&empty, &all, &Policy { replication_factor, shards }).expect("a placement");
-    let peer = |node: &Node| Peer {
-        address: format!("node-{}:7421", node.id),
-        http_address: String::new(),
-        zone: node.domain.clone(),
-        capacity: 1,
-        state: NodeState::Up,
-        health: Health::Up,
-        starts: 1,
-    };
-    View {
-        cluster: 7,
-        key: KEY,
-        me: NodeId(me),
-        placement: empty.adopt(&target),
-        replication_factor: replication_factor.get(),
-        nodes: all.iter().map(|node| (node.id, peer(node))).collect(),
-        namespaces: BTreeMap::from([("default".to_owned(), Namespace::default())]),
-        jobs: BTreeMap::new(),
-        leader: Some(NodeId(1)),
-        has_data: true,
-        move_bytes_per_second: None,
-        autopilot_paused: false,
-        lease: None,
-    }
+    let placement = empty.adopt(&target);
+    let view = View::at_rest(7, NodeId(me), &all, replication_factor.get(), placement);
+    View { key: KEY, leader: Some(NodeId(1)), ..view }
 }
 
 fn push_series(batch: &mut Batch, id: SeriesId, labels: &[u8], rows: impl FnOnce(&mut Batch)) {

@@ -132,8 +132,6 @@ pub fn assess(view: &View) -> (Safety, String) {
 pub(crate) mod tests {
     use super::*;
     use cluster::placement::{Change, Domain, Node, Placement, Policy, compute};
-    use model::{SeriesKey, Shard};
-    use std::collections::BTreeMap;
     use std::num::{NonZeroU8, NonZeroU32};
 
     /// A cluster of `nodes` nodes with 8 shards, of which `holders` hold them and `down` do not answer.
@@ -157,21 +155,8 @@ pub(crate) mod tests {
             health: if down.contains(&id) { Health::Down } else { Health::Up },
             starts: 1,
         };
-        View {
-            cluster: 1,
-            key: SeriesKey::of_cluster(1),
-            me: NodeId(1),
-            placement: empty.adopt(&target),
-            replication_factor: factor,
-            nodes: (1..=nodes).map(|id| (NodeId(id), peer(id))).collect(),
-            namespaces: BTreeMap::new(),
-            jobs: BTreeMap::new(),
-            leader: None,
-            has_data: true,
-            move_bytes_per_second: None,
-            autopilot_paused: false,
-            lease: None,
-        }
+        let nodes = (1..=nodes).map(|id| (NodeId(id), peer(id))).collect();
+        View { nodes, ..View::at_rest(1, NodeId(1), &members, factor, empty.adopt(&target)) }
     }
 
     fn told(view: View) -> String {

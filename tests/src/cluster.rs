@@ -263,7 +263,7 @@ impl Cluster {
                 let status = node.status()?;
                 let shards = &status["shards"];
                 if status["safety"] != "safe" || shards["moving"] != 0 || shards["min_copies"] != 3 {
-                    return Err(format!("{}: {}, {shards}", node.address, status["advice"]));
+                    return Err(format!("{}: {}, {shards}", node.address, status["summary"]));
                 }
             }
             let mut copies: BTreeMap<String, Vec<Value>> = BTreeMap::new();

@@ -6,7 +6,7 @@ use super::loss::{self, Brake, Verdict};
 use super::proposal::{Owner, Waiting};
 use crate::faults::{Mistake, planted};
 use crate::placement::{Change, Move, NodeId, NodeState, Phase, Placement, Plan, Replica, ReplicaState};
-use crate::quorum::{Consistency, WriteQuorum, blocking, readers};
+use crate::quorum::{blocking, is_available};
 use crate::raft::{Candidate, choose_voters};
 use crate::state::{Command, Node, State};
 use crate::view::Health;
@@ -151,10 +151,8 @@ impl Controller {
 
     /// The members that do not answer now, as this node sees it.
     pub(super) fn away(&self) -> BTreeSet<NodeId> {
-        let down = |id: &NodeId| {
-            *id != self.file.node && self.watch.health(self.now_ms, *id, true, &self.options) == Health::Down
-        };
-        self.state.iter().flat_map(|state| state.nodes().keys()).copied().filter(|id| down(id)).collect()
+        let nodes = self.state.iter().flat_map(|state| state.nodes().keys()).copied();
+        nodes.filter(|id| self.is_down(*id)).collect()
     }
 
     /// The next step towards where every copy should be. Nodes that are only away move nothing, until they are
@@ -192,12 +190,7 @@ impl Controller {
     /// Whether a move keeps a shard from being written or read that could be without it, since somebody whom it needs is down. It can begin again.
     fn is_in_the_way(&self, placement: &Placement, shard: Shard) -> bool {
         let replicas = placement.replicas(shard);
-        let works = |replicas: &[Replica]| {
-            let up = |node: NodeId| !self.is_down(node);
-            let (may, need) = readers(replicas, Consistency::Majority);
-            let reads = may.into_iter().filter(|node| up(*node)).count() >= need;
-            reads && WriteQuorum::new(replicas, Consistency::Majority).is_possible(|node| !up(node))
-        };
+        let works = |replicas: &[Replica]| is_available(replicas, |node| !self.is_down(node));
         let needed = placement.completing(shard);
         if needed.iter().all(|node| !self.is_down(*node)) || works(replicas) {
             return false;
@@ -294,15 +287,13 @@ impl Controller {
     /// The next step towards the voters that should be.
     fn next_change(&mut self) {
         let (Some(state), Some(member)) = (&self.state, &self.member) else { return };
-        let holds: BTreeSet<NodeId> =
-            state.placement().shards().iter().flatten().map(|replica| replica.node).collect();
         let candidate = |(id, node): (&NodeId, &Node)| Candidate {
             member: node.member,
             incarnation: node.incarnation,
             zone: node.profile.zone.segments().to_vec(),
             gone: node.state == NodeState::Gone,
             lost: node.state == NodeState::Lost,
-            leaves: node.state == NodeState::Draining && !holds.contains(id),
+            leaves: node.state == NodeState::Draining && !state.placement().is_held_by(*id),
             well: self.is_well(*id, node),
         };
         let candidates: Vec<Candidate> = state.nodes().iter().map(candidate).collect();

@@ -254,10 +254,9 @@ fn outcome(state: &State, ahead: &Ahead, kind: &Kind) -> Option<Step> {
         return Some(Step::Fail(format!("node {node} is to be emptied, or was removed")));
     }
     let placement = state.placement();
-    let holds = |node: NodeId| placement.shards().iter().flatten().any(|replica| replica.node == node);
     let is_up = |node: NodeId| state.nodes().get(&node).is_some_and(|node| node.state == NodeState::Up);
     let back = matches!(kind, Kind::Heal(node) if is_up(*node));
-    let empty = kind.leaving().is_none_or(|node| back || !holds(node));
+    let empty = kind.leaving().is_none_or(|node| back || !placement.is_held_by(node));
     let arrived = kind.coming().is_none_or(|node| !arrives(placement, node));
     let left = ahead.plan.moves.iter().any(|step| kind.owns(step));
     // More copies than there are nodes: those that come later are waited for.

@@ -114,6 +114,11 @@ impl Kind {
         }
     }
 
+    /// The node that somebody wants to be empty, whether it answers or not.
+    pub fn empties(&self) -> Option<NodeId> {
+        self.leaving().filter(|_| !matches!(self, Kind::Heal(_)))
+    }
+
     /// The node that shall have its share.
     pub fn coming(&self) -> Option<NodeId> {
         match *self {

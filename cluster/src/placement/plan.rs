@@ -217,8 +217,8 @@ impl<'a> Planner<'a> {
         let wants = |node: NodeId| wanted.contains(&node);
         let stays = |node: &NodeId| replicas.iter().any(|r| r.node == *node) && Some(*node) != leaving;
         // Where one only goes, nothing may have to come.
-        let ends = |_: NodeId| leaving.is_some() && wanted.iter().all(stays);
-        let goes_on = coming.map_or_else(|| leaving.is_some_and(ends), wants) && !leaving.is_some_and(wants);
+        let ends = || leaving.is_some() && wanted.iter().all(stays);
+        let goes_on = coming.map_or_else(ends, wants) && !leaving.is_some_and(wants);
 
         // What the shard has once the move under way has ended, one way or the other.
         let over = if goes_on { leaving } else { coming };

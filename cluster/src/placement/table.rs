@@ -126,6 +126,11 @@ impl Placement {
         self.shards.get(usize::from(shard.0)).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether a node has, or is getting, a copy of anything.
+    pub fn is_held_by(&self, node: NodeId) -> bool {
+        self.shards.iter().flatten().any(|replica| replica.node == node)
+    }
+
     /// The epoch at which a shard last changed. It names the move that is under way, and its phase.
     pub fn changed(&self, shard: Shard) -> u64 {
         self.changed.get(usize::from(shard.0)).copied().unwrap_or(0)
@@ -158,10 +163,9 @@ impl Placement {
     /// three copies two have each row that was acknowledged; when one goes, two must still.
     pub fn completing(&self, shard: Shard) -> Vec<NodeId> {
         let replicas = self.replicas(shard);
-        let arrived = replicas.iter().any(|r| r.state == ReplicaState::Arrived);
         match self.phase(shard) {
             Phase::Copying(to) => vec![to],
-            Phase::CutOver if !arrived && !planted(Mistake::DropUnpassed) => {
+            Phase::CutOver if !has_arrived(replicas) && !planted(Mistake::DropUnpassed) => {
                 replicas.iter().filter(|r| r.state == ReplicaState::Available).map(|r| r.node).collect()
             }
             Phase::CutOver | Phase::Settled => Vec::new(),
@@ -179,9 +183,7 @@ impl Placement {
     /// The same with every cut-over at its end in which a copy has arrived: there is no way back from one.
     pub(super) fn settled(&self) -> Self {
         let mut next = self.clone();
-        let arrived = |shard: &Shard| self.replicas(*shard).iter().any(|r| r.state == ReplicaState::Arrived);
-        let over = self.moving().filter(arrived);
-        over.for_each(|shard| settle(&mut next.shards[usize::from(shard.0)]));
+        next.shards.iter_mut().filter(|replicas| has_arrived(replicas)).for_each(settle);
         next
     }
 
@@ -224,9 +226,7 @@ impl Placement {
                 (Change::CutOver { .. }, Phase::CutOver) => {
                     return Err(unfit("its cut-over has begun and only goes on"));
                 }
-                (Change::Cancel { .. }, Phase::CutOver)
-                    if replicas.iter().any(|r| r.state == ReplicaState::Arrived) =>
-                {
+                (Change::Cancel { .. }, Phase::CutOver) if has_arrived(replicas) => {
                     return Err(unfit("its cut-over has begun and only goes on"));
                 }
                 (Change::CutOver { .. }, _) => {
@@ -266,6 +266,11 @@ fn begin(replicas: &mut Vec<Replica>, from: Option<NodeId>, to: Option<NodeId>) 
         replicas.sort_unstable();
     }
     Ok(())
+}
+
+/// Whether a copy has come that cannot be given up any more.
+fn has_arrived(replicas: &[Replica]) -> bool {
+    replicas.iter().any(|r| r.state == ReplicaState::Arrived)
 }
 
 /// The end of a move.

@@ -209,11 +209,7 @@ impl State {
 
     /// What somebody wanted before a job began counts no more.
     fn is_not_leaving(&self, id: NodeId, state: NodeState) -> Result<(), Refusal> {
-        let empties = |job: &Job| {
-            job.is_active()
-                && job.kind.leaving() == Some(id)
-                && !matches!(job.kind, crate::jobs::Kind::Heal(_))
-        };
+        let empties = |job: &Job| job.is_active() && job.kind.empties() == Some(id);
         let mut jobs = self.jobs.all.iter().filter(|(_, job)| empties(job));
         match jobs.next() {
             Some((job, _)) if matches!(state, NodeState::Up | NodeState::Lost) => Err(Refusal::new(

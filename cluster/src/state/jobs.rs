@@ -223,8 +223,8 @@ impl State {
     }
 
     fn end(&mut self, kind: &Kind) -> Result<(), Refusal> {
-        let Some(node) = kind.leaving().filter(|_| !matches!(kind, Kind::Heal(_))) else { return Ok(()) };
-        if self.placement.shards().iter().flatten().any(|replica| replica.node == node) {
+        let Some(node) = kind.empties() else { return Ok(()) };
+        if self.placement.is_held_by(node) {
             return Err(conflict(format!("node {node} holds copies still")));
         }
         match kind {

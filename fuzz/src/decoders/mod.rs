@@ -80,8 +80,7 @@ fn unsealed(text: &[u8]) -> Vec<u8> {
 /// Two nodes that have two shards each at two copies, as the node `me` sees them.
 fn view(me: u128) -> cluster::view::View {
     use cluster::placement::{Node, NodeId, NodeState, Placement, Policy, compute};
-    use cluster::view::{Health, Namespace, Peer, View};
-    use std::collections::BTreeMap;
+    use cluster::view::View;
     use std::num::{NonZeroU8, NonZeroU32};
 
     let node = |id| Node {
@@ -94,30 +93,7 @@ fn view(me: u128) -> cluster::view::View {
     let policy = Policy { replication_factor: NonZeroU8::new(2).expect("not zero"), shards: 2 };
     let empty = Placement::empty(2).expect("a power of two");
     let placement = empty.adopt(&compute(&empty, &nodes, &policy).expect("there is room"));
-    let peer = |node: &Node| Peer {
-        address: format!("n{}:7421", node.id),
-        http_address: String::new(),
-        zone: node.domain.clone(),
-        capacity: 1,
-        state: NodeState::Up,
-        health: Health::Up,
-        starts: 1,
-    };
-    View {
-        cluster: CLUSTER,
-        key: model::SeriesKey::of_cluster(CLUSTER),
-        me: NodeId(me),
-        placement,
-        replication_factor: 2,
-        nodes: nodes.iter().map(|node| (node.id, peer(node))).collect(),
-        namespaces: BTreeMap::from([("default".to_owned(), Namespace::default())]),
-        jobs: BTreeMap::new(),
-        leader: Some(NodeId(1)),
-        has_data: true,
-        move_bytes_per_second: None,
-        autopilot_paused: false,
-        lease: None,
-    }
+    View { leader: Some(NodeId(1)), ..View::at_rest(CLUSTER, NodeId(me), &nodes, 2, placement) }
 }
 
 /// The cluster of [`view`].

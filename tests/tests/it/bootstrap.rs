@@ -2,10 +2,10 @@
 
 use cluster::bootstrap::{Bootstrap, Effect, Event, Filled, Options, perform, serve};
 use cluster::placement::{Change, Node, NodeId, NodeState, Placement, Policy, compute};
-use cluster::view::{Health, Peer, View};
+use cluster::view::View;
 use disk::{CrashVfs, RealVfs, Vfs};
 use model::{Batch, BatchSeries, Labels, Replica, Shard, Sink, TimeRange, Timestamp};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::num::{NonZeroU8, NonZeroU32};
 use std::path::Path;
 use std::sync::Arc;
@@ -77,30 +77,7 @@ fn view(me: u128) -> View {
     let two = empty.adopt(&compute(&empty, &nodes[..2], &policy).unwrap());
     let begin = |shard: u32| Change::Begin { shard: Shard(shard as u16), from: None, to: Some(NodeId(ME)) };
     let placement = two.change(&(0..SHARDS).map(begin).collect::<Vec<_>>()).unwrap();
-    let peer = |node: &Node| Peer {
-        address: String::new(),
-        http_address: String::new(),
-        zone: node.domain.clone(),
-        capacity: 1,
-        state: NodeState::Up,
-        health: Health::Up,
-        starts: 1,
-    };
-    View {
-        cluster: 7,
-        key: model::SeriesKey::of_cluster(7),
-        me: NodeId(me),
-        placement,
-        replication_factor: 3,
-        nodes: nodes.iter().map(|node| (node.id, peer(node))).collect(),
-        jobs: BTreeMap::new(),
-        namespaces: BTreeMap::new(),
-        leader: None,
-        has_data: true,
-        move_bytes_per_second: None,
-        autopilot_paused: false,
-        lease: None,
-    }
+    View::at_rest(7, NodeId(me), &nodes, 3, placement)
 }
 
 /// Fills all shards of `to`, or goes on until so many events have happened.

@@ -32,10 +32,22 @@ fn end(loads: &[Load]) -> i64 {
     loads.iter().map(Load::end).max().expect("there are loads")
 }
 
+/// That of writes when nothing is the matter. Series are introduced to all nodes before, which takes longer than what follows.
+fn p99_at_rest(loads: &[Load]) -> Duration {
+    progress(loads, 5);
+    p99(loads);
+    progress(loads, 20);
+    p99(loads)
+}
+
+fn are_moved(status: &serde_json::Value) -> bool {
+    status["shards"]["moving"].as_u64().is_some_and(|moving| moving > 0)
+}
+
 fn await_moves(cluster: &Cluster, what: &str, so: impl Fn(&serde_json::Value) -> bool) {
     tests::until::until(what, HEALED, || {
         let status = cluster.running().next().expect("a node runs").status()?;
-        if so(&status) { Ok(()) } else { Err(format!("{}: {}", status["advice"], status["shards"])) }
+        if so(&status) { Ok(()) } else { Err(format!("{}: {}", status["summary"], status["shards"])) }
     });
 }
 
@@ -53,14 +65,10 @@ fn a_zone_is_lost_node_after_node_with_the_disks_and_heals_in_the_others_and_mov
     // Those that stay.
     let clients: Vec<Client> = [0, 1, 3, 4].map(|n: usize| cluster.nodes[n].client.clone()).to_vec();
     under_load(&loads, &clients, random.number(), || {
-        // Series are introduced to all nodes first, which takes longer than what follows.
-        progress(&loads, 5);
-        p99(&loads);
-        progress(&loads, 20);
-        let before = p99(&loads);
+        let before = p99_at_rest(&loads);
         let began = Instant::now();
         cluster.nodes[2].lose();
-        await_moves(&cluster, "copies to be made elsewhere", |status| status["shards"]["moving"] != 0);
+        await_moves(&cluster, "copies to be made elsewhere", are_moved);
         // The other one of the zone, in the middle of it.
         cluster.nodes[5].lose();
         let equal = cluster.await_healed(start, end(&loads), HEALED);
@@ -95,15 +103,11 @@ fn a_node_is_lost_with_its_disk_and_another_is_killed_while_its_copies_are_made(
     let start = yesterday();
     let clients: Vec<Client> = [1, 2, 3, 4, 5].map(|n: usize| cluster.nodes[n].client.clone()).to_vec();
     under_load(&loads, &clients, random.number(), || {
-        // Series are introduced to all nodes first, which takes longer than what follows.
-        progress(&loads, 5);
-        p99(&loads);
-        progress(&loads, 20);
-        let before = p99(&loads);
+        let before = p99_at_rest(&loads);
         let began = Instant::now();
         // It made the cluster, and may lead.
         cluster.nodes[0].lose();
-        await_moves_at(&cluster, 1, |moving| moving > 0);
+        await_moves(&cluster, "copies to be made elsewhere", are_moved);
         // Of shards that were on both one copy is left: until it is back, their writes and reads wait.
         cluster.nodes[4].kill();
         cluster.nodes[4].start();
@@ -117,17 +121,6 @@ fn a_node_is_lost_with_its_disk_and_another_is_killed_while_its_copies_are_made(
     });
     cluster.await_healed(start, end(&loads), HEALED);
     check_all(&loads, &clients);
-}
-
-fn await_moves_at(cluster: &Cluster, node: usize, so: impl Fn(u64) -> bool) {
-    tests::until::until("copies to be made elsewhere", HEALED, || {
-        let status = cluster.nodes[node].status()?;
-        if status["shards"]["moving"].as_u64().is_some_and(&so) {
-            Ok(())
-        } else {
-            Err(status["shards"].to_string())
-        }
-    });
 }
 
 /// The status of the node with an address, as the first node sees it.
@@ -160,10 +153,7 @@ fn one_node_grows_to_three_at_a_steady_rate() {
     let start = yesterday();
     let clients = cluster.clients();
     under_load(&loads, &clients, random.number(), || {
-        progress(&loads, 5);
-        p99(&loads);
-        progress(&loads, 20);
-        let before = p99(&loads);
+        let before = p99_at_rest(&loads);
         for zone in ["b", "c"] {
             cluster.add(dir.path(), zone, &settings()).await_ready();
         }
@@ -188,10 +178,7 @@ fn a_node_is_added_one_drained_and_one_replaced_under_load() {
     let start = yesterday();
     let clients: Vec<Client> = [0, 1, 2].map(|n: usize| cluster.nodes[n].client.clone()).to_vec();
     under_load(&loads, &clients, random.number(), || {
-        progress(&loads, 5);
-        p99(&loads);
-        progress(&loads, 20);
-        let before = p99(&loads);
+        let before = p99_at_rest(&loads);
         cluster.add(dir.path(), "b", &settings()).await_ready();
         let added = cluster.nodes[4].address.clone();
         tests::until::until("the new node to have its share", HEALED, || {
