@@ -1,0 +1,7 @@
+//! The Kubernetes operator: a lost node or volume heals with nobody called.
+//!
+//! ```text
+//! observe ─► plan (pure) ─► act
+//! ```
+
+pub mod api;

@@ -1,0 +1,3 @@
+//! `sarsen-operator`.
+
+fn main() {}
