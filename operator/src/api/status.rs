@@ -28,8 +28,6 @@ pub struct ClusterStatus {
     pub cluster_id: String,
     /// The epoch of the placement.
     pub placement_epoch: u64,
-    /// The highest number that an instance was ever named with.
-    pub last_serial: u64,
     /// Group by group.
     pub groups: Vec<GroupStatus>,
     /// Instances that take the place of others.
@@ -56,6 +54,8 @@ pub struct GroupStatus {
     pub updated: u32,
     /// Copies that are being made on it.
     pub initializing_shards: u32,
+    /// The highest number that an instance of it was ever named with.
+    pub last_serial: u64,
 }
 
 /// One instance that takes the place of another.

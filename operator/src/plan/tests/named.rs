@@ -1,0 +1,1 @@
+//! Histories that are worth a name.
