@@ -1,5 +1,7 @@
 //! `SarsenNamespace`: the settings of a namespace of a database.
 
+#![expect(clippy::duplicated_attributes, reason = "columns of one type")]
+
 use super::DeletePolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
