@@ -1,12 +1,31 @@
 //! `SarsenCluster`: a database.
 
-use super::{ClusterStatus, Grace, Span};
+use super::{ClusterStatus, Grace, Span, schema};
 use k8s_openapi::api::core::v1::{EnvVar, LocalObjectReference, ResourceRequirements, Toleration};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+// Rules about changes of groups stand at the specification and find the old group by its name: what stands at an element of a list compares it with the
+// one of the same key at an API server, but with the one of the same index elsewhere. They compare what is in force for a group, its own storage or the
+// cluster's, so that moving the same words from one to the other is no change.
+
+/// Both have none, or the same one.
+const SAME_TOPOLOGY: &str = "oldSelf.groups.all(o, self.groups.all(n, n.name != o.name \
+|| (has(n.topology) == has(o.topology) && (!has(n.topology) || n.topology == o.topology))))";
+
+const NO_SMALLER_SIZE: &str = "oldSelf.groups.all(o, self.groups.all(n, n.name != o.name \
+|| quantity(has(n.storage) ? n.storage.size : self.storage.size)\
+.compareTo(quantity(has(o.storage) ? o.storage.size : oldSelf.storage.size)) >= 0))";
+
+/// `-` stands for none, which is the default class; a class of that name there cannot be. An empty name is something else: no class at all.
+const SAME_CLASS: &str = "oldSelf.groups.all(o, self.groups.all(n, n.name != o.name \
+|| (has(n.storage) ? (has(n.storage.storageClassName) ? n.storage.storageClassName : '-') \
+: (has(self.storage.storageClassName) ? self.storage.storageClassName : '-')) \
+== (has(o.storage) ? (has(o.storage.storageClassName) ? o.storage.storageClassName : '-') \
+: (has(oldSelf.storage.storageClassName) ? oldSelf.storage.storageClassName : '-'))))";
 
 /// A Sarsen database: nodes in groups, one group for each failure domain, and what happens when one of them is lost.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +41,7 @@ use std::collections::BTreeMap;
     derive = "PartialEq",
     doc = "A Sarsen database: nodes in groups, one group for each failure domain, and what happens when one of them is lost.",
     validation = Rule::new("size(self.metadata.name) <= 40").message("a cluster's name has at most 40 characters: pods and services are named after it; choose a shorter metadata.name"),
+    validation = Rule::new("!self.metadata.name.contains('.') && self.metadata.name >= 'a'").message("a cluster's name begins with a letter and has no dots: services are named after it; choose another metadata.name"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "What goes on, in a word"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.ready", description = "Instances that are ready, of those wanted"),
     printcolumn(name = "Shards", type_ = "string", json_path = ".status.shards", description = "Shards that have all their copies, of all"),
@@ -31,23 +51,26 @@ use std::collections::BTreeMap;
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1)
 )]
 #[x_kube(
-    validation = Rule::new("size(self.groups) >= self.replicationFactor || (has(self.paused) && self.paused)").message("there are fewer groups than copies: every copy of a shard needs a group of its own; add groups or lower replicationFactor"),
-    validation = Rule::new("oldSelf.groups.all(old, old.nodes == 0 || self.groups.exists(new, new.name == old.name))").message("a group that has nodes cannot be removed: set its nodes to 0 first, and remove it when they are gone"),
-    validation = Rule::new("oldSelf.groups.all(old, self.groups.all(new, new.name != old.name || new.topology == old.topology))").message("the topology of a group cannot be changed: add a group with the new one, and set the nodes of this one to 0"),
+    validation = Rule::new("self.groups.filter(g, g.nodes > 0).size() >= self.replicationFactor || self.paused").message("there are fewer groups with nodes than copies: every copy of a shard needs a group of its own; add groups or nodes to them"),
+    validation = Rule::new("oldSelf.groups.all(o, o.nodes == 0 || self.groups.exists(n, n.name == o.name))").message("a group that has nodes cannot be removed: set its nodes to 0 first, and remove it when they are gone"),
+    validation = Rule::new(SAME_TOPOLOGY).message("the topology of a group cannot be changed: add a group with the new one, and set the nodes of this one to 0"),
+    validation = Rule::new(NO_SMALLER_SIZE).message("storage cannot shrink: a volume that is too small for its data would lose it; add a group with smaller volumes, and set the nodes of the old one to 0"),
+    validation = Rule::new(SAME_CLASS).message("the storage class of a group cannot be changed: add a group with the new class, and set the nodes of this one to 0"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterSpec {
     /// The container image of the database. Changing it changes one pod after the other, group by group.
-    #[x_kube(validation = Rule::new("size(self) > 0").message("image must not be empty"))]
+    #[schemars(length(min = 1, max = 512))]
     pub image: String,
 
     /// When the image is pulled: Always, IfNotPresent or Never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::pull_policy")]
     pub image_pull_policy: Option<String>,
 
     /// Secrets for the registry of the image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "references")]
+    #[schemars(schema_with = "schema::references")]
     pub image_pull_secrets: Vec<LocalObjectReference>,
 
     /// Copies of every shard, each in another group. It cannot be changed here.
@@ -68,13 +91,13 @@ pub struct ClusterSpec {
     pub storage: Storage,
 
     /// Compute resources of each node.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "resources")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "schema::amounts")]
+    #[schemars(schema_with = "schema::resources")]
     pub resources: Option<ResourceRequirements>,
 
     /// Settings of the database, as in its configuration file. Changing them changes one pod after the other, group by group.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "settings")]
+    #[schemars(schema_with = "schema::settings")]
     pub config: BTreeMap<String, serde_json::Value>,
 
     /// Additions to the pods.
@@ -123,8 +146,8 @@ pub struct Group {
     pub storage: Option<Storage>,
 
     /// Compute resources of each node, if others than the cluster's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "resources")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "schema::amounts")]
+    #[schemars(schema_with = "schema::resources")]
     pub resources: Option<ResourceRequirements>,
 }
 
@@ -134,24 +157,24 @@ pub struct Group {
 pub struct Topology {
     /// The label.
     #[serde(default = "default_topology_key")]
+    #[schemars(length(min = 1, max = 317))]
     pub key: String,
     /// Any of these values.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1, max = 32), inner(length(max = 63)))]
     pub values: Vec<String>,
 }
 
 /// The volume of a node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Storage {
     /// How large. It may grow: in place if the storage class can, else one node after the other is replaced by one with a larger volume.
-    #[schemars(schema_with = "quantity")]
-    #[x_kube(validation = Rule::new("quantity(self).compareTo(quantity(oldSelf)) >= 0").message("storage cannot shrink: a volume that is too small for its data would lose it; add a group with smaller volumes, and set the nodes of the old one to 0"))]
+    #[schemars(schema_with = "schema::quantity")]
     pub size: Quantity,
 
     /// Of which storage class; the default one if it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("the storage class of a group cannot be changed: add a group with the new class, and set the nodes of this one to 0"))]
+    #[schemars(length(max = 253))]
     pub storage_class_name: Option<String>,
 
     /// What becomes of the claims of nodes that are taken away, and of all of them when the cluster object is deleted.
@@ -170,31 +193,37 @@ pub enum DeletePolicy {
 }
 
 /// Additions to the pods.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodTemplate {
     /// More labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
     pub labels: BTreeMap<String, String>,
     /// More annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
     pub annotations: BTreeMap<String, String>,
     /// Labels that the machines must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
     pub node_selector: BTreeMap<String, String>,
     /// Taints that the pods stand.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "objects")]
+    #[schemars(schema_with = "schema::tolerations")]
     pub tolerations: Vec<Toleration>,
     /// More environment variables of the database.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "objects")]
+    #[schemars(schema_with = "schema::variables")]
+    #[x_kube(validation = Rule::new("self.all(v, !v.name.startsWith('SARSEN_') && v.name != 'POD_NAME' && v.name != 'POD_IP')").message("variables that begin with SARSEN_ are settings: write them into spec.config; POD_NAME and POD_IP are set by the operator"))]
     pub env: Vec<EnvVar>,
     /// The priority class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub priority_class_name: Option<String>,
     /// The service account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub service_account_name: Option<String>,
 }
 
@@ -257,6 +286,7 @@ pub struct Rollout {
     #[schemars(range(min = 1, max = 10))]
     pub max_unavailable_in_group: u32,
     /// How long a changed pod must be ready before the next one is changed.
+    #[schemars(range(min = 0, max = 86400))]
     pub min_ready_seconds: u32,
     /// If a changed pod is not ready after so long, no more are changed.
     pub progress_deadline: Span,
@@ -297,6 +327,7 @@ pub struct Monitoring {
     pub service_monitor: bool,
     /// More labels of the ServiceMonitor, by which a Prometheus selects it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
     pub labels: BTreeMap<String, String>,
     /// How often it is scraped.
     pub interval: Span,
@@ -314,31 +345,4 @@ fn default_replication_factor() -> u8 {
 
 fn default_topology_key() -> String {
     "topology.kubernetes.io/zone".into()
-}
-
-fn quantity(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({
-        "type": "string",
-        "maxLength": 32,
-        "pattern": r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$",
-    })
-}
-
-/// Compute resources, without the parts that only newer clusters know.
-fn resources(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    let amounts = serde_json::json!({ "type": "object", "additionalProperties": { "x-kubernetes-int-or-string": true } });
-    schemars::json_schema!({ "type": "object", "properties": { "requests": amounts, "limits": amounts } })
-}
-
-fn references(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({ "type": "array", "items": { "type": "object", "properties": { "name": { "type": "string" } }, "required": ["name"] } })
-}
-
-/// Objects that the API server knows from pods, and checks there.
-fn objects(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({ "type": "array", "items": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } })
-}
-
-fn settings(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
 }

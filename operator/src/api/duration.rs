@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 /// What [`Span`] accepts, for the API server.
 const PATTERN: &str = "^(0|([0-9]{1,9}(ms|s|m|h|d))+)$";
+/// So long that no number that fits is too large to be added up.
+const LENGTH_MAX: usize = 32;
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
 /// A span of time in milliseconds.
@@ -90,7 +92,7 @@ impl JsonSchema for Span {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": PATTERN })
+        json_schema!({ "type": "string", "maxLength": LENGTH_MAX, "pattern": PATTERN })
     }
 }
 
@@ -127,7 +129,7 @@ impl JsonSchema for Grace {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": PATTERN.replace("^(", "^(Never|") })
+        json_schema!({ "type": "string", "maxLength": LENGTH_MAX, "pattern": PATTERN.replace("^(", "^(Never|") })
     }
 }
 

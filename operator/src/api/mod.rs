@@ -4,14 +4,18 @@
 //! of a specification alone, or of a change of it, is a CEL rule that the API server checks; what depends on the rest of the world is
 //! found by the plan and said in the condition `SpecValid`.
 
+#[cfg(test)]
+mod admission;
 mod cluster;
 mod duration;
 mod namespace;
+mod schema;
 mod status;
 
 pub use cluster::*;
 pub use duration::{Grace, Span};
 pub use namespace::*;
+pub use schema::crds;
 pub use status::*;
 
 /// The group of all kinds, and the prefix of labels and annotations.

@@ -34,27 +34,33 @@ use serde::{Deserialize, Serialize};
 pub struct NamespaceSpec {
     /// The `SarsenCluster` in the same Kubernetes namespace.
     #[x_kube(validation = Rule::new("self == oldSelf").message("cluster cannot be changed: make another SarsenNamespace"))]
+    #[schemars(length(min = 1, max = 40))]
     pub cluster: String,
 
     /// The name of the namespace in the database.
     #[serde(default = "default_name")]
     #[x_kube(validation = Rule::new("self == oldSelf").message("name cannot be changed: make another SarsenNamespace"))]
+    #[schemars(length(min = 1, max = 63))]
     pub name: String,
 
     /// How long samples are kept: a duration such as `90d`, or `forever`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = r"^(forever|([0-9]{1,9}(ms|s|m|h|d|w|y))+)$"))]
     pub retention: Option<String>,
 
     /// When a write is acknowledged: `fsync` or `interval`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["fsync", "interval"]))]
     pub durability: Option<String>,
 
     /// How many copies a query asks: `majority`, `all` or `one`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["majority", "all", "one"]))]
     pub read_consistency: Option<String>,
 
     /// How many copies a write waits for: `majority`, `all` or `one`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["majority", "all", "one"]))]
     pub write_consistency: Option<String>,
 
     /// Whether the namespace is deleted from the database together with this object.

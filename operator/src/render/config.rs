@@ -25,11 +25,23 @@ const TAKEN: [(&str, &str); 12] = [
     ("node_loss_percent_max", "spec.failurePolicy.maxAffectedNodesPercent says it"),
 ];
 
-/// What is wrong with the settings of a specification: one sentence for each key that something else sets. Other keys are the database's
-/// to judge.
+/// What is wrong with the settings of a specification: one sentence for each key that something else sets, and for each list, which no key takes.
+/// Other keys and values are the database's to judge.
 pub fn invalid_settings(config: &BTreeMap<String, Value>) -> Vec<String> {
     let taken = TAKEN.iter().filter(|(key, _)| config.contains_key(*key));
-    taken.map(|(key, why)| format!("spec.config.{key} cannot be set: {why}; remove it")).collect()
+    let taken = taken.map(|(key, why)| format!("spec.config.{key} cannot be set: {why}; remove it"));
+    let lists = config.iter().filter(|(_, value)| has_list(value));
+    let lists =
+        lists.map(|(key, _)| format!("spec.config.{key} has a list, which no setting takes: write text"));
+    taken.chain(lists).collect()
+}
+
+fn has_list(value: &Value) -> bool {
+    match value {
+        Value::Array(_) => true,
+        Value::Object(group) => group.values().any(has_list),
+        _ => false,
+    }
 }
 
 /// The text of the file.
@@ -64,6 +76,11 @@ mod tests {
         assert_eq!(
             invalid_settings(&config(json!({"zone": "eu", "retention": "90d"}))),
             ["spec.config.zone cannot be set: it is the name of the group; remove it"]
+        );
+
+        assert_eq!(
+            invalid_settings(&config(json!({"limits": {"series_max": [1]}}))),
+            ["spec.config.limits has a list, which no setting takes: write text"]
         );
 
         let mut cluster = sample::cluster();
