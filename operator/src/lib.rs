@@ -5,5 +5,7 @@
 //! ```
 
 pub mod api;
+pub mod args;
+pub mod manifests;
 pub mod plan;
 pub mod render;

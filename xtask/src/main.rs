@@ -3,6 +3,7 @@
 mod bench;
 mod deny;
 mod fuzz;
+mod manifests;
 mod peers;
 mod process;
 mod promqltest;
@@ -35,6 +36,8 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Measures ingest against Debian's VictoriaMetrics and Prometheus, in pairs
     Bench(bench::Options),
+    /// Writes the files in operator/deploy that are printed: kinds, roles, Helm chart
+    Manifests,
     /// Checks the house rules: layers, purity, file sizes, documents
     Tidy,
     /// Checks licences, sources and bans of all dependencies with cargo-deny
@@ -58,6 +61,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Sim(options) => sim::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Manifests => manifests::run(),
         Command::Tidy => tidy::run(),
         Command::Deny(options) => deny::run(&options),
     }

@@ -5,7 +5,7 @@
 //! found by the plan and said in the condition `SpecValid`.
 
 #[cfg(test)]
-mod admission;
+pub(crate) mod admission;
 mod cluster;
 mod duration;
 mod namespace;

@@ -39,7 +39,8 @@ fn apply_defaults_deep(schema: &Value, object: &Value) -> Value {
     after
 }
 
-fn check(schema: &Value, value: &Value, path: &str, problems: &mut Vec<String>) {
+/// Adds what is wrong with a value by a schema.
+pub fn check(schema: &Value, value: &Value, path: &str, problems: &mut Vec<String>) {
     let mut problem = |what: String| problems.push(format!("{path}: {what}"));
     let is_type = match (schema["type"].as_str(), value) {
         (Some("object"), Value::Object(_)) | (Some("array"), Value::Array(_)) => true,
