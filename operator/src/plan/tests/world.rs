@@ -396,8 +396,14 @@ impl World {
         }
         let Self { disturbed, pods, .. } = self;
         disturbed.retain(|name, _| pods.get(name).is_none_or(|pod| pod.ready.is_none()));
-        let is_member = |name: &String| self.db.nodes.values().any(|member| member.instance == *name);
-        self.disturbed.retain(|name, _| is_member(name));
+        // What could not run anyway is not away because of us any more.
+        let could_run = |name: &String| {
+            let node = self.db.nodes.iter().find(|(_, member)| member.instance == *name).map(|(id, _)| id);
+            let on = self.disk_of(name).and_then(|disk| self.boxes.get(&disk.machine));
+            node.is_some_and(|node| self.is_intact(node)) && on.is_some_and(|on| on.power && on.kubelet && on.network)
+        };
+        let gone: Vec<String> = self.disturbed.keys().filter(|name| !could_run(name)).cloned().collect();
+        self.disturbed.retain(|name, _| !gone.contains(name));
     }
 
     fn place(&mut self, name: &str) {
@@ -663,7 +669,9 @@ impl World {
                 let Some(claim) = self.claims.get(instance).filter(|claim| claim.uid == *uid) else { return };
                 let is_member = self.db.nodes.values().any(|member| member.instance == *instance);
                 let gone = self.db.gone.contains(instance);
-                let never = claim.node_id.is_none() && !is_member;
+                // A cluster of one that nobody has heard of, and whose only disk is lost, never was.
+                let stillborn = self.db.nodes.len() == 1 && is_member && !self.db.nodes.keys().any(|node| self.is_intact(node));
+                let never = claim.node_id.is_none() && (!is_member || stillborn);
                 assert!(
                     gone || never,
                     "the claim of {instance} is deleted, and the placement has not let it go"
@@ -674,6 +682,9 @@ impl World {
                         DeletePolicy::Delete,
                         "{instance} was to be kept"
                     );
+                }
+                if stillborn {
+                    self.db = Db::default();
                 }
                 self.claims.get_mut(instance).unwrap().deleting = true;
             }
