@@ -4,8 +4,14 @@
 //! observe ─► plan (pure) ─► act
 //! ```
 
+pub mod act;
 pub mod api;
 pub mod args;
+pub mod controller;
+pub mod database;
 pub mod manifests;
+pub mod metrics;
+pub mod observe;
 pub mod plan;
 pub mod render;
+pub mod run;

@@ -2,14 +2,14 @@
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use operator::args::{Cli, Command, ManifestsArgs};
+use operator::args::{Cli, Command, ManifestsArgs, RunArgs};
 use operator::manifests::{self, Choices};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Run(_) => Err(anyhow::anyhow!("this build has no controller")),
+        Command::Run(args) => run(args),
         Command::Manifests(args) => print_manifests(&args),
         Command::Version => print(&format!("sarsen-operator {}\n", env!("CARGO_PKG_VERSION"))),
     };
@@ -20,6 +20,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(args: RunArgs) -> Result<()> {
+    let level = args.log_level.parse::<tracing::Level>();
+    let level = level.with_context(|| {
+        format!("--log-level {:?}; it is error, warn, info, debug or trace", args.log_level)
+    })?;
+    tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(io::stderr).init();
+    // It waits most of the time: two threads are plenty.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(operator::run::run(args))
 }
 
 fn print_manifests(args: &ManifestsArgs) -> Result<()> {

@@ -245,6 +245,14 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Nothing is wrong: it merely takes its time.
+    pub fn is_usual(self) -> bool {
+        matches!(
+            self,
+            Reason::Grace | Reason::Busy | Reason::Starting | Reason::Paused | Reason::Off | Reason::Manual
+        )
+    }
+
     /// As conditions, Events and metrics have it.
     pub fn word(self) -> &'static str {
         match self {

@@ -400,7 +400,8 @@ impl World {
         let could_run = |name: &String| {
             let node = self.db.nodes.iter().find(|(_, member)| member.instance == *name).map(|(id, _)| id);
             let on = self.disk_of(name).and_then(|disk| self.boxes.get(&disk.machine));
-            node.is_some_and(|node| self.is_intact(node)) && on.is_some_and(|on| on.power && on.kubelet && on.network)
+            node.is_some_and(|node| self.is_intact(node))
+                && on.is_some_and(|on| on.power && on.kubelet && on.network)
         };
         let gone: Vec<String> = self.disturbed.keys().filter(|name| !could_run(name)).cloned().collect();
         self.disturbed.retain(|name, _| !gone.contains(name));
@@ -670,7 +671,9 @@ impl World {
                 let is_member = self.db.nodes.values().any(|member| member.instance == *instance);
                 let gone = self.db.gone.contains(instance);
                 // A cluster of one that nobody has heard of, and whose only disk is lost, never was.
-                let stillborn = self.db.nodes.len() == 1 && is_member && !self.db.nodes.keys().any(|node| self.is_intact(node));
+                let stillborn = self.db.nodes.len() == 1
+                    && is_member
+                    && !self.db.nodes.keys().any(|node| self.is_intact(node));
                 let never = claim.node_id.is_none() && (!is_member || stillborn);
                 assert!(
                     gone || never,

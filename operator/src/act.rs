@@ -1,0 +1,299 @@
+//! Does what a plan says, one action at a time. Nothing is decided here.
+//!
+//! Each action names what it was decided on: the uid of the object, or the epoch of the placement. If that is not so any more, the API server or the database
+//! refuses, and the next look finds out what is so.
+
+use crate::api::{SarsenCluster, names};
+use crate::database::{self, Client as Database};
+use crate::plan::{Action, Facts, Note, Observed, Request};
+use crate::render;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::GroupVersionKind;
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Why an action was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server.
+    #[error(transparent)]
+    Kube(#[from] kube::Error),
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] database::Error),
+    /// What it is about is not there any more.
+    #[error("{0} is not there any more")]
+    Gone(String),
+}
+
+impl Error {
+    /// What it was decided on has changed: nothing is wrong, and the next look will show.
+    pub fn is_outdated(&self) -> bool {
+        match self {
+            Error::Kube(kube::Error::Api(status)) => {
+                status.is_conflict() || status.is_not_found() || status.is_already_exists()
+            }
+            Error::Database(database::Error::Refused { status, .. }) => {
+                *status == hyper::StatusCode::CONFLICT
+            }
+            Error::Gone(_) => true,
+            _ => false,
+        }
+    }
+}
+
+/// What doing needs.
+pub struct Hands<'a> {
+    /// For Kubernetes.
+    pub client: &'a Client,
+    /// For the database.
+    pub database: &'a Database,
+    /// The cluster.
+    pub cluster: &'a SarsenCluster,
+    /// What was seen.
+    pub observed: &'a Observed,
+}
+
+impl Hands<'_> {
+    /// Does one thing.
+    pub async fn act(&self, action: &Action) -> Result<(), Error> {
+        match action {
+            Action::AddFinalizer => self.finalizers(|list| list.push(names::FINALIZER.into())).await,
+            Action::RemoveFinalizer => {
+                self.finalizers(|list| list.retain(|name| name != names::FINALIZER)).await
+            }
+            Action::CreateToken => self.create_token().await,
+            Action::Apply(shared) => self.apply(&shared.kind, &shared.name).await,
+            Action::CreateClaim { instance, group, replaces } => {
+                self.create_claim(instance, group, replaces.as_ref()).await
+            }
+            Action::Note { instance, uid, note } => self.annotate(instance, uid, annotations(note)).await,
+            Action::ExpandClaim { instance, uid } => self.expand(instance, uid).await,
+            Action::DeleteClaim { instance, uid, .. } => {
+                let params = DeleteParams { preconditions: only(uid), ..DeleteParams::background() };
+                self.claims().delete(&render::names::claim(instance), &params).await?;
+                Ok(())
+            }
+            Action::CreatePod { instance, group } => {
+                let group = self.group(group)?;
+                self.pods()
+                    .create(&PostParams::default(), &render::pod(self.cluster, group, instance))
+                    .await?;
+                Ok(())
+            }
+            Action::DeletePod { instance, uid, force, .. } => {
+                let mut params = DeleteParams { preconditions: only(uid), ..DeleteParams::background() };
+                if *force {
+                    params.grace_period_seconds = Some(0);
+                }
+                self.pods().delete(instance, &params).await?;
+                Ok(())
+            }
+            Action::SetGate { instance, uid, open } => self.set_gate(instance, uid, *open).await,
+            Action::Ask(request) => self.ask(request).await,
+        }
+    }
+
+    fn namespace(&self) -> String {
+        self.cluster.namespace().unwrap_or_default()
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &self.namespace())
+    }
+
+    fn claims(&self) -> Api<PersistentVolumeClaim> {
+        Api::namespaced(self.client.clone(), &self.namespace())
+    }
+
+    fn group(&self, name: &str) -> Result<&crate::api::Group, Error> {
+        let found = self.cluster.spec.groups.iter().find(|group| group.name == name);
+        found.ok_or_else(|| Error::Gone(format!("group {name}")))
+    }
+
+    async fn finalizers(&self, change: impl FnOnce(&mut Vec<String>)) -> Result<(), Error> {
+        let mut list = self.cluster.finalizers().to_vec();
+        change(&mut list);
+        // The resource version makes it a conflict if somebody else has changed the list meanwhile.
+        let patch =
+            json!({ "metadata": { "finalizers": list, "resourceVersion": self.cluster.resource_version() } });
+        let api = Api::<SarsenCluster>::namespaced(self.client.clone(), &self.namespace());
+        api.patch_metadata(&self.cluster.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
+    }
+
+    async fn create_token(&self) -> Result<(), Error> {
+        let mut bytes = [0; 24];
+        getrandom::fill(&mut bytes).expect("the operating system has no randomness");
+        let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let api = Api::<Secret>::namespaced(self.client.clone(), &self.namespace());
+        match api.create(&PostParams::default(), &render::token_secret(self.cluster, &token)).await {
+            // It outlives the cluster object: the claims of an earlier one are of no use without it.
+            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+            other => Ok(other.map(drop)?),
+        }
+    }
+
+    async fn apply(&self, kind: &str, name: &str) -> Result<(), Error> {
+        let staying = |claim: &&crate::plan::Claim| claim.leaving.is_none() && claim.retired.is_none();
+        let instances =
+            u32::try_from(self.observed.claims.values().filter(staying).count()).unwrap_or(u32::MAX);
+        let wanted = render::shared(self.cluster, instances).into_iter().find(|object| {
+            object.name_any() == name && object.types.as_ref().is_some_and(|types| types.kind == kind)
+        });
+        let Some(object) = wanted else { return Err(Error::Gone(format!("{kind} {name}"))) };
+        let types = object.types.clone().unwrap_or_default();
+        let kind = GroupVersionKind::try_from(types).map_err(|error| Error::Gone(error.to_string()))?;
+        let api = Api::<DynamicObject>::namespaced_with(
+            self.client.clone(),
+            &self.namespace(),
+            &ApiResource::from_gvk(&kind),
+        );
+        api.patch(name, &PatchParams::apply(render::MANAGER).force(), &Patch::Apply(&object)).await?;
+        Ok(())
+    }
+
+    async fn create_claim(
+        &self,
+        instance: &str,
+        group: &str,
+        replaces: Option<&(String, String)>,
+    ) -> Result<(), Error> {
+        let group = self.group(group)?;
+        let mut notes = BTreeMap::new();
+        if let Some((old, why)) = replaces {
+            notes.insert(names::REPLACES.to_owned(), old.clone());
+            notes.insert(names::REPLACES_WHY.to_owned(), why.clone());
+            notes.insert(names::REPLACES_SINCE.to_owned(), now());
+        }
+        self.claims()
+            .create(&PostParams::default(), &render::claim(self.cluster, group, instance, notes))
+            .await?;
+        Ok(())
+    }
+
+    async fn annotate(
+        &self,
+        instance: &str,
+        uid: &str,
+        notes: Vec<(&'static str, Option<String>)>,
+    ) -> Result<(), Error> {
+        let notes: BTreeMap<&str, Option<String>> = notes.into_iter().collect();
+        // A uid that is not the object's is a conflict.
+        let patch = json!({ "metadata": { "uid": uid, "annotations": notes } });
+        self.claims()
+            .patch_metadata(&render::names::claim(instance), &PatchParams::default(), &Patch::Merge(patch))
+            .await?;
+        Ok(())
+    }
+
+    async fn expand(&self, instance: &str, uid: &str) -> Result<(), Error> {
+        let claim = self.observed.claims.get(instance).ok_or_else(|| Error::Gone(instance.into()))?;
+        let group = self.group(&claim.group)?;
+        let size = &group.storage.as_ref().unwrap_or(&self.cluster.spec.storage).size;
+        let patch = json!({ "metadata": { "uid": uid }, "spec": { "resources": { "requests": { "storage": size } } } });
+        self.claims()
+            .patch(&render::names::claim(instance), &PatchParams::default(), &Patch::Merge(patch))
+            .await?;
+        Ok(())
+    }
+
+    async fn set_gate(&self, instance: &str, uid: &str, open: bool) -> Result<(), Error> {
+        let (status, reason, message) = match open {
+            true => ("True", "CopiesThere", "every copy that the instance is to have is there"),
+            false => ("False", "CopiesMissing", "copies are being made, or the instance has none yet"),
+        };
+        let condition = json!({
+            "type": names::GATE, "status": status, "reason": reason, "message": message, "lastTransitionTime": now(),
+        });
+        // Strategic: the list is merged by type, so that the kubelet's conditions stay.
+        let patch = json!({ "metadata": { "uid": uid }, "status": { "conditions": [condition] } });
+        self.pods().patch_status(instance, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+        Ok(())
+    }
+
+    async fn ask(&self, request: &Request) -> Result<(), Error> {
+        if let Request::Create { instance } = request {
+            let ip = self.observed.pods.get(instance).and_then(|pod| pod.ip.as_deref());
+            let ip = ip.ok_or_else(|| Error::Gone(instance.clone()))?;
+            self.database.post(ip, "/api/v1/admin/cluster/create", &json!({})).await?;
+            return Ok(());
+        }
+        let by = render::MANAGER;
+        let (operation, body) = match request {
+            Request::Create { .. } => unreachable!("BUG: asked above"),
+            Request::Add { node } => ("add", json!({ "node": node, "by": by })),
+            Request::Replace { old, new, lost, epoch } => {
+                ("replace", json!({ "old": old, "new": new, "lost": lost, "epoch": epoch, "by": by }))
+            }
+            Request::Remove { node, lost, epoch } => {
+                ("remove", json!({ "node": node, "lost": lost, "epoch": epoch, "by": by }))
+            }
+            Request::Heal { node, epoch } => ("heal", json!({ "node": node, "epoch": epoch, "by": by })),
+        };
+        self.to_any(&format!("/api/v1/admin/cluster/{operation}"), &body).await?;
+        Ok(())
+    }
+
+    /// Asks nodes in turn until one answers; each hands it on to the leader.
+    async fn to_any(&self, path: &str, body: &Value) -> Result<Value, Error> {
+        let ips = self
+            .observed
+            .pods
+            .values()
+            .filter(|pod| pod.containers_ready)
+            .filter_map(|pod| pod.ip.as_deref());
+        let mut last = Error::Gone("a node of the database that answers".into());
+        for ip in ips {
+            match self.database.post(ip, path, body).await {
+                Ok(said) => return Ok(said),
+                Err(error @ database::Error::Silent { .. }) => last = error.into(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(last)
+    }
+}
+
+fn only(uid: &str) -> Option<Preconditions> {
+    Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None })
+}
+
+/// What a note is on the claim: keys with what they are set to, or taken off.
+fn annotations(note: &Note) -> Vec<(&'static str, Option<String>)> {
+    match note {
+        Note::Suspect(why) => {
+            vec![(names::SUSPECT_WHY, Some(why.clone())), (names::SUSPECT_SINCE, Some(now()))]
+        }
+        Note::Clear => vec![(names::SUSPECT_WHY, None), (names::SUSPECT_SINCE, None)],
+        Note::Leave(why) => vec![(names::LEAVING, Some(why.word().into()))],
+        Note::Retire => vec![(names::RETIRED, Some(now()))],
+        Note::Settle => {
+            vec![(names::REPLACES, None), (names::REPLACES_WHY, None), (names::REPLACES_SINCE, None)]
+        }
+        Note::Create => vec![(names::CREATES, Some("true".into()))],
+        Note::CreateNot => vec![(names::CREATES, None)],
+        Note::Facts(facts) => known(facts),
+    }
+}
+
+fn known(facts: &Facts) -> Vec<(&'static str, Option<String>)> {
+    let host = facts.host.as_ref();
+    let all = [
+        (names::NODE_ID, facts.node_id.clone()),
+        (names::CLUSTER_ID, facts.cluster_id.clone()),
+        (names::HOST, host.map(|host| host.name.clone())),
+        (names::HOST_UID, host.map(|host| host.uid.clone())),
+        (names::HOST_MACHINE, host.map(|host| host.machine.clone())),
+    ];
+    // What is not known now may be known from before.
+    all.into_iter().filter(|(_, value)| value.is_some()).collect()
+}
+
+/// Whole seconds would start the clocks of evidence too early.
+fn now() -> String {
+    Timestamp::now().to_string()
+}

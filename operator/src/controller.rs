@@ -1,0 +1,246 @@
+//! Looks at each cluster when something changed, or when it is time, and does what the plan says.
+//!
+//! ```text
+//! watches ─► which cluster? ─► observe (cached) ─► plan ─┬─ takes nothing away ───────────────────► act, one after the other ─► status, Events
+//!                                                        └─ does ─► observe (anew) ─► plan again ─►
+//! ```
+
+use crate::act::Hands;
+use crate::api::{ClusterStatus, SarsenCluster};
+use crate::database::Client as Database;
+use crate::metrics::Metrics;
+use crate::observe::{Eyes, Key, Look, Triggers};
+use crate::plan::{self, Observed, Plan, Wanted};
+use crate::render::MANAGER;
+use futures_util::{StreamExt, stream};
+use kube::api::{Patch, PatchParams};
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::json;
+use std::collections::{BTreeSet, HashMap};
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Between two looks at a cluster of which nothing changes.
+const IDLE: Duration = Duration::from_secs(10);
+/// Between two looks at one that is not as it should be.
+const BUSY: Duration = Duration::from_secs(2);
+/// After something was done: to see what came of it.
+const SOON: Duration = Duration::from_millis(500);
+/// After something failed.
+const RETRY: Duration = Duration::from_secs(5);
+/// Clusters that are looked at at a time.
+const CONCURRENCY: u16 = 4;
+/// Changes that come in one go are one.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+
+/// What a look needs.
+pub struct Context {
+    /// For Kubernetes.
+    pub client: Client,
+    /// What there is.
+    pub eyes: Eyes,
+    /// For the database.
+    pub database: Database,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// For Events.
+    pub recorder: Recorder,
+    /// What was put off last, by cluster, so that an Event is written once.
+    pub put_off: Mutex<HashMap<Key, BTreeSet<(String, &'static str)>>>,
+}
+
+/// The object may be one that this version cannot read.
+type Guarded = DeserializeGuard<SarsenCluster>;
+
+/// Why a look came to nothing. It is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server could not be asked, or told.
+    #[error(transparent)]
+    Kube(#[from] kube::Error),
+    /// The watches have ended, as they do when the process does.
+    #[error(transparent)]
+    Ended(#[from] kube::runtime::reflector::store::WriterDropped),
+}
+
+/// Runs until `stop`.
+pub async fn run(
+    context: Arc<Context>,
+    namespace: &str,
+    triggers: Triggers,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let clusters = Api::<Guarded>::namespaced(context.client.clone(), namespace);
+    let owned = stream::select_all(triggers.owned).filter_map(|touched| async {
+        match touched {
+            Ok(key) if !key.name.is_empty() => Some(key.object()),
+            Ok(_) => None,
+            Err(error) => {
+                tracing::warn!(%error, "a watch was cut off; it begins anew");
+                None
+            }
+        }
+    });
+    Controller::new(clusters, watcher::Config::default())
+        .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
+        .reconcile_on(owned)
+        .reconcile_all_on(stream::select_all(triggers.any))
+        .graceful_shutdown_on(stop)
+        .run(reconcile, failed, context)
+        .for_each(|_| async {})
+        .await;
+}
+
+fn failed(cluster: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
+    tracing::warn!(cluster = cluster.name_any(), %error, "could not look after the cluster; trying again");
+    context.metrics.failed("look");
+    Action::requeue(RETRY)
+}
+
+async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
+    let started = Instant::now();
+    let cluster = match &guarded.0 {
+        Ok(cluster) => cluster,
+        Err(invalid) => {
+            let why =
+                format!("the specification cannot be read: {}; correct it with kubectl edit", invalid.error);
+            unreadable(&context, &guarded, why).await?;
+            return Ok(Action::requeue(IDLE));
+        }
+    };
+    // A cache that is not filled yet would say that there is nothing.
+    context.eyes.caches.filled().await?;
+    let mut observed = context.eyes.observe(cluster, Look::Cached).await?;
+    let mut plan = plan::plan(&observed);
+    if plan.is_destructive() {
+        // What takes something away is decided on what is so now, not on what a cache says.
+        observed = context.eyes.observe(cluster, Look::Anew).await?;
+        plan = plan::plan(&observed);
+    }
+    let outcome = act(&context, cluster, &observed, &plan).await;
+    let (namespace, name) = (cluster.namespace().unwrap_or_default(), cluster.name_any());
+    tell(&context, cluster, &plan).await;
+    let is_going = cluster.metadata.deletion_timestamp.is_some();
+    if !is_going && cluster.status.as_ref() != Some(&plan.status) {
+        write_status(&context, &namespace, &name, &plan.status).await?;
+    }
+    context.metrics.look(&namespace, &name, &plan, started.elapsed());
+    if is_going {
+        context.metrics.forget(&namespace, &name);
+    }
+    Ok(Action::requeue(again(&plan, &observed, outcome)))
+}
+
+/// What came of the actions of a plan.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// There were none.
+    Nothing,
+    /// All are done.
+    Done,
+    /// What one was decided on has changed; the rest was not done.
+    Outdated,
+    /// One failed; the rest was not done.
+    Failed,
+}
+
+async fn act(context: &Context, cluster: &SarsenCluster, observed: &Observed, plan: &Plan) -> Outcome {
+    let hands = Hands { client: &context.client, database: &context.database, cluster, observed };
+    for action in &plan.actions {
+        match hands.act(action).await {
+            Ok(()) => {
+                tracing::info!(cluster = observed.name, %action, "done");
+                context.metrics.acted(action);
+            }
+            Err(error) if error.is_outdated() => {
+                tracing::info!(cluster = observed.name, %action, %error, "not done: what it was decided on has changed");
+                return Outcome::Outdated;
+            }
+            Err(error) => {
+                tracing::warn!(cluster = observed.name, %action, %error, "not done; trying again");
+                context.metrics.failed("action");
+                return Outcome::Failed;
+            }
+        }
+    }
+    if plan.actions.is_empty() { Outcome::Nothing } else { Outcome::Done }
+}
+
+/// When to look again at the latest.
+fn again(plan: &Plan, observed: &Observed, outcome: Outcome) -> Duration {
+    let usual = match outcome {
+        Outcome::Failed => RETRY,
+        Outcome::Done | Outcome::Outdated => SOON,
+        Outcome::Nothing if matches!(plan.status.phase.as_str(), "Ready" | "Paused" | "Invalid") => IDLE,
+        Outcome::Nothing => BUSY,
+    };
+    let due =
+        plan.again.map_or(usual, |at| Duration::from_millis(u64::try_from(at - observed.now).unwrap_or(0)));
+    usual.min(due).max(DEBOUNCE)
+}
+
+async fn write_status(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    status: &ClusterStatus,
+) -> Result<(), Error> {
+    let api = Api::<SarsenCluster>::namespaced(context.client.clone(), namespace);
+    let patch = json!({
+        "apiVersion": SarsenCluster::api_version(&()), "kind": SarsenCluster::kind(&()), "status": status,
+    });
+    match api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch)).await {
+        Err(kube::Error::Api(gone)) if gone.is_not_found() => Ok(()),
+        other => Ok(other.map(drop)?),
+    }
+}
+
+/// A specification that this version cannot read: whatever runs goes on running, and a person is told.
+async fn unreadable(context: &Context, guarded: &Guarded, why: String) -> Result<(), Error> {
+    let observed = Observed {
+        now: jiff::Timestamp::now().as_millisecond(),
+        name: guarded.name_any(),
+        generation: guarded.meta().generation.unwrap_or(0),
+        wanted: Wanted { problems: vec![why], ..Wanted::default() },
+        ..Observed::default()
+    };
+    let status = plan::plan(&observed).status;
+    write_status(context, &guarded.namespace().unwrap_or_default(), &observed.name, &status).await
+}
+
+/// Writes Events: of what was decided, and of what is put off and was not before.
+async fn tell(context: &Context, cluster: &SarsenCluster, plan: &Plan) {
+    let key = Key { namespace: cluster.namespace().unwrap_or_default(), name: cluster.name_any() };
+    let now: BTreeSet<(String, &'static str)> =
+        plan.deferrals.iter().map(|deferral| (deferral.instance.clone(), deferral.reason.word())).collect();
+    let before = context.put_off.lock().expect("BUG: a holder panicked").insert(key, now).unwrap_or_default();
+    let put_off = plan
+        .deferrals
+        .iter()
+        .filter(|deferral| !before.contains(&(deferral.instance.clone(), deferral.reason.word())));
+    let put_off = put_off.map(|deferral| {
+        let about =
+            if deferral.instance.is_empty() { String::new() } else { format!("{}: ", deferral.instance) };
+        (!deferral.reason.is_usual(), deferral.reason.word(), format!("{about}{}", deferral.message))
+    });
+    let told = plan.told.iter().map(|told| (told.warning, told.reason, told.message.clone()));
+    let reference = cluster.object_ref(&());
+    for (warning, reason, message) in told.chain(put_off) {
+        let event = Event {
+            type_: if warning { EventType::Warning } else { EventType::Normal },
+            reason: reason.into(),
+            note: Some(message.chars().take(1000).collect()),
+            action: "Reconcile".into(),
+            secondary: None,
+        };
+        if let Err(error) = context.recorder.publish(&event, &reference).await {
+            // Nothing depends on Events.
+            tracing::debug!(%error, reason, "an Event could not be written");
+        }
+    }
+}

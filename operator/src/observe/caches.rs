@@ -1,0 +1,138 @@
+//! Caches of what is watched, and the streams that say when something changed.
+
+use crate::api::names;
+use futures_util::{Stream, StreamExt, stream::BoxStream};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::api::PartialObjectMeta;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::hash::Hash;
+
+/// What is known without asking.
+pub struct Caches {
+    /// Pods of ours.
+    pub pods: Store<Pod>,
+    /// Claims of ours.
+    pub claims: Store<PersistentVolumeClaim>,
+    /// Machines. `None`: the operator may not look.
+    pub machines: Option<Store<Node>>,
+    /// Volumes. `None`: the operator may not look.
+    pub volumes: Option<Store<PersistentVolume>>,
+    /// Storage classes. `None`: the operator may not look.
+    pub classes: Option<Store<StorageClass>>,
+    /// What instances share, by kind.
+    pub configs: Store<PartialObjectMeta<ConfigMap>>,
+    /// Services.
+    pub services: Store<PartialObjectMeta<Service>>,
+    /// Budgets.
+    pub budgets: Store<PartialObjectMeta<PodDisruptionBudget>>,
+}
+
+/// Says which cluster to look at: its name and namespace.
+pub type Touched = BoxStream<'static, Result<Key, watcher::Error>>;
+
+/// A cluster; the empty name stands for all of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+/// The streams of all caches. They must be polled for the caches to fill.
+pub struct Triggers {
+    /// Pods, claims and what instances share: each belongs to a cluster.
+    pub owned: Vec<Touched>,
+    /// Machines and volumes, which may concern any.
+    pub any: Vec<BoxStream<'static, ()>>,
+}
+
+impl Caches {
+    /// Watches the namespace, and what there is outside of it if that is allowed.
+    pub fn watch(client: &Client, namespace: &str, may_look: bool) -> (Caches, Triggers) {
+        let (mut owned, mut any) = (Vec::new(), Vec::new());
+        let ours = watcher::Config::default().labels(names::CLUSTER);
+        let in_namespace = |client: &Client| client.clone();
+        let pods = keep(Api::namespaced(in_namespace(client), namespace), &ours, &mut owned);
+        let claims = keep(Api::namespaced(in_namespace(client), namespace), &ours, &mut owned);
+        let configs = keep(Api::namespaced(in_namespace(client), namespace), &ours, &mut owned);
+        let services = keep(Api::namespaced(in_namespace(client), namespace), &ours, &mut owned);
+        let budgets = keep(Api::namespaced(in_namespace(client), namespace), &ours, &mut owned);
+        let machines = may_look.then(|| keep_any(Api::all(client.clone()), &mut any));
+        let volumes = may_look.then(|| keep_any(Api::all(client.clone()), &mut any));
+        let classes = may_look.then(|| keep_any(Api::all(client.clone()), &mut any));
+        let caches = Caches { pods, claims, machines, volumes, classes, configs, services, budgets };
+        (caches, Triggers { owned, any })
+    }
+
+    /// Waits until all have been filled once.
+    pub async fn filled(&self) -> Result<(), reflector::store::WriterDropped> {
+        self.pods.wait_until_ready().await?;
+        self.claims.wait_until_ready().await?;
+        self.configs.wait_until_ready().await?;
+        self.services.wait_until_ready().await?;
+        self.budgets.wait_until_ready().await?;
+        if let (Some(machines), Some(volumes), Some(classes)) = (&self.machines, &self.volumes, &self.classes)
+        {
+            machines.wait_until_ready().await?;
+            volumes.wait_until_ready().await?;
+            classes.wait_until_ready().await?;
+        }
+        Ok(())
+    }
+}
+
+/// A cache and its stream. What nobody reads is left out of it.
+fn cache<K>(
+    api: Api<K>,
+    config: watcher::Config,
+) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send)
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+{
+    let (reader, writer) = reflector::store();
+    let stream = watcher(api, config)
+        .default_backoff()
+        .modify(|object| object.managed_fields_mut().clear())
+        .reflect(writer)
+        .touched_objects();
+    (reader, stream)
+}
+
+fn keep<K>(api: Api<K>, config: &watcher::Config, streams: &mut Vec<Touched>) -> Store<K>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+{
+    let (reader, stream) = cache(api, config.clone());
+    let key = |object: K| Key {
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.labels().get(names::CLUSTER).cloned().unwrap_or_default(),
+    };
+    streams.push(stream.map(move |touched| touched.map(key)).boxed());
+    reader
+}
+
+fn keep_any<K>(api: Api<K>, streams: &mut Vec<BoxStream<'static, ()>>) -> Store<K>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+{
+    let (reader, stream) = cache(api, watcher::Config::default());
+    streams.push(stream.map(|_| ()).boxed());
+    reader
+}
+
+impl Key {
+    /// As the controller names it.
+    pub fn object<K: Resource<DynamicType = ()>>(&self) -> ObjectRef<K> {
+        ObjectRef::new(&self.name).within(&self.namespace)
+    }
+}

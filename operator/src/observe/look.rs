@@ -1,0 +1,270 @@
+//! Looks at one cluster, from caches or anew, and asks the database.
+
+use super::caches::{Caches, Key};
+use super::seen;
+use crate::api::{SarsenCluster, names};
+use crate::database::{self, Client as Database, Placement};
+use crate::plan::{self, Claim, Observed, Pod, Shared, Wanted};
+use crate::render;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::api::{DynamicObject, ListParams};
+use kube::core::{ApiResource, GroupVersionKind, PartialObjectMeta};
+use kube::runtime::reflector::Store;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// For how long the database's own autopilot stands by when we have said so once.
+const LEASE: Duration = Duration::from_secs(60);
+/// How many nodes are asked before nobody is said to answer.
+const ASKED_MAX: usize = 4;
+
+/// Whether what is seen may be from caches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// It may.
+    Cached,
+    /// It is read now.
+    Anew,
+}
+
+/// What looking needs.
+pub struct Eyes {
+    /// To read anew.
+    pub client: Client,
+    /// What is watched.
+    pub caches: Caches,
+    /// To ask the database.
+    pub database: Database,
+    /// Who we are as the holder of the database's lease.
+    pub me: String,
+    /// The kind ServiceMonitor is known here.
+    pub has_monitors: bool,
+    /// What spares questions, by cluster. Nothing depends on it.
+    pub memory: Mutex<HashMap<Key, Memory>>,
+}
+
+/// What spares questions.
+#[derive(Clone, Default)]
+pub struct Memory {
+    /// The placement of an epoch does not change.
+    placement: Placement,
+    /// Who answered last.
+    answered: Option<String>,
+    /// When the lease was last renewed.
+    lease: Option<Instant>,
+    /// The hash of the ServiceMonitor, which is not watched.
+    monitor: Option<String>,
+}
+
+impl Eyes {
+    /// Looks at a cluster. `problem` is why its specification cannot be read, if so.
+    pub async fn observe(&self, cluster: &SarsenCluster, look: Look) -> Result<Observed, kube::Error> {
+        let (namespace, name) = (cluster.namespace().unwrap_or_default(), cluster.name_any());
+        let key = Key { namespace: namespace.clone(), name: name.clone() };
+        let ours = ListParams::default().labels(&format!("{}={name}", names::CLUSTER));
+        let (pods, claims) = match look {
+            Look::Cached => (of(&self.caches.pods, &name), of(&self.caches.claims, &name)),
+            Look::Anew => (
+                Api::<core::Pod>::namespaced(self.client.clone(), &namespace).list(&ours).await?.items,
+                Api::<core::PersistentVolumeClaim>::namespaced(self.client.clone(), &namespace)
+                    .list(&ours)
+                    .await?
+                    .items,
+            ),
+        };
+        let machines: Option<Vec<core::Node>> = self.wide(&self.caches.machines, look).await?;
+        let volumes: Option<Vec<core::PersistentVolume>> = self.wide(&self.caches.volumes, look).await?;
+        let classes: Option<Vec<StorageClass>> = self.wide(&self.caches.classes, Look::Cached).await?;
+        let mut pods: BTreeMap<String, Pod> = pods.iter().filter_map(seen::pod).collect();
+        let claims: BTreeMap<_, _> = claims.iter().filter_map(seen::claim).collect();
+        let mut memory = self.remember(&key);
+        let database = self.ask(cluster, &pods, &mut memory).await;
+        if database.is_none() {
+            self.ask_each(&mut pods).await;
+        }
+        let wanted = {
+            let stays = |claim: &&Claim| claim.leaving.is_none() && claim.retired.is_none();
+            self.wanted(cluster, claims.values().filter(stays).count(), &mut memory).await
+        };
+        self.memory.lock().expect("BUG: a holder panicked").insert(key, memory);
+        let secret = Api::<core::Secret>::namespaced(self.client.clone(), &namespace);
+        // Read until it is there once, and then it is told by the pods that use it.
+        let has_token =
+            !pods.is_empty() || secret.get_metadata_opt(&render::names::secret(&name)).await?.is_some();
+        Ok(Observed {
+            now: jiff::Timestamp::now().as_millisecond(),
+            name,
+            generation: cluster.metadata.generation.unwrap_or(0),
+            deleting: cluster.metadata.deletion_timestamp.is_some(),
+            has_finalizer: cluster.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER),
+            paused: cluster.annotations().get(names::PAUSE).is_some_and(|text| text != "false"),
+            spec: Some(cluster.spec.clone()),
+            status: cluster.status.clone().unwrap_or_default(),
+            wanted,
+            claims,
+            pods,
+            machines: machines.map(|list| list.iter().filter_map(seen::machine).collect()),
+            volumes: volumes.map(|list| list.iter().map(seen::volume).collect()),
+            classes: classes.map(|list| list.iter().map(seen::class).collect()),
+            has_token,
+            database,
+        })
+    }
+
+    fn remember(&self, key: &Key) -> Memory {
+        self.memory.lock().expect("BUG: a holder panicked").get(key).cloned().unwrap_or_default()
+    }
+
+    /// What is not in the namespace, if the operator may look there.
+    async fn wide<K>(&self, store: &Option<Store<K>>, look: Look) -> Result<Option<Vec<K>>, kube::Error>
+    where
+        K: Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>,
+        K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+    {
+        let Some(store) = store else { return Ok(None) };
+        Ok(Some(match look {
+            Look::Cached => store.state().iter().map(|object| K::clone(object)).collect(),
+            Look::Anew => Api::<K>::all(self.client.clone()).list(&ListParams::default()).await?.items,
+        }))
+    }
+
+    /// Asks the database: whoever answered last first, then others.
+    async fn ask(
+        &self,
+        cluster: &SarsenCluster,
+        pods: &BTreeMap<String, Pod>,
+        memory: &mut Memory,
+    ) -> Option<plan::Database> {
+        let mut ips: Vec<&str> =
+            pods.values().filter(|pod| pod.containers_ready).filter_map(|pod| pod.ip.as_deref()).collect();
+        let rest = pods
+            .values()
+            .filter(|pod| !pod.containers_ready && pod.trouble.is_none())
+            .filter_map(|pod| pod.ip.as_deref());
+        ips.extend(rest);
+        ips.sort_by_key(|ip| memory.answered.as_deref() != Some(*ip));
+        let mut best: Option<(Value, String)> = None;
+        for ip in ips.into_iter().take(ASKED_MAX) {
+            let Ok(said) = self.database.get(ip, "/api/v1/status/cluster").await else { continue };
+            let led = said["leader"].is_string();
+            let newer =
+                best.as_ref().is_none_or(|(other, _)| other["epoch"].as_u64() < said["epoch"].as_u64());
+            if newer || led {
+                best = Some((said, ip.to_owned()));
+            }
+            // One that has a leader knows what is agreed on; one that has none may be cut off.
+            if led {
+                break;
+            }
+        }
+        let (mut said, ip) = best?;
+        memory.answered = Some(ip.clone());
+        let epoch = said["epoch"].as_u64();
+        if Some(memory.placement.epoch) != epoch || memory.placement.shards.is_empty() {
+            memory.placement =
+                Placement::read(&self.database.get(&ip, "/api/v1/status/placement").await.ok()?)?;
+            // It has changed between the two questions: neither is worth anything without the other.
+            if Some(memory.placement.epoch) != epoch {
+                said = self.database.get(&ip, "/api/v1/status/cluster").await.ok()?;
+            }
+            if Some(memory.placement.epoch) != said["epoch"].as_u64() {
+                memory.placement = Placement::default();
+                return None;
+            }
+        }
+        let holder = said["autopilot"]["lease"]["holder"].as_str().map(str::to_owned);
+        let ours = holder.as_deref() == Some(self.me.as_str());
+        let due = memory.lease.is_none_or(|at| at.elapsed() > LEASE / 3) || !ours;
+        let wanted = cluster.spec.failure_policy.mode != crate::api::FailureMode::Off
+            && cluster.metadata.deletion_timestamp.is_none();
+        // Another operator that holds it is waited for, until its lease ends.
+        if due && wanted && (ours || holder.is_none()) && said["leader"].is_string() {
+            let body = json!({ "holder": self.me, "ttl_s": LEASE.as_secs() });
+            if let Ok(told) = self.database.post(&ip, "/api/v1/admin/cluster/lease", &body).await {
+                memory.lease = Some(Instant::now());
+                said["autopilot"] = told;
+            }
+        }
+        database::database(&said, &memory.placement, &self.me)
+    }
+
+    /// What each node says of itself, while there is no database that answers.
+    async fn ask_each(&self, pods: &mut BTreeMap<String, Pod>) {
+        let ask = pods.iter().filter_map(|(name, pod)| Some((name.clone(), pod.ip.clone()?))).map(
+            |(name, ip)| async move {
+                let said = self.database.get(&ip, "/api/v1/status/node").await.ok()?;
+                Some((name, database::reply(&said)?))
+            },
+        );
+        for (name, answer) in futures_util::future::join_all(ask).await.into_iter().flatten() {
+            if let Some(pod) = pods.get_mut(&name) {
+                pod.answer = Some(answer);
+            }
+        }
+    }
+
+    /// What follows from the specification.
+    async fn wanted(&self, cluster: &SarsenCluster, instances: usize, memory: &mut Memory) -> Wanted {
+        let hashes =
+            cluster.spec.groups.iter().map(|group| (group.name.clone(), render::spec_hash(cluster, group)));
+        let mut stale = Vec::new();
+        let budgeted = u32::try_from(instances).unwrap_or(u32::MAX);
+        for object in render::shared(cluster, budgeted) {
+            let (kind, name) =
+                (object.types.as_ref().map_or("", |types| types.kind.as_str()), object.name_any());
+            let hash = object.annotations().get(render::APPLIED_HASH).cloned();
+            let namespace = cluster.namespace().unwrap_or_default();
+            let found = match kind {
+                "ConfigMap" => hash_of(&self.caches.configs, &namespace, &name),
+                "Service" => hash_of(&self.caches.services, &namespace, &name),
+                "PodDisruptionBudget" => hash_of(&self.caches.budgets, &namespace, &name),
+                "ServiceMonitor" if !self.has_monitors => continue,
+                _ => {
+                    if memory.monitor != hash {
+                        memory.monitor = self.applied(&object, &namespace).await;
+                    }
+                    memory.monitor.clone()
+                }
+            };
+            if found != hash {
+                stale.push(Shared { kind: kind.to_owned(), name });
+            }
+        }
+        Wanted { hashes: hashes.collect(), stale, problems: render::invalid_settings(&cluster.spec.config) }
+    }
+
+    /// The hash of an object that is not watched.
+    async fn applied(&self, object: &DynamicObject, namespace: &str) -> Option<String> {
+        let types = object.types.as_ref()?;
+        let kind = GroupVersionKind::try_from(types).ok()?;
+        let api = Api::<DynamicObject>::namespaced_with(
+            self.client.clone(),
+            namespace,
+            &ApiResource::from_gvk(&kind),
+        );
+        let found = api.get_metadata_opt(&object.name_any()).await.ok()??;
+        found.annotations().get(render::APPLIED_HASH).cloned()
+    }
+}
+
+fn of<K>(store: &Store<K>, cluster: &str) -> Vec<K>
+where
+    K: Resource<DynamicType = ()> + Clone,
+{
+    let ours =
+        |object: &&std::sync::Arc<K>| object.labels().get(names::CLUSTER).is_some_and(|name| name == cluster);
+    store.state().iter().filter(ours).map(|object| K::clone(object)).collect()
+}
+
+fn hash_of<K>(store: &Store<PartialObjectMeta<K>>, namespace: &str, name: &str) -> Option<String>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let found =
+        store.find(|object| object.name_any() == name && object.namespace().as_deref() == Some(namespace))?;
+    found.annotations().get(render::APPLIED_HASH).cloned()
+}

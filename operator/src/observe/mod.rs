@@ -1,0 +1,8 @@
+//! What there is: from caches for a first look, and read anew before anything is taken away.
+
+mod caches;
+mod look;
+pub mod seen;
+
+pub use caches::{Caches, Key, Triggers};
+pub use look::{Eyes, Look};
