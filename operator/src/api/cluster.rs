@@ -17,8 +17,8 @@ const SAME_TOPOLOGY: &str = "oldSelf.groups.all(o, self.groups.all(n, n.name != 
 || (has(n.topology) == has(o.topology) && (!has(n.topology) || n.topology == o.topology))))";
 
 const NO_SMALLER_SIZE: &str = "oldSelf.groups.all(o, self.groups.all(n, n.name != o.name \
-|| quantity(has(n.storage) ? n.storage.size : self.storage.size)\
-.compareTo(quantity(has(o.storage) ? o.storage.size : oldSelf.storage.size)) >= 0))";
+|| (has(n.storage) ? quantity(n.storage.size) : quantity(self.storage.size))\
+.compareTo(has(o.storage) ? quantity(o.storage.size) : quantity(oldSelf.storage.size)) >= 0))";
 
 /// `-` stands for none, which is the default class; a class of that name there cannot be. An empty name is something else: no class at all.
 const SAME_CLASS: &str = "oldSelf.groups.all(o, self.groups.all(n, n.name != o.name \

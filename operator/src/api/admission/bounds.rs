@@ -146,3 +146,40 @@ proptest! {
         prop_assert!(read.is_ok(), "{:?}", read);
     }
 }
+
+/// The rows of the page about a field that has a description, with its default.
+fn rows(schema: &Value, path: &str, rows: &mut Vec<String>) {
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let inner = if field["items"].is_object() { &field["items"] } else { field };
+        if field["description"].is_null() {
+            continue;
+        }
+        match &field["default"] {
+            Value::String(default) => rows.push(format!("| `{path}` | `{default}` | ")),
+            default if default.is_number() || default.is_boolean() => {
+                rows.push(format!("| `{path}` | `{default}` | "));
+            }
+            // What consists of fields with defaults, and has no row of its own.
+            Value::Object(_) => {}
+            _ if path == "storage" => {}
+            _ => rows.push(format!("| `{path}` | ")),
+        }
+        // The same as `storage`.
+        if path != "groups.storage" {
+            self::rows(inner, &path, rows);
+        }
+    }
+}
+
+#[test]
+fn every_field_and_its_default_is_on_the_page() {
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations/kubernetes.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let mut rows = vec![];
+    for kind in ["SarsenCluster", "SarsenNamespace"] {
+        self::rows(&schema(kind)["properties"]["spec"], "", &mut rows);
+    }
+    let missing: Vec<&String> = rows.iter().filter(|row| !page.contains(*row)).collect();
+    assert!(missing.is_empty() && rows.len() > 40, "{missing:#?}");
+}
