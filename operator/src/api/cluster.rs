@@ -35,7 +35,6 @@ const SAME_CLASS: &str = "oldSelf.groups.all(o, self.groups.all(n, n.name != o.n
     kind = "SarsenCluster",
     plural = "sarsenclusters",
     shortname = "sarsen",
-    category = "sarsen",
     namespaced,
     status = "ClusterStatus",
     derive = "PartialEq",

@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
     version = "v1alpha1",
     kind = "SarsenNamespace",
     plural = "sarsennamespaces",
-    category = "sarsen",
     namespaced,
     status = "NamespaceStatus",
     derive = "PartialEq",

@@ -177,4 +177,30 @@ mod tests {
             assert_eq!(object["metadata"]["namespace"].as_str(), (!is_global).then_some("db"), "{object}");
         }
     }
+
+    /// Else the namespace, which enforces it, takes none of them.
+    #[test]
+    fn pods_keep_the_restricted_standard() {
+        let (cluster, group) = crate::render::sample::decorated();
+        let database = value(&crate::render::pod(&cluster, &group, "metrics-c-1"));
+        let operator = deployment::deployment(&Choices::new("sarsen", None));
+        assert_eq!(namespace("x")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted");
+        for spec in [&database["spec"], &operator["spec"]["template"]["spec"]] {
+            assert_eq!(spec["securityContext"]["runAsNonRoot"], true);
+            assert_eq!(spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+            for host in ["hostNetwork", "hostPID", "hostIPC", "initContainers"] {
+                assert!(spec[host].is_null(), "{host}");
+            }
+            for container in spec["containers"].as_array().unwrap() {
+                let context = &container["securityContext"];
+                assert_eq!(context["allowPrivilegeEscalation"], false);
+                assert_eq!(context["capabilities"], json!({ "drop": ["ALL"] }));
+                assert!(context["privileged"].is_null());
+            }
+            for volume in spec["volumes"].as_array().into_iter().flatten() {
+                let kinds = ["persistentVolumeClaim", "configMap", "emptyDir"];
+                assert!(kinds.iter().any(|kind| volume[kind].is_object()), "{volume}");
+            }
+        }
+    }
 }

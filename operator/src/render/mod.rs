@@ -16,7 +16,7 @@ mod hash;
 pub mod names;
 mod pod;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 mod shared;
 
 pub use claim::claim;

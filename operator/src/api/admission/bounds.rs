@@ -147,6 +147,14 @@ proptest! {
     }
 }
 
+/// kubectl takes a category before a short name, and then no object of it can be named. `kubectl delete all --all` deletes what is in the category `all`.
+#[test]
+fn the_kinds_are_in_no_category() {
+    let names: Vec<_> = crds().into_iter().map(|crd| crd.spec.names).collect();
+    assert_eq!(names[0].short_names, Some(vec!["sarsen".to_owned()]));
+    assert!(names.iter().all(|names| names.categories.is_none()));
+}
+
 /// The rows of the page about a field that has a description, with its default.
 fn rows(schema: &Value, path: &str, rows: &mut Vec<String>) {
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
