@@ -222,9 +222,13 @@ impl Hands<'_> {
             self.database.post(ip, "/api/v1/admin/cluster/create", &json!({})).await?;
             return Ok(());
         }
+        if let Request::Cancel { job } = request {
+            self.to_any(&format!("/api/v1/admin/jobs/{job}/cancel"), &json!({})).await?;
+            return Ok(());
+        }
         let by = render::MANAGER;
         let (operation, body) = match request {
-            Request::Create { .. } => unreachable!("BUG: asked above"),
+            Request::Create { .. } | Request::Cancel { .. } => unreachable!("BUG: asked above"),
             Request::Add { node } => ("add", json!({ "node": node, "by": by })),
             Request::Replace { old, new, lost, epoch } => {
                 ("replace", json!({ "old": old, "new": new, "lost": lost, "epoch": epoch, "by": by }))

@@ -117,7 +117,7 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
     context.eyes.caches.filled().await?;
     let mut observed = context.eyes.observe(cluster, Look::Cached).await?;
     let mut plan = plan::plan(&observed);
-    if plan.is_destructive() {
+    if plan.needs_certainty() {
         // What takes something away is decided on what is so now, not on what a cache says.
         observed = context.eyes.observe(cluster, Look::Anew).await?;
         plan = plan::plan(&observed);

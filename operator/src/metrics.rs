@@ -166,6 +166,7 @@ impl Metrics {
             Action::Ask(Request::Add { .. }) => "database_add",
             Action::Ask(Request::Replace { .. }) => "database_replace",
             Action::Ask(Request::Remove { .. }) => "database_remove",
+            Action::Ask(Request::Cancel { .. }) => "database_cancel",
             Action::Ask(Request::Heal { .. }) => "database_heal",
         };
         self.actions.get_or_create(&Kind { kind: kind.into() }).inc();

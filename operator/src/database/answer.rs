@@ -125,7 +125,9 @@ fn node(said: &Value) -> Option<(String, Node)> {
 fn job(said: &Value) -> Option<Job> {
     let text = |key: &str| said[key].as_str().map(str::to_owned);
     let active = matches!(said["state"].as_str()?, "running" | "paused");
+    let id = said["id"].as_u64()?;
     active.then(|| Job {
+        id,
         kind: text("kind").unwrap_or_default(),
         leaving: text("leaving"),
         coming: text("coming"),

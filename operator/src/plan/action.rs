@@ -144,6 +144,11 @@ pub enum Request {
         /// The placement that this was decided on.
         epoch: u64,
     },
+    /// A job is given up: who was to be emptied takes copies again.
+    Cancel {
+        /// The job.
+        job: u64,
+    },
     /// The copies of a member that is away are made elsewhere; it is welcome back.
     Heal {
         /// The node's id.
@@ -154,13 +159,18 @@ pub enum Request {
 }
 
 impl Action {
-    /// Whether it takes something away that may be needed, so that what it was decided on must be read anew first.
+    /// Whether it takes something away that may be needed. A plan has one such action at most.
     pub fn is_destructive(&self) -> bool {
         match self {
             Action::DeleteClaim { .. } | Action::DeletePod { .. } | Action::RemoveFinalizer => true,
-            Action::Ask(request) => !matches!(request, Request::Add { .. }),
+            Action::Ask(request) => !matches!(request, Request::Add { .. } | Request::Cancel { .. }),
             _ => false,
         }
+    }
+
+    /// Whether what it is decided on must be read anew first: a cache may say what is not so any more. A new instance is among it, since its name must never have been used.
+    pub fn needs_certainty(&self) -> bool {
+        self.is_destructive() || matches!(self, Action::CreateClaim { .. } | Action::Ask(_))
     }
 }
 
@@ -191,6 +201,7 @@ impl fmt::Display for Action {
                 write!(f, "node {new} takes the place of node {old}{lost}")
             }
             Action::Ask(Request::Remove { node, .. }) => write!(f, "node {node} goes for ever"),
+            Action::Ask(Request::Cancel { job }) => write!(f, "job {job} is given up"),
             Action::Ask(Request::Heal { node, .. }) => {
                 write!(f, "the copies of node {node} are made elsewhere")
             }

@@ -53,8 +53,8 @@ pub struct Plan {
 
 impl Plan {
     /// Whether there is something in it that must be decided anew on what is read now.
-    pub fn is_destructive(&self) -> bool {
-        self.actions.iter().any(Action::is_destructive)
+    pub fn needs_certainty(&self) -> bool {
+        self.actions.iter().any(Action::needs_certainty)
     }
 }
 

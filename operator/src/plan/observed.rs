@@ -363,6 +363,8 @@ pub enum CopyState {
 /// A job of the database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Job {
+    /// Its number.
+    pub id: u64,
     /// `replace`, `remove`, `add`, …
     pub kind: String,
     /// The node that is emptied.

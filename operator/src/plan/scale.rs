@@ -119,8 +119,10 @@ pub fn database(draft: &mut Draft) {
     if draft.instances.all.values().any(belongs) {
         return;
     }
+    let suspects: BTreeSet<&str> = draft.evidence.keys().copied().collect();
     let waits = |instance: &&Instance| {
-        instance.pod.is_some_and(|pod| pod.answer == Some(Answer::Waiting) && !pod.deleting)
+        let waiting = instance.pod.is_some_and(|pod| pod.answer == Some(Answer::Waiting) && !pod.deleting);
+        waiting && !suspects.contains(instance.name)
     };
     let chosen = draft
         .instances
@@ -150,7 +152,7 @@ pub fn database(draft: &mut Draft) {
     }
 }
 
-/// Members that have joined take their share.
+/// Members that have joined take their share, and those that were to be emptied take it back when nobody wants that any more.
 pub fn add(draft: &mut Draft) {
     let Some(database) = &draft.observed.database else { return };
     if !database.has_leader {
@@ -158,10 +160,16 @@ pub fn add(draft: &mut Draft) {
     }
     for instance in draft.instances.all.values().cloned().collect::<Vec<_>>() {
         let Some((id, node)) = instance.node else { continue };
-        let joins =
-            instance.role == Role::Member && node.state == NodeState::Standby && node.health == Health::Up;
-        if joins && !draft.evidence.contains_key(instance.name) {
-            draft.act(Action::Ask(Request::Add { node: id.into() }));
+        if instance.role != Role::Member || node.health != Health::Up || draft.evidence.contains_key(instance.name) {
+            continue;
+        }
+        let job = database.jobs.iter().find(|job| job.leaving.as_deref() == Some(id));
+        let stays = draft.instances.successor(instance.name).is_none();
+        match (node.state, job) {
+            (NodeState::Draining, Some(job)) if stays => draft.act(Action::Ask(Request::Cancel { job: job.id })),
+            (NodeState::Draining, None) if stays => draft.act(Action::Ask(Request::Add { node: id.into() })),
+            (NodeState::Standby, _) => draft.act(Action::Ask(Request::Add { node: id.into() })),
+            _ => {}
         }
     }
 }
@@ -173,7 +181,7 @@ pub fn gates(draft: &mut Draft) {
         .instances
         .all
         .values()
-        .filter(|instance| instance.node.is_some_and(|(_, node)| node.state == NodeState::Up))
+        .filter(|instance| instance.node.is_some_and(|(_, node)| matches!(node.state, NodeState::Up | NodeState::Draining)))
         .map(|instance| instance.group)
         .collect();
     // Before there is a group for every copy, nobody is to write: it would be on too few disks.

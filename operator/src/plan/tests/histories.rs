@@ -20,7 +20,7 @@ const CALM_MAX: usize = 600;
 fn operate(world: &mut World, dice: &mut Dice, old: &Observed, careful: bool) {
     let cached = if !careful && dice.one_in(4) { old.clone() } else { world.observe() };
     let mut decided = plan(&cached);
-    if decided.is_destructive() {
+    if decided.needs_certainty() {
         // As the real one: what takes something away is decided on what is read now.
         decided = plan(&world.observe());
     }

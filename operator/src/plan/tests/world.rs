@@ -315,12 +315,15 @@ impl World {
             };
             (id.clone(), node)
         };
-        let remove = self.db.nodes.iter().filter(|(_, member)| member.removing).map(|(id, _)| Job {
+        let removing = self.db.nodes.iter().filter(|(_, member)| member.removing);
+        let remove = removing.zip(1..).map(|((id, _), number)| Job {
+            id: number,
             kind: "remove".into(),
             leaving: Some(id.clone()),
             ..Job::default()
         });
-        let replace = self.db.replacing.iter().map(|(old, new)| Job {
+        let replace = self.db.replacing.iter().zip(100..).map(|((old, new), number)| Job {
+            id: number,
             kind: "replace".into(),
             leaving: Some(old.clone()),
             coming: Some(new.clone()),
@@ -751,9 +754,10 @@ impl World {
             }
             _ if !self.has_leader() => {}
             Request::Add { node } => {
-                if let Some(member) =
-                    self.db.nodes.get_mut(node).filter(|member| member.state == NodeState::Standby)
-                {
+                let waits = |member: &&mut Member| {
+                    matches!(member.state, NodeState::Standby | NodeState::Draining) && !member.removing
+                };
+                if let Some(member) = self.db.nodes.get_mut(node).filter(waits) {
                     member.state = NodeState::Up;
                     self.db.epoch += 1;
                 }
@@ -792,6 +796,18 @@ impl World {
                     let member = self.db.nodes.get_mut(node).unwrap();
                     (member.state, member.removing) = (NodeState::Draining, true);
                     self.db.epoch += 1;
+                }
+            }
+            Request::Cancel { job } => {
+                let found = self.db.replacing.iter().zip(100..).find(|(_, id)| id == job);
+                if let Some((old, new)) = found.map(|((old, new), _)| (old.clone(), new.clone())) {
+                    self.db.replacing.remove(&old);
+                    self.db.epoch += 1;
+                    for (node, state) in [(old, NodeState::Up), (new, NodeState::Draining)] {
+                        if let Some(member) = self.db.nodes.get_mut(&node) {
+                            member.state = state;
+                        }
+                    }
                 }
             }
             Request::Heal { node, epoch } => {
