@@ -71,6 +71,8 @@ impl<'a> Instances<'a> {
             };
             let role = match claim {
                 _ if retired(name) => Role::Retired,
+                // A pod that was made for a claim that is no more.
+                None if observed.database.is_some() && !members.contains_key(name) => Role::Retired,
                 Some(Claim { leaving: Some(why), .. }) => Role::Leaving(*why),
                 Some(Claim { replaces: Some(replaces), .. }) => {
                     // Whoever is neither a member nor claimed any more is as good as gone.

@@ -77,8 +77,14 @@ fn waits(draft: &mut Draft) -> Option<(Reason, String)> {
         (Span::seconds(u64::from(rollout.min_ready_seconds)), rollout.max_unavailable_in_group as usize);
     let next = in_order(draft).find(|instance| is_outdated(draft, instance) && instance.is_well())?;
     // Who may be lost is nobody's change; that enough is left without it is looked at shard by shard.
-    let counts =
-        |instance: &&Instance| instance.role == Role::Member && !draft.evidence.contains_key(instance.name);
+    let counts = |instance: &&Instance| {
+        let holds = match instance.role {
+            Role::Member => true,
+            Role::Leaving(_) => instance.node.is_some(),
+            Role::Newcomer | Role::Retired => false,
+        };
+        holds && !draft.evidence.contains_key(instance.name)
+    };
     let members: Vec<Instance> = draft.instances.all.values().filter(counts).cloned().collect();
     let (well, away): (Vec<Instance>, Vec<Instance>) = members.into_iter().partition(Instance::is_well);
     for instance in &away {

@@ -160,13 +160,18 @@ pub fn add(draft: &mut Draft) {
     }
     for instance in draft.instances.all.values().cloned().collect::<Vec<_>>() {
         let Some((id, node)) = instance.node else { continue };
-        if instance.role != Role::Member || node.health != Health::Up || draft.evidence.contains_key(instance.name) {
+        if instance.role != Role::Member
+            || node.health != Health::Up
+            || draft.evidence.contains_key(instance.name)
+        {
             continue;
         }
         let job = database.jobs.iter().find(|job| job.leaving.as_deref() == Some(id));
         let stays = draft.instances.successor(instance.name).is_none();
         match (node.state, job) {
-            (NodeState::Draining, Some(job)) if stays => draft.act(Action::Ask(Request::Cancel { job: job.id })),
+            (NodeState::Draining, Some(job)) if stays => {
+                draft.act(Action::Ask(Request::Cancel { job: job.id }))
+            }
             (NodeState::Draining, None) if stays => draft.act(Action::Ask(Request::Add { node: id.into() })),
             (NodeState::Standby, _) => draft.act(Action::Ask(Request::Add { node: id.into() })),
             _ => {}
@@ -181,7 +186,9 @@ pub fn gates(draft: &mut Draft) {
         .instances
         .all
         .values()
-        .filter(|instance| instance.node.is_some_and(|(_, node)| matches!(node.state, NodeState::Up | NodeState::Draining)))
+        .filter(|instance| {
+            instance.node.is_some_and(|(_, node)| matches!(node.state, NodeState::Up | NodeState::Draining))
+        })
         .map(|instance| instance.group)
         .collect();
     // Before there is a group for every copy, nobody is to write: it would be on too few disks.

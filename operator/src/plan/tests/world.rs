@@ -673,10 +673,8 @@ impl World {
                 let Some(claim) = self.claims.get(instance).filter(|claim| claim.uid == *uid) else { return };
                 let is_member = self.db.nodes.values().any(|member| member.instance == *instance);
                 let gone = self.db.gone.contains(instance);
-                // A cluster of one that nobody has heard of, and whose only disk is lost, never was.
-                let stillborn = self.db.nodes.len() == 1
-                    && is_member
-                    && !self.db.nodes.keys().any(|node| self.is_intact(node));
+                // A cluster of one that nobody has heard of never was: nobody could write to it.
+                let stillborn = self.db.nodes.len() == 1 && is_member;
                 let never = claim.node_id.is_none() && (!is_member || stillborn);
                 assert!(
                     gone || never,
