@@ -15,6 +15,7 @@ pub mod read;
 pub mod repair;
 pub mod rows;
 pub mod state;
+pub mod stop;
 pub mod transport;
 pub mod view;
 pub mod wire;

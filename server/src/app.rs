@@ -39,8 +39,18 @@ pub enum Phase {
         /// Bytes of this step; 0 when not known.
         total_bytes: u64,
     },
+    /// The listener is up, and there is no cluster: it waits until there is one to join, or until it is told to make one.
+    Waiting {
+        /// What was found where it was told to look.
+        why: String,
+    },
     /// Reads and writes are taken.
     Ready,
+    /// Reads are answered. Nothing is written any more, and only a restart on a healthy disk changes that.
+    DiskFailed {
+        /// What was found.
+        why: String,
+    },
     /// Requests are answered, and should go elsewhere: the process ends soon.
     Drained,
     /// Requests under way finish; then the process ends.
@@ -52,6 +62,8 @@ impl Phase {
     pub fn word(&self) -> &'static str {
         match self {
             Phase::Starting { .. } => "starting",
+            Phase::Waiting { .. } => "waiting",
+            Phase::DiskFailed { .. } => "disk_failed",
             Phase::Ready => "ready",
             Phase::Drained => "drained",
             Phase::Stopping => "stopping",
@@ -66,6 +78,8 @@ impl Phase {
                 let percent = *done_bytes as f64 * 100.0 / *total_bytes as f64;
                 format!("starting: {step}, {percent:.0} % of {total_bytes} bytes")
             }
+            Phase::Waiting { why } => why.clone(),
+            Phase::DiskFailed { why } => format!("the disk failed: {why}"),
             Phase::Ready => "reads and writes are taken".to_string(),
             Phase::Drained => "drained: this node is about to be stopped, ask another one".to_string(),
             Phase::Stopping => "shutting down".to_string(),
@@ -98,6 +112,7 @@ pub struct App {
     /// The same by the wall clock, in milliseconds.
     pub started_at: i64,
     phase: RwLock<Phase>,
+    node: OnceLock<cluster::node::Handle>,
     database: OnceLock<Arc<Database>>,
 }
 
@@ -168,6 +183,7 @@ impl App {
                 done_bytes: 0,
                 total_bytes: 0,
             }),
+            node: OnceLock::new(),
             database: OnceLock::new(),
             config,
         }
@@ -175,7 +191,27 @@ impl App {
 
     /// Where the node is in its life.
     pub fn phase(&self) -> Phase {
-        self.phase.read().clone()
+        let phase = self.phase.read().clone();
+        match phase {
+            Phase::Starting { step, .. } if self.node().is_some_and(|node| node.facts().waits) => {
+                Phase::Waiting { why: step }
+            }
+            Phase::Ready => match self.opened().and_then(|db| db.engine.failed()) {
+                Some(why) => Phase::DiskFailed { why },
+                None => Phase::Ready,
+            },
+            phase => phase,
+        }
+    }
+
+    /// It is known who the node is.
+    pub fn identified(&self, node: cluster::node::Handle) {
+        assert!(self.node.set(node).is_ok(), "BUG: the node is started twice");
+    }
+
+    /// What can be known and asked of the node, before its data is open, too.
+    pub fn node(&self) -> Option<&cluster::node::Handle> {
+        self.node.get()
     }
 
     /// Tells how far opening has come. Once the node is ready or stopping it changes nothing.

@@ -45,7 +45,10 @@ pub enum Command {
 #[command(
     after_help = "Every flag is also a key of the YAML file (http_listen) and an environment variable \
 (SARSEN_HTTP_LISTEN).\nFlags win over the environment, the environment over the file. \
-`--print-config` shows all keys, limits included, with what is in force."
+`--print-config` shows all keys, limits included, with what is in force.\n\n\
+Exit codes, for whoever supervises it: 0 told to stop, 2 usage, 10 wiped (an empty directory at a known address), 11 foreign (another's directory), \
+12 stale (an old copy), 13 copied (in use twice), 14 removed (from the cluster, for ever), 15 token (not the cluster's), 16 disk (failed or read-only), \
+1 other. The last line on standard error is the reason and the way out."
 )]
 pub struct ServerArgs {
     /// Folder of all data; made if missing [default: ./sarsen-data]
@@ -133,6 +136,8 @@ pub struct Remote {
 /// `sarsen cluster …`
 #[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
+    /// Let a node that waits for a cluster to join (--join) make one, as its first node.
+    Create(Remote),
     /// List the nodes.
     Nodes(Remote),
     /// List the nodes that hold each shard.

@@ -4,6 +4,7 @@ pub mod app;
 pub mod args;
 pub mod client;
 pub mod config;
+pub mod exit;
 pub mod gate;
 pub mod http;
 pub mod latency;

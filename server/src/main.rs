@@ -3,16 +3,13 @@
 use clap::Parser;
 use server::args::{CheckCommand, Cli, Command, ServerArgs};
 use server::config::{self, Config, Sources};
-use server::{client, log, node};
+use server::{client, exit, log, node};
 use std::process::ExitCode;
 
 /// Long-lived small objects beside large short-lived buffers from many threads: jemalloc keeps them apart and gives
 /// pages back.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
-/// Exit code of a command line or configuration that makes no sense, as clap's own.
-const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
@@ -50,7 +47,7 @@ fn serve(args: &ServerArgs) -> ExitCode {
     let sources = Sources { file: args.config.clone(), environment, flags: args.flags() };
     let config = match Config::load(&sources) {
         Ok(config) => config,
-        Err(error) => return fail(&error.into(), USAGE),
+        Err(error) => return fail(&error.into(), exit::USAGE),
     };
     if args.print_config {
         print!("{}", config.to_yaml());
@@ -69,7 +66,13 @@ fn serve(args: &ServerArgs) -> ExitCode {
     runtime.shutdown_background();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, 1),
+        Err(error) => {
+            let reason = exit::reason(&error);
+            tracing::error!(%reason, code = exit::code(reason), "the node ends");
+            // The last line: Kubernetes, for one, shows it as why the container ended.
+            eprintln!("error: {error:#}");
+            ExitCode::from(exit::code(reason))
+        }
     }
 }
 

@@ -134,13 +134,15 @@ impl Member {
         assert!(process.terminate().success(), "{}", process.output());
     }
 
-    /// Starts a node that must refuse to run, and gives what it says.
-    pub fn refused(&mut self) -> String {
+    /// Starts a node that must refuse to run with this exit code, and gives what it says.
+    pub fn refused(&mut self, code: i32) -> String {
         self.spawn();
         let mut process = self.process.take().expect("just started");
         let status = process.await_end();
         let output = process.output();
-        assert!(!status.success(), "it should have been refused:\n{output}");
+        assert_eq!(status.code(), Some(code), "it should have been refused:\n{output}");
+        // The last line is for whoever sees nothing else.
+        assert!(output.lines().last().is_some_and(|line| line.starts_with("error: ")), "{output}");
         output
     }
 

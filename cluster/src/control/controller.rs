@@ -7,6 +7,7 @@ use super::health::{Beat, Copies, Sighting, Tidings, Watch};
 use super::jobs::Watching;
 use super::message::{Answer, Call};
 use super::proposal::{Owner, Proposal, Purpose, Waiting};
+use super::search::Search;
 use super::start::{How, Start};
 use crate::bootstrap::CopyProgress;
 use crate::faults::{Mistake, planted};
@@ -14,6 +15,7 @@ use crate::jobs::Outlook;
 use crate::placement::{Domain, NodeId, NodeState, Phase as MovePhase};
 use crate::raft::{self, Durable, Member, Membership};
 use crate::state::{Cluster, Command, Fault, Outcome, Profile, Refusal, Request, State};
+use crate::stop::{Reason, Stop};
 use crate::view::{Health, Peer, View};
 use model::Shard;
 use std::collections::{BTreeMap, VecDeque};
@@ -55,8 +57,11 @@ pub struct Controller {
     pub(super) options: Options,
     pub(super) file: NodeFile,
     pub(super) profile: Profile,
+    /// What a cluster that is made here is like.
+    make: Make,
     /// The addresses of `--join` that are not this node's.
     pub(super) join: Vec<String>,
+    pub(super) search: Search,
     pub(super) state: Option<State>,
     pub(super) member: Option<Member>,
     /// What a node that joins found in its log.
@@ -106,7 +111,7 @@ impl Controller {
         options: Options,
         now_ms: u64,
         out: &mut Vec<Effect>,
-    ) -> Result<Controller, String> {
+    ) -> Result<Controller, Stop> {
         let Start { file, how, join } = start;
         let Me { address, http_address, zone, capacity, standby, boot } = me;
         let boot = boot.max(1);
@@ -117,7 +122,9 @@ impl Controller {
             options,
             file,
             profile,
+            make,
             join,
+            search: Search::default(),
             state: None,
             member: None,
             log: None,
@@ -146,21 +153,25 @@ impl Controller {
             stopped: false,
         };
         match how {
-            How::Create => controller.create(make)?,
+            How::Create => controller.create(file)?,
             How::Join => {
                 controller.log = Some(log);
-                controller.propose_join();
+                // Without a cluster it is looked for first.
+                if !file.waits() {
+                    controller.propose_join();
+                }
             }
             How::Open => {
-                let (member, effects) = Member::open(log, options.raft)
-                    .ok_or("BUG: a Raft log with a state cannot be opened without one")?;
+                let (member, effects) = Member::open(log, options.raft).ok_or_else(|| {
+                    Stop::other("BUG: a Raft log with a state cannot be opened without one")
+                })?;
                 controller.member = Some(member);
                 controller.perform(effects);
                 if controller.state.is_none() && !controller.stopped {
-                    return Err(
-                        "the Raft log in cluster/raft holds no state; put the data directory back as it was"
-                            .into(),
-                    );
+                    return Err(Stop::new(
+                        Reason::Wiped,
+                        "the Raft log in cluster/raft holds no state; put the data directory back as it was",
+                    ));
                 }
                 // The crash may have come before this was written.
                 controller.remember_member();
@@ -173,18 +184,43 @@ impl Controller {
         Ok(controller)
     }
 
-    fn create(&mut self, make: Make) -> Result<(), String> {
-        let cluster = Cluster { id: self.file.cluster, shards: make.shards };
-        let has_data = self.file.phase == Phase::Adopting;
-        let (id, own) = (self.file.node, (self.file.disk, self.file.incarnation));
-        let state = State::create(cluster, make.replication_factor, id, own, self.profile.clone(), has_data)
-            .map_err(|refusal| refusal.to_string())?;
+    /// Makes a cluster, as `file` says; it is remembered first if it is not yet.
+    fn create(&mut self, file: NodeFile) -> Result<(), Refusal> {
+        let Make { shards, replication_factor } = self.make;
+        let cluster = Cluster { id: file.cluster, shards };
+        let has_data = file.phase == Phase::Adopting;
+        let own = (file.disk, file.incarnation);
+        let state =
+            State::create(cluster, replication_factor, file.node, own, self.profile.clone(), has_data)?;
+        if self.file != file {
+            self.file = file;
+            self.out.push(Effect::Remember(file));
+        }
         self.joined(&state);
         let identity = raft::Identity { member: 1, ..self.file.identity() };
         let (member, effects) = Member::create(identity, state.encode(), self.options.raft);
         self.member = Some(member);
         self.perform(effects);
         Ok(())
+    }
+
+    /// Somebody has decided that this is the first node of a cluster. Only a node that waits can be: whoever has named itself to a cluster may be a
+    /// member of that one.
+    fn create_when_asked(&mut self, token: u64, cluster: u128) {
+        let own = self.file.cluster;
+        let result = if self.state.is_some() {
+            let text = format!("this node is a member of cluster {own:032x} already");
+            Err(Refusal::new(Fault::Conflict, text))
+        } else if !self.file.waits() {
+            let text = format!(
+                "this node is joining cluster {own:032x} and may be a member of it already; wait until it is, or start it with an empty data directory"
+            );
+            Err(Refusal::new(Fault::Conflict, text))
+        } else {
+            self.log = None;
+            self.create(NodeFile { phase: Phase::Creating, cluster, ..self.file }).map(|()| Outcome::Done)
+        };
+        self.out.push(Effect::Done { token, result: result.map_err(ControlError::Refused) });
     }
 
     /// Takes what happened, and appends to `out` what has to be done about it. `now_ms` never goes back.
@@ -204,6 +240,7 @@ impl Controller {
             Event::Reply { id, body } => self.replied(id, &body),
             Event::Failed { id, why } => self.failed(id, why),
             Event::Local { token, command } => self.propose_local(token, command),
+            Event::Create { token, cluster } => self.create_when_asked(token, cluster),
             Event::Read { token } => self.read(token),
             Event::Report(report) => self.report = report,
             Event::Clock(wall_ms) => self.wall_ms = wall_ms,
@@ -214,7 +251,7 @@ impl Controller {
                 self.next_beat_ms = self.now_ms;
             }
             Event::Seen(node) => self.watch.seen(self.now_ms, node),
-            Event::Unwelcome { why } => self.stop(why),
+            Event::Unwelcome(why) => self.stop(why),
             Event::Lost(node) => self.watch.lost(self.now_ms, node),
             Event::Started { node, starts, boot } => {
                 self.unregistered.insert(node, (self.now_ms, starts, boot));
@@ -423,10 +460,14 @@ impl Controller {
         {
             return self.refuse(Some(from), format!("it speaks for node {other}, which it is not"));
         }
+        if call == Call::Whose && self.state.is_some() {
+            return self.respond(id, Answer::Cluster(own));
+        }
         if !self.leads() {
             return self.respond(id, Answer::NotLeader(self.leader_address()));
         }
         match call {
+            Call::Whose => self.respond(id, Answer::NotLeader(None)),
             Call::Heartbeat(beat, tidings) => self.heard(from, id, beat, tidings),
             Call::Propose(_) if self.waiting.len() >= WAITING_MAX => self.respond(id, Answer::Busy),
             Call::Propose(request) => {
@@ -455,7 +496,7 @@ impl Controller {
             None
         };
         match stop {
-            Some(text) => self.respond(id, Answer::Stop(Refusal::new(Fault::Directory, text))),
+            Some(refusal) => self.respond(id, Answer::Stop(refusal)),
             None => {
                 self.watch.beat(self.now_ms, from, beat, tidings);
                 let table = self.health();
@@ -483,7 +524,7 @@ impl Controller {
 
     /// An address of `--join` belongs to another cluster.
     pub(super) fn foreign(&mut self, address: &str, cluster: u128) {
-        self.stop(format!(
+        self.stop_for(Reason::Foreign, format!(
             "the data directory belongs to cluster {:032x}, and --join names another ({address}, of cluster {cluster:032x}); take --join away to go on \
              with the former, or start with an empty data directory to join the latter",
             self.file.cluster
@@ -560,7 +601,7 @@ impl Controller {
                 self.state = Some(state);
                 self.stale = true;
             }
-            Err(why) => self.stop(format!(
+            Err(why) => self.stop_for(Reason::Other, format!(
                 "the cluster's state cannot be read ({why}); upgrade this node to the version of the others"
             )),
         }
@@ -570,13 +611,13 @@ impl Controller {
         let request = match Request::decode(command) {
             Ok(request) => request,
             Err(why) => {
-                return self.stop(format!(
+                return self.stop_for(Reason::Other, format!(
                     "a command of the cluster cannot be read ({why}); upgrade this node to the version of the others"
                 ));
             }
         };
         let Some(state) = &mut self.state else {
-            return self.stop("BUG: a command came before the state that it changes".into());
+            return self.stop(Stop::other("BUG: a command came before the state that it changes"));
         };
         if index <= state.applied() {
             // It is in what a leader told.
@@ -599,7 +640,7 @@ impl Controller {
         let state = match State::decode(state) {
             Ok(state) => state,
             Err(why) => {
-                return self.stop(format!(
+                return self.stop_for(Reason::Other, format!(
                     "the cluster's state cannot be read ({why}); upgrade this node to the version of the others"
                 ));
             }
@@ -620,7 +661,7 @@ impl Controller {
         let Some(log) = self.log.take() else { return };
         let identity = raft::Identity { member: number, ..self.file.identity() };
         if log.identity().is_some_and(|found| found != identity) {
-            return self.stop(format!(
+            return self.stop_for(Reason::Foreign, format!(
                 "the Raft log in cluster/raft is that of {:?}, and this node was taken in as {identity:?}; remove the node from the \
                  cluster and let it join with an empty data directory",
                 log.identity()
@@ -665,6 +706,7 @@ impl Controller {
         self.check_own_start();
         if !self.stopped {
             self.publish();
+            self.seek();
             self.drive_proposals();
         }
     }
@@ -676,8 +718,8 @@ impl Controller {
         if node.state == NodeState::Gone && !planted(Mistake::StayAfterRemoval) {
             self.stop(removed(id));
         } else if known.starts > own.starts || (known.starts == own.starts && known.boot != own.boot) {
-            let text = replaced(id, own.starts, known.starts);
-            self.stop(text);
+            let why = replaced(id, own.starts, known.starts);
+            self.stop(why);
         }
     }
 
@@ -756,23 +798,30 @@ impl Controller {
         }
     }
 
-    pub(super) fn stop(&mut self, why: String) {
+    pub(super) fn stop_for(&mut self, reason: Reason, why: String) {
+        self.stop(Stop::new(reason, why));
+    }
+
+    pub(super) fn stop(&mut self, why: impl Into<Stop>) {
         if !self.stopped {
             self.stopped = true;
-            self.out.push(Effect::Fatal(why));
+            self.out.push(Effect::Fatal(why.into()));
         }
     }
 }
 
-fn removed(node: NodeId) -> String {
-    format!(
+fn removed(node: NodeId) -> Refusal {
+    let text = format!(
         "node {node} was removed from the cluster for ever; to join again, start it with an empty data directory and --join"
-    )
+    );
+    Refusal::new(Fault::Directory(Reason::Removed), text)
 }
 
-fn replaced(node: NodeId, own: u64, registered: u64) -> String {
-    format!(
+fn replaced(node: NodeId, own: u64, registered: u64) -> Refusal {
+    let text = format!(
         "this is start {own} of node {node}, and another process has registered start {registered}: two use copies of one data directory, \
          or this one is an old copy; stop one of them, and start it with an empty directory and --join"
-    )
+    );
+    let reason = if own < registered { Reason::Stale } else { Reason::Copied };
+    Refusal::new(Fault::Directory(reason), text)
 }

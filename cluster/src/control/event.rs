@@ -6,7 +6,8 @@ use crate::bootstrap::CopyProgress;
 use crate::jobs::Outlook;
 use crate::placement::NodeId;
 use crate::raft::Batch;
-use crate::state::{Command, Outcome, Refusal};
+use crate::state::{Command, Fault, Outcome, Refusal};
+use crate::stop::{Reason, Stop};
 use crate::view::View;
 use model::Shard;
 use std::sync::Arc;
@@ -85,16 +86,20 @@ pub enum Event {
         why: String,
     },
     /// A peer refused this node for good: it knows of a later start of it, or that it was removed.
-    Unwelcome {
-        /// Why, for people.
-        why: String,
-    },
+    Unwelcome(Stop),
     /// Somebody on this node wants a change. Answered by [`Effect::Done`].
     Local {
         /// Chosen by the shell.
         token: u64,
         /// What.
         command: Command,
+    },
+    /// Somebody wants this node, which waits for a cluster to join, to make one instead. Answered by [`Effect::Done`].
+    Create {
+        /// Chosen by the shell, not in use otherwise.
+        token: u64,
+        /// 128 random bits: the cluster, if it is made.
+        cluster: u128,
     },
     /// Somebody on this node wants to read what was agreed on before now. Answered by [`Effect::Done`]; the view is up to date then.
     Read {
@@ -177,7 +182,7 @@ pub enum Effect {
     Health(Arc<Vec<(NodeId, Sighting)>>),
     /// How far everything is, as the leader sees it. For people.
     Outlook(Arc<Outlook>),
-    /// What came of an [`Event::Local`] or [`Event::Read`].
+    /// What came of an [`Event::Local`], [`Event::Create`] or [`Event::Read`].
     Done {
         /// Its token.
         token: u64,
@@ -194,7 +199,7 @@ pub enum Effect {
         why: String,
     },
     /// This node must stop. Why, with the way out. Nothing comes after it.
-    Fatal(String),
+    Fatal(Stop),
 }
 
 /// Why a change was not made.
@@ -211,6 +216,24 @@ pub enum ControlError {
     /// Too much waits already. A condition that passes.
     #[error("the control plane is busy; try again")]
     Busy,
+}
+
+impl From<Refusal> for Stop {
+    fn from(Refusal { fault, text }: Refusal) -> Stop {
+        match fault {
+            Fault::Directory(reason) => Stop::new(reason, text),
+            Fault::Invalid | Fault::NotFound | Fault::Conflict | Fault::Limit => Stop::other(text),
+        }
+    }
+}
+
+impl From<ControlError> for Stop {
+    fn from(error: ControlError) -> Stop {
+        match error {
+            ControlError::Refused(refusal) => refusal.into(),
+            ControlError::NoLeader(_) | ControlError::Busy => Stop::new(Reason::Other, error.to_string()),
+        }
+    }
 }
 
 /// A copy on its way, as the leader knows of it.

@@ -4,7 +4,7 @@
 //!     sarsen cluster node
 //!     format = 2
 //!     phase = member                  creating | adopting | joining | member
-//!     cluster = 0123456789abcdef0123456789abcdef      0 as long as it joins
+//!     cluster = 0123456789abcdef0123456789abcdef      0 until it has found one to join
 //!     node = …            disk = …            as in the directory's identity file
 //!     member = 3                      number as a Raft member, 0 unless it is one
 //!     incarnation = 0123456789abcdef  of its Raft log
@@ -19,6 +19,7 @@
 
 use crate::placement::NodeId;
 use crate::raft;
+use crate::stop::{Reason, Stop};
 use disk::{OpenMode, Vfs};
 use std::path::{Path, PathBuf};
 
@@ -70,7 +71,7 @@ const PHASES: [(Phase, &str); 4] = [
 pub struct NodeFile {
     /// How far it has come.
     pub phase: Phase,
-    /// The cluster; 0 while it joins and does not know.
+    /// The cluster; 0 while it looks for one to join. It names itself to none before it remembers this.
     pub cluster: u128,
     /// The node.
     pub node: NodeId,
@@ -106,10 +107,24 @@ pub enum Error {
     },
 }
 
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        match error {
+            Error::Disk(error) => error.into(),
+            damaged @ Error::Damaged { .. } => Stop::new(Reason::Disk, damaged.to_string()),
+        }
+    }
+}
+
 impl NodeFile {
     /// The member that it speaks of.
     pub fn identity(&self) -> raft::Identity {
         raft::Identity { cluster: self.cluster, member: self.member, incarnation: self.incarnation }
+    }
+
+    /// Whether the node joins and has not found a cluster yet. No cluster knows it, so it may make one.
+    pub fn waits(&self) -> bool {
+        self.phase == Phase::Joining && self.cluster == 0
     }
 
     /// The file's text.

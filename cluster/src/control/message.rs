@@ -20,6 +20,8 @@ pub enum Call {
     Propose(Request),
     /// For the leader: how the node is, and what it knows.
     Heartbeat(Beat, Tidings),
+    /// To which cluster does the one who is asked belong?
+    Whose,
 }
 
 /// What it is told.
@@ -44,6 +46,8 @@ pub enum Answer {
     Stop(Refusal),
     /// Who was asked belongs to this other cluster.
     Foreign(u128),
+    /// Who was asked belongs to this cluster.
+    Cluster(u128),
 }
 
 impl Call {
@@ -71,6 +75,7 @@ impl Call {
                 out.count(sees.len());
                 sees.iter().for_each(|node| out.u128(node.0));
             }
+            Call::Whose => out.u8(3),
         }
         out.0
     }
@@ -97,6 +102,7 @@ impl Call {
                 let sees = reader.list(|reader| Ok(NodeId(reader.u128()?)))?;
                 Call::Heartbeat(beat, Tidings { copies: Copies { complete, progress }, sees })
             }
+            3 => Call::Whose,
             _ => return Err(reader.malformed()),
         };
         reader.end()?;
@@ -149,6 +155,10 @@ impl Answer {
                 out.u8(6);
                 out.u128(*cluster);
             }
+            Answer::Cluster(cluster) => {
+                out.u8(7);
+                out.u128(*cluster);
+            }
         }
         out.0
     }
@@ -191,6 +201,7 @@ impl Answer {
                 Ok(_) => return Err(reader.malformed()),
             },
             6 => Answer::Foreign(reader.u128()?),
+            7 => Answer::Cluster(reader.u128()?),
             _ => return Err(reader.malformed()),
         };
         reader.end()?;

@@ -31,6 +31,7 @@ mod jobs;
 pub mod loss;
 mod message;
 mod proposal;
+mod search;
 mod start;
 
 pub use controller::{Controller, Make, Me};

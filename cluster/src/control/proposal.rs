@@ -65,6 +65,8 @@ pub(super) enum Purpose {
     Heartbeat,
     /// To find out whose an address of `--join` is.
     Probe(String),
+    /// To find a cluster at an address of `--join`.
+    Search(String),
 }
 
 /// What waits for the member.
@@ -98,6 +100,13 @@ impl Controller {
         };
         self.say(format!("asking to be taken in by {}", self.join.join(", ")));
         self.propose(command, Owner::Join, None);
+    }
+
+    /// The newest proposal is sent there first.
+    pub(super) fn ask_first(&mut self, target: Target) {
+        if let Some(proposal) = self.proposals.get_mut(&self.count) {
+            proposal.hint = Some(target);
+        }
     }
 
     pub(super) fn propose_start(&mut self) {
@@ -153,7 +162,7 @@ impl Controller {
         match (proposal.owner, result) {
             (Owner::Local(token), result) => self.out.push(Effect::Done { token, result }),
             // Only this node's start is at stake in these two, and a node that may not start must stop.
-            (Owner::Register | Owner::Join, Err(why)) => self.stop(why.to_string()),
+            (Owner::Register | Owner::Join, Err(why)) => self.stop(why),
             (Owner::Own | Owner::Register | Owner::Join, _) => {}
         }
     }
@@ -222,8 +231,10 @@ impl Controller {
     }
 
     pub(super) fn failed(&mut self, id: u64, why: String) {
-        if let Some((Purpose::Proposal(key), _)) = self.calls.remove(&id) {
-            self.again(key, self.options.retry_ms, why);
+        match self.calls.remove(&id) {
+            Some((Purpose::Proposal(key), _)) => self.again(key, self.options.retry_ms, why),
+            Some((Purpose::Search(address), _)) => self.found_none(address, why),
+            Some((Purpose::Heartbeat | Purpose::Probe(_), _)) | None => {}
         }
     }
 
@@ -246,17 +257,21 @@ impl Controller {
         let answer = match Answer::decode(body) {
             Ok(answer) => answer,
             Err(why) => {
-                if let Purpose::Proposal(key) = purpose {
-                    self.again(key, self.options.retry_ms, why.to_string());
+                match purpose {
+                    Purpose::Proposal(key) => self.again(key, self.options.retry_ms, why.to_string()),
+                    Purpose::Search(address) => self.found_none(address, why.to_string()),
+                    Purpose::Heartbeat | Purpose::Probe(_) => {}
                 }
                 return;
             }
         };
         match (purpose, answer) {
+            (Purpose::Search(address), Answer::Cluster(cluster)) => self.found(address, cluster),
+            (Purpose::Search(address), _) => self.found_none(address, "it has no cluster yet".into()),
             (Purpose::Heartbeat, Answer::Health(table, outlook)) => self.tell(table, outlook),
             (Purpose::Probe(address), Answer::Foreign(cluster)) => self.foreign(&address, cluster),
             (Purpose::Proposal(key), Answer::Foreign(cluster)) => self.refused_as_foreign(key, cluster),
-            (Purpose::Heartbeat | Purpose::Probe(_), Answer::Stop(refusal)) => self.stop(refusal.to_string()),
+            (Purpose::Heartbeat | Purpose::Probe(_), Answer::Stop(refusal)) => self.stop(refusal),
             (Purpose::Proposal(key), Answer::Taken { index, result, state }) => {
                 self.taken(key, index, result, state);
             }

@@ -22,6 +22,7 @@
 use super::file::{Directory, NodeFile, Phase};
 use crate::placement::NodeId;
 use crate::raft::Durable;
+use crate::stop::{Reason, Stop};
 
 /// What the node was started with.
 #[derive(Clone, Debug, Default)]
@@ -66,22 +67,25 @@ pub fn decide(
     file: Option<&NodeFile>,
     log: &Durable,
     dice: &mut dyn FnMut() -> u128,
-) -> Result<Start, String> {
+) -> Result<Start, Stop> {
     let join: Vec<String> = flags.join.iter().filter(|to| !flags.own.contains(to)).cloned().collect();
     let (joins, logged) = (!join.is_empty(), log.identity());
     let incarnation = |dice: &mut dyn FnMut() -> u128| dice() as u64 | 1;
+    let wiped = |why: &str| Err(Stop::new(Reason::Wiped, why));
+    let foreign = |why: String| Err(Stop::new(Reason::Foreign, why));
     let Some(file) = file else {
         if logged.is_some() {
-            return Err("the data directory is partly wiped: it has a Raft log and no file cluster/node, so it is not known which start \
-                 this is; put the directory back as it was, or remove this node from the cluster and let it join with an empty directory"
-                .into());
+            return wiped(
+                "the data directory is partly wiped: it has a Raft log and no file cluster/node, so it is not known which start \
+                 this is; put the directory back as it was, or remove this node from the cluster and let it join with an empty directory",
+            );
         }
         let (phase, cluster, node, disk) = match (directory, joins) {
             (None, false) => (Phase::Creating, dice(), NodeId(dice() | 1), dice()),
             (None, true) => (Phase::Joining, 0, NodeId(dice() | 1), dice()),
             (Some(own), false) => (Phase::Adopting, own.cluster, own.node, own.disk),
             (Some(own), true) => {
-                return Err(format!(
+                return foreign(format!(
                     "the data directory belongs to a cluster of its own ({:032x}) and cannot join another; start without --join to go on \
                      with it, or with an empty data directory to join",
                     own.cluster
@@ -105,7 +109,7 @@ pub fn decide(
     if let Some(own) = directory {
         let same_cluster = own.cluster == file.cluster || (file.phase == Phase::Joining && file.cluster == 0);
         if own.node != file.node || own.disk != file.disk || !same_cluster {
-            return Err(format!(
+            return foreign(format!(
                 "the data directory is put together from two: its identity says node {} of cluster {:032x}, and cluster/node says node \
                  {} of cluster {:032x}; put back the one or the other as a whole",
                 own.node, own.cluster, file.node, file.cluster
@@ -120,16 +124,17 @@ pub fn decide(
         cluster && member && found.incarnation == file.incarnation
     });
     if !own_log {
-        return Err(format!(
+        return foreign(format!(
             "the Raft log in cluster/raft is that of {logged:?}, and this node is {:?}; put the data directory back as it was",
             file.identity()
         ));
     }
     let how = match (file.phase, logged) {
         (Phase::Member, _) if directory.is_none() => {
-            return Err("the data directory is partly wiped: cluster/node is there and the identity file is not; put the directory back as \
-                 it was, or remove this node from the cluster and let it join with an empty directory"
-                .into());
+            return wiped(
+                "the data directory is partly wiped: cluster/node is there and the identity file is not; put the directory back as \
+                 it was, or remove this node from the cluster and let it join with an empty directory",
+            );
         }
         (_, Some(found)) if whole => {
             next.phase = Phase::Member;
@@ -139,19 +144,21 @@ pub fn decide(
         (Phase::Creating | Phase::Adopting, _) => How::Create,
         (Phase::Joining, _) if joins => How::Join,
         (Phase::Joining, _) => {
-            return Err("this node began to join a cluster and has not finished; start it with --join and the address of a node of that \
-                 cluster, or with an empty data directory to make a new one"
-                .into());
+            return Err(Stop::other(
+                "this node began to join a cluster and has not finished; start it with --join and the address of a node of that \
+                 cluster, or with an empty data directory to make a new one",
+            ));
         }
         (Phase::Member, None) if flags.rejoin && joins => {
             next = NodeFile { phase: Phase::Joining, member: 0, incarnation: incarnation(dice), ..next };
             How::Join
         }
         (Phase::Member, _) => {
-            return Err("the data directory is partly wiped: this node is a member and its Raft log (cluster/raft) is gone or cut off; put the \
+            return wiped(
+                "the data directory is partly wiped: this node is a member and its Raft log (cluster/raft) is gone or cut off; put the \
                  folder back as it was, or start once with --rejoin and --join and the address of another node: it joins as a new member \
-                 and keeps its samples"
-                .into());
+                 and keeps its samples",
+            );
         }
     };
     Ok(Start { file: next, how, join })

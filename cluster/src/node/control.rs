@@ -12,7 +12,8 @@ use crate::control::{Controller, Effect, Event, NodeFile, NodeReport, Phase, Tar
 use crate::placement::{NodeId, NodeState};
 use crate::raft::Store;
 use crate::state::{Command, Outcome, State};
-use crate::transport::{self, Event as Noticed, Kind, PeerAddress, Refusal, Reply, Run};
+use crate::stop::{Reason, Stop};
+use crate::transport::{self, Event as Noticed, Kind, PeerAddress, Refusal, Reply, Run, Stranger};
 use crate::view::View;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +45,8 @@ pub(super) enum Input {
     Request { from: Option<NodeId>, body: Vec<u8>, reply: Reply },
     /// Somebody on this node wants a change.
     Propose { command: Command, done: oneshot::Sender<Result<Outcome, Error>> },
+    /// This node shall make a cluster, this one, if it waits for one.
+    Create { cluster: u128, done: oneshot::Sender<Result<Outcome, Error>> },
     /// Somebody on this node wants to see everything that was agreed on before now.
     Read { done: oneshot::Sender<Result<Outcome, Error>> },
     /// Somebody on this node wants to know everything that is agreed on; nothing comes while it joins.
@@ -51,7 +54,7 @@ pub(super) enum Input {
     /// The data directory has its identity: the node may remember that it is a member.
     Identified,
     /// The log of the controller failed.
-    Failed(String),
+    Failed(Stop),
     /// The end.
     Stop,
 }
@@ -65,6 +68,8 @@ pub(super) struct Control {
     pub began: Instant,
     /// For the transport, as soon as the cluster is known.
     pub joining: Option<Joining>,
+    /// This node to those who do not know it.
+    pub stranger: Stranger,
 }
 
 struct Task {
@@ -73,6 +78,7 @@ struct Task {
     file: NodeFile,
     began: Instant,
     joining: Option<Joining>,
+    stranger: Stranger,
     log: thread_mpsc::Sender<crate::raft::Batch>,
     replies: BTreeMap<u64, (Instant, Reply)>,
     done: BTreeMap<u64, oneshot::Sender<Result<Outcome, Error>>>,
@@ -96,7 +102,7 @@ impl Control {
     }
 
     async fn run(self, effects: Vec<Effect>, mut inputs: mpsc::Receiver<Input>, identified: bool) {
-        let Control { shared, controller, store, file, began, joining } = self;
+        let Control { shared, controller, store, file, began, joining, stranger } = self;
         let _watched = shared.watch("the control plane");
         let (log, batches) = thread_mpsc::channel::<crate::raft::Batch>();
         let logging = {
@@ -110,7 +116,10 @@ impl Control {
         };
         let logging = match logging {
             Ok(logging) => logging,
-            Err(error) => return shared.fail(format!("no thread for the Raft log can be started: {error}")),
+            Err(error) => {
+                return shared
+                    .fail(Stop::other(format!("no thread for the Raft log can be started: {error}")));
+            }
         };
         let mut task = Task {
             shared,
@@ -118,6 +127,7 @@ impl Control {
             file,
             began,
             joining,
+            stranger,
             log,
             replies: BTreeMap::new(),
             done: BTreeMap::new(),
@@ -169,9 +179,12 @@ fn write_log(
     for batch in batches {
         let input = match store.persist(&batch) {
             Ok(()) => Input::Event(Event::Persisted(batch.sequence)),
-            Err(error) => Input::Failed(format!(
-                "the log of the control plane cannot be written ({error}); restart on a healthy disk"
-            )),
+            Err(error) => {
+                let why = format!(
+                    "the log of the control plane cannot be written ({error}); restart on a healthy disk with free space"
+                );
+                Input::Failed(Stop { why, ..error.into() })
+            }
         };
         let failed = matches!(input, Input::Failed(_));
         if inputs.blocking_send(input).is_err() || failed {
@@ -196,6 +209,12 @@ impl Task {
                 self.done.insert(token, done);
                 self.step(Event::Local { token, command }).await;
             }
+            Input::Create { cluster, done } => {
+                self.count += 1;
+                let token = self.count;
+                self.done.insert(token, done);
+                self.step(Event::Create { token, cluster }).await;
+            }
             Input::Read { done } => {
                 self.count += 1;
                 let token = self.count;
@@ -214,7 +233,7 @@ impl Task {
                     self.remember(file).await;
                 }
             }
-            Input::Failed(why) => self.end(why),
+            Input::Failed(stop) => self.end(stop),
             Input::Stop => self.over = true,
         }
     }
@@ -282,22 +301,25 @@ impl Task {
                         tracing::warn!(peer, %why, "refused what a peer sent");
                     }
                 }
-                Effect::Fatal(why) => self.end(why),
+                Effect::Fatal(stop) => self.end(stop),
             }
         }
     }
 
-    fn end(&mut self, why: String) {
+    fn end(&mut self, stop: Stop) {
         self.over = true;
-        self.shared.fail(why);
+        self.shared.fail(stop);
     }
 
     async fn remember(&mut self, file: NodeFile) {
         let (vfs, dir) = (self.shared.vfs.clone(), self.shared.options.data_dir.clone());
         let written = tokio::task::spawn_blocking(move || file.write(&*vfs, &dir)).await;
         match written {
-            Ok(Ok(())) => self.file = file,
-            Ok(Err(error)) => self.end(error.to_string()),
+            Ok(Ok(())) => {
+                self.file = file;
+                self.shared.set_facts((&file).into());
+            }
+            Ok(Err(error)) => self.end(error.into()),
             Err(_) => self.over = true,
         }
     }
@@ -345,18 +367,18 @@ impl Task {
                     None => return,
                 },
                 Target::Address(address) => {
-                    let (token, bounds) = (self.shared.token.clone(), self.shared.bounds);
-                    Box::pin(
-                        async move { transport::join(&address, token.as_ref(), body, &bounds, within).await },
-                    )
+                    let (stranger, bounds) = (self.stranger.clone(), self.shared.bounds);
+                    Box::pin(async move { transport::join(&address, &stranger, body, &bounds, within).await })
                 }
             };
         tokio::spawn(async move {
             let event = match calling.await {
                 Ok(body) => Event::Reply { id, body: body.to_vec() },
                 // That does not get better by asking again.
-                Err(error) if joining && is_for_good(&error) => Event::Unwelcome { why: error.to_string() },
-                Err(error) => Event::Failed { id, why: error.to_string() },
+                Err(error) => match for_good(&error).filter(|_| joining) {
+                    Some(reason) => Event::Unwelcome(Stop::new(reason, error.to_string())),
+                    None => Event::Failed { id, why: error.to_string() },
+                },
             };
             // Nobody listens any more when the node stops.
             let _ = inputs.send(Input::Event(event)).await;
@@ -393,9 +415,13 @@ impl Task {
     }
 }
 
-/// Whether who was asked to let this node join will never do so, as it was started.
-fn is_for_good(error: &transport::Error) -> bool {
-    matches!(error, transport::Error::Join { reason: Some(Refusal::Token | Refusal::Version), .. })
+/// Why who was asked to let this node join will never do so, as it was started.
+fn for_good(error: &transport::Error) -> Option<Reason> {
+    match error {
+        transport::Error::Join { reason: Some(Refusal::Token), .. } => Some(Reason::Token),
+        transport::Error::Join { reason: Some(Refusal::Version), .. } => Some(Reason::Other),
+        _ => None,
+    }
 }
 
 /// Passes on what the transport notices of peers.
@@ -408,8 +434,14 @@ pub(super) async fn notice(mut noticed: mpsc::UnboundedReceiver<Noticed>, shared
             }
             Noticed::Seen(node) => Event::Seen(node),
             Noticed::Started(node, Run { starts, boot }) => Event::Started { node, starts, boot },
-            Noticed::Refused { reason: Refusal::Stale | Refusal::Removed, why, .. } => {
-                Event::Unwelcome { why }
+            Noticed::Refused { reason: Refusal::Stale, why, .. } => {
+                Event::Unwelcome(Stop::new(Reason::Stale, why))
+            }
+            Noticed::Refused { reason: Refusal::Copied, why, .. } => {
+                Event::Unwelcome(Stop::new(Reason::Copied, why))
+            }
+            Noticed::Refused { reason: Refusal::Removed, why, .. } => {
+                Event::Unwelcome(Stop::new(Reason::Removed, why))
             }
             Noticed::Lost(node) | Noticed::Refused { by: node, .. } => Event::Lost(node),
         };

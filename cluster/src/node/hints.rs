@@ -7,6 +7,7 @@
 use super::shared::Shared;
 use crate::hints::{Chunk, Counts, Effect, Event, Options, Replay, Replayed, Situation, Store};
 use crate::placement::NodeId;
+use crate::stop::Stop;
 use crate::transport::Kind;
 use crate::write::{Missed, Most};
 use bytes::Bytes;
@@ -87,7 +88,7 @@ pub struct HintStatus {
 
 impl Hints {
     /// Opens what was kept. Blocks.
-    pub fn open(shared: &Arc<Shared>) -> Result<(Arc<Hints>, Replaying), String> {
+    pub fn open(shared: &Arc<Shared>) -> Result<(Arc<Hints>, Replaying), Stop> {
         let options = &shared.options;
         let options = Options {
             bytes_max: options.hints_bytes_max,
@@ -95,7 +96,7 @@ impl Hints {
             age_max_ms: options.hints_age_max.as_millis() as u64,
             ..Options::new(options.data_dir.join("cluster").join("hints"))
         };
-        let store = Store::open(shared.vfs.clone(), options).map_err(|error| error.to_string())?;
+        let store = Store::open(shared.vfs.clone(), options)?;
         let store = Arc::new(store);
         let (tasks, work) = sync_channel(QUEUE_MAX);
         let (answers, answered) = mpsc::channel(EVENTS_MAX);
@@ -108,7 +109,10 @@ impl Hints {
                 let _watched = watched;
                 keep(&store, &shared, &work, &queued, &answers);
             };
-            std::thread::Builder::new().name("hints".into()).spawn(run).map_err(|error| error.to_string())?
+            std::thread::Builder::new()
+                .name("hints".into())
+                .spawn(run)
+                .map_err(|error| Stop::other(format!("no thread for hints can be started: {error}")))?
         };
         let hints = Hints {
             store,

@@ -30,6 +30,7 @@ mod tests;
 
 pub use hints::HintStatus;
 pub use options::{Directory, Options, ReadOptions};
+pub use shared::Facts;
 pub use status::{Shards, Status};
 
 use crate::control::{
@@ -41,7 +42,8 @@ use crate::quorum::Consistency;
 use crate::raft::{Durable, Store};
 use crate::read::{self, ClusterSource};
 use crate::state::{Command, Outcome};
-use crate::transport::{Listener, Run, Token};
+use crate::stop::{Reason, Stop};
+use crate::transport::{Listener, Run, Stranger, Token, Waiting};
 use crate::view::{Health, View};
 use crate::write::{Dictionary, Receiver, Session};
 use control::{Control, INPUTS_MAX, Input};
@@ -51,7 +53,7 @@ use shared::{Data, Joining, Shared};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::runtime::Handle;
+use tokio::runtime;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
@@ -66,9 +68,9 @@ const LEAVE_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 /// Why a node cannot start, or cannot do what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// The directory, the settings and the cluster do not fit together.
-    #[error("{0}")]
-    Refused(String),
+    /// The directory, the settings and the cluster do not fit together, or the disk fails.
+    #[error(transparent)]
+    Refused(#[from] Stop),
     /// The address for other nodes cannot be listened on.
     #[error(
         "cannot listen on {address} for other nodes: {why}; choose another address with --cluster-listen"
@@ -79,15 +81,22 @@ pub enum Error {
         /// The operating system's message.
         why: String,
     },
-    /// A file of the control plane.
-    #[error("{0}")]
-    Disk(String),
     /// The change was not made.
     #[error(transparent)]
     Control(#[from] ControlError),
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopped,
+}
+
+impl Error {
+    /// Of what kind this is where it keeps a node from starting.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Error::Refused(stop) => stop.reason,
+            Error::Listen { .. } | Error::Control(_) | Error::Stopped => Reason::Other,
+        }
+    }
 }
 
 /// A task that ends with its owner.
@@ -118,21 +127,33 @@ struct Found {
     lock: Box<dyn Send + Sync>,
 }
 
-/// Finds out who this node is: the first of a new cluster, one that joins another, or one that comes back. `existing` is what the data
-/// directory's identity file says. Returns when the cluster is known; joining waits for as long as nobody answers.
+/// [`start`], and then [`Starting::joined`].
 ///
 /// # Errors
-/// When the directory, the settings and the cluster do not fit together; the message names the way out.
+/// As both.
 pub async fn boot(
     options: Options,
     vfs: Arc<dyn disk::Vfs>,
     existing: Option<Directory>,
 ) -> Result<Boot, Error> {
+    start(options, vfs, existing).await?.joined().await
+}
+
+/// Finds out who this node is: the first of a new cluster, one that joins another, or one that comes back. `existing` is what the data
+/// directory's identity file says.
+///
+/// # Errors
+/// When the directory and the settings do not fit together; the message names the way out.
+pub async fn start(
+    options: Options,
+    vfs: Arc<dyn disk::Vfs>,
+    existing: Option<Directory>,
+) -> Result<Starting, Error> {
     let began = Instant::now();
     let token = match &options.token {
         None => None,
         Some(text) => Some(Token::new(text).ok_or_else(|| {
-            Error::Refused("the join token must be 1 to 1024 visible ASCII characters without spaces".into())
+            Stop::other("the join token must be 1 to 1024 visible ASCII characters without spaces")
         })?),
     };
     let listen = &options.listen;
@@ -168,29 +189,79 @@ pub async fn boot(
     let (file, how) = (start.file, start.how);
     let run = Run { starts: file.starts, boot: me.boot };
     let mut effects = Vec::new();
-    let controller = Controller::new(start, me, make, durable, options.control, 0, &mut effects)
-        .map_err(Error::Refused)?;
+    let controller = Controller::new(start, me, make, durable, options.control, 0, &mut effects)?;
     let (inputs, queue) = mpsc::channel(INPUTS_MAX);
-    let shared = Shared::new(options, vfs, token, inputs, began);
-    let mut joining = Some(Joining { listener, node: file.node, run });
+    let stranger = Stranger { node: file.node, run, token: token.clone() };
+    let shared = Shared::new(options, vfs, token, inputs, began, (&file).into());
+    let waiting = Waiting::start(listener.clone(), stranger.clone(), shared.bounds);
+    let mut joining = Some(Joining { listener, node: file.node, run, waiting });
     if how == How::Open {
         // The cluster is known before anything has to be sent.
         if let Some(joining) = joining.take() {
             joining.open(&shared, file.cluster);
         }
     }
-    let control = Control { shared: shared.clone(), controller, store, file, began, joining };
+    let control = Control { shared: shared.clone(), controller, store, file, began, joining, stranger };
     let control = Task(control.start(effects, queue, existing.is_some()));
 
-    let mut views = shared.views();
-    let current = tokio::select! {
-        current = views.wait_for(Option::is_some) => current.ok().and_then(|current| current.clone()),
-        why = shared.failed() => return Err(Error::Refused(why)),
-    };
-    let view = current.ok_or(Error::Stopped)?.view;
-    let directory =
-        Directory { cluster: view.cluster, node: view.me.0, disk: file.disk, shards: view.shards() };
-    Ok(Boot { shared, control, directory, address, starts: file.starts, lock: Some(lock) })
+    Ok(Starting { shared, control, address, disk: file.disk, starts: file.starts, lock })
+}
+
+/// A node that may not know its cluster yet. Others are told so, and its control plane runs.
+pub struct Starting {
+    shared: Arc<Shared>,
+    control: Task,
+    address: SocketAddr,
+    disk: u128,
+    starts: u64,
+    lock: Box<dyn Send + Sync>,
+}
+
+impl Starting {
+    /// For who asks meanwhile.
+    pub fn handle(&self) -> Handle {
+        Handle(self.shared.clone())
+    }
+
+    /// Returns when the cluster is known: joining waits for as long as there is none, or until this node is told to make one ([`Handle::create`]).
+    ///
+    /// # Errors
+    /// When the directory, the settings and the cluster do not fit together; the message names the way out.
+    pub async fn joined(self) -> Result<Boot, Error> {
+        let Starting { shared, control, address, disk, starts, lock } = self;
+        let mut views = shared.views();
+        let current = tokio::select! {
+            current = views.wait_for(Option::is_some) => current.ok().and_then(|current| current.clone()),
+            stop = shared.failed() => return Err(stop.into()),
+        };
+        let view = current.ok_or(Error::Stopped)?.view;
+        let directory = Directory { cluster: view.cluster, node: view.me.0, disk, shards: view.shards() };
+        Ok(Boot { shared, control, directory, address, starts, lock: Some(lock) })
+    }
+}
+
+/// What can be known and asked of a node from its start on, whatever it is waiting for.
+#[derive(Clone)]
+pub struct Handle(Arc<Shared>);
+
+impl Handle {
+    /// Who it is.
+    pub fn facts(&self) -> Facts {
+        self.0.facts()
+    }
+
+    /// The cluster, as soon as it is known to this node.
+    pub fn view(&self) -> Option<Arc<View>> {
+        self.0.current().map(|current| current.view)
+    }
+
+    /// Makes a cluster with this node as the first, if it waits for one. It is durable when this returns, and the others that wait join.
+    ///
+    /// # Errors
+    /// When it is a member of one, or may be.
+    pub async fn create(&self) -> Result<(), Error> {
+        self.0.create().await
+    }
 }
 
 /// Reads what there is, decides what this start is, and counts it.
@@ -202,24 +273,21 @@ fn find(
     dir: &std::path::Path,
     random: &dyn Fn() -> u128,
 ) -> Result<Found, Error> {
-    let disk = |error: disk::Error| Error::Disk(error.to_string());
     let folder = dir.join("cluster");
-    vfs.create_dir_all(&folder).map_err(disk)?;
-    let lock = vfs.lock(&folder.join("lock")).map_err(disk)?.ok_or_else(|| {
-        Error::Refused(format!(
+    vfs.create_dir_all(&folder).map_err(Stop::from)?;
+    let lock = vfs.lock(&folder.join("lock")).map_err(Stop::from)?.ok_or_else(|| {
+        Stop::other(format!(
             "another process has the data directory {} open; stop it, or choose another with --data-dir",
             dir.display()
         ))
     })?;
-    let file = NodeFile::read(vfs, dir).map_err(|error| Error::Refused(error.to_string()))?;
+    let file = NodeFile::read(vfs, dir).map_err(Stop::from)?;
     let raft = raft_dir(dir);
-    vfs.create_dir_all(&raft).map_err(disk)?;
-    let (store, durable) =
-        Store::open(shared_vfs, &raft, None).map_err(|error| Error::Refused(error.to_string()))?;
-    let start = decide(flags, existing.as_ref(), file.as_ref(), &durable, &mut || random())
-        .map_err(Error::Refused)?;
+    vfs.create_dir_all(&raft).map_err(Stop::from)?;
+    let (store, durable) = Store::open(shared_vfs, &raft, None).map_err(Stop::from)?;
+    let start = decide(flags, existing.as_ref(), file.as_ref(), &durable, &mut || random())?;
     // Before anything is said to others.
-    start.file.write(vfs, dir).map_err(|error| Error::Disk(error.to_string()))?;
+    start.file.write(vfs, dir).map_err(Stop::from)?;
     Ok(Found { start, store, durable, lock })
 }
 
@@ -240,7 +308,7 @@ impl Boot {
     }
 
     /// Resolves when the node must stop before its data is open, with the reason.
-    pub async fn failed(&self) -> String {
+    pub async fn failed(&self) -> Stop {
         self.shared.failed().await
     }
 
@@ -252,7 +320,7 @@ impl Boot {
         let opening = shared.clone();
         let opened =
             spawn_blocking(move || hints::Hints::open(&opening)).await.map_err(|_| Error::Stopped)?;
-        let (hints, replaying) = opened.map_err(Error::Disk)?;
+        let (hints, replaying) = opened?;
         let (filling, filling_inbox) = bootstrap::Filling::new();
         let opened = shared.open(Data {
             replica,
@@ -272,7 +340,7 @@ impl Boot {
         let fill = Task(tokio::spawn(bootstrap::run(shared.clone(), filling_inbox, suspects.clone())));
         let repair = Task(tokio::spawn(repair::run(shared.clone(), suspects, inbox)));
         let replay = Task(tokio::spawn(hints::replay(shared.clone(), replaying)));
-        let asking = Arc::new(source::Asking { shared: shared.clone(), runtime: Handle::current() });
+        let asking = Arc::new(source::Asking { shared: shared.clone(), runtime: runtime::Handle::current() });
         let running = Mutex::new(Some(Running { control, repair, fill, replay, _lock: lock }));
         Ok(Arc::new(Node { shared, asking, address, running }))
     }
@@ -459,7 +527,7 @@ impl Node {
 
     /// Resolves when the node must stop, with the reason and the way out: another process runs with a copy of the directory,
     /// the directory is an old copy, the node was removed, the control plane's log failed.
-    pub async fn failed(&self) -> String {
+    pub async fn failed(&self) -> Stop {
         self.shared.failed().await
     }
 

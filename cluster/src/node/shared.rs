@@ -5,12 +5,15 @@ use super::control::{self, Input};
 use super::hints::Hints;
 use super::serve::Serving;
 use super::{Error, Options};
-use crate::control::{CopyStatus, Sighting};
+use crate::control::{CopyStatus, NodeFile, Sighting};
 use crate::jobs::Outlook;
 use crate::placement::NodeId;
 use crate::quorum::Consistency;
 use crate::state::{Command, Outcome, State};
-use crate::transport::{Bounds, Emitter, Handler, Identity, Kind, Listener, Reply, Run, Token, Transport};
+use crate::stop::Stop;
+use crate::transport::{
+    Bounds, Emitter, Handler, Identity, Kind, Listener, Reply, Run, Token, Transport, Waiting,
+};
 use crate::view::{Namespace, View};
 use crate::write::{Described, Dictionary, Receiver, Session};
 use crate::{bootstrap, read, repair};
@@ -49,12 +52,13 @@ pub(super) struct Shared {
     pub bounds: Bounds,
     pub inputs: mpsc::Sender<Input>,
     pub began: Instant,
+    facts: Mutex<Facts>,
     current: watch::Sender<Option<Current>>,
     health: Mutex<Health>,
     outlook: Mutex<Arc<Outlook>>,
     /// For how long shards had fewer copies than are wanted, since the start, as far as this node saw.
     short_ms: AtomicU64,
-    failed: watch::Sender<Option<String>>,
+    failed: watch::Sender<Option<Stop>>,
     transport: OnceLock<Arc<Transport>>,
     data: OnceLock<Data>,
     control_refused: AtomicU64,
@@ -84,6 +88,26 @@ pub(super) struct Joining {
     pub listener: Listener,
     pub node: NodeId,
     pub run: Run,
+    /// Answers meanwhile.
+    pub waiting: Waiting,
+}
+
+/// What a node knows of itself before it knows its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Who it is.
+    pub node: NodeId,
+    /// Its cluster, or that which it joins.
+    pub cluster: Option<u128>,
+    /// It waits until there is a cluster to join, or until it is told to make one.
+    pub waits: bool,
+}
+
+impl From<&NodeFile> for Facts {
+    fn from(file: &NodeFile) -> Facts {
+        let cluster = (file.cluster != 0).then_some(file.cluster);
+        Facts { node: file.node, cluster, waits: file.waits() }
+    }
 }
 
 /// Tells when the one who holds it panics.
@@ -95,7 +119,8 @@ pub(super) struct Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.shared.fail(format!("{} ended by a bug, see the log; restart the node", self.what));
+            let why = format!("{} ended by a bug, see the log; restart the node", self.what);
+            self.shared.fail(Stop::other(why));
         }
     }
 }
@@ -103,7 +128,8 @@ impl Drop for Watched {
 impl Joining {
     /// Serves others and is ready to call them.
     pub fn open(self, shared: &Arc<Shared>, cluster: u128) {
-        let Joining { listener, node, run } = self;
+        let Joining { listener, node, run, waiting } = self;
+        drop(waiting);
         let identity = Identity { cluster, node, run, token: shared.token.clone() };
         let seed = (shared.options.random)() as u64;
         let handler = Arc::new(Served(Arc::downgrade(shared)));
@@ -121,6 +147,7 @@ impl Shared {
         token: Option<Token>,
         inputs: mpsc::Sender<Input>,
         began: Instant,
+        facts: Facts,
     ) -> Arc<Shared> {
         Arc::new(Shared {
             options,
@@ -129,6 +156,7 @@ impl Shared {
             bounds: Bounds::default(),
             inputs,
             began,
+            facts: Mutex::new(facts),
             current: watch::channel(None).0,
             health: Mutex::default(),
             outlook: Mutex::default(),
@@ -148,6 +176,22 @@ impl Shared {
 
     pub fn wall(&self) -> Timestamp {
         (self.options.clock)()
+    }
+
+    pub fn facts(&self) -> Facts {
+        *self.facts.lock()
+    }
+
+    pub fn set_facts(&self, facts: Facts) {
+        *self.facts.lock() = facts;
+    }
+
+    /// Makes a cluster, if this node waits for one.
+    pub async fn create(&self) -> Result<(), Error> {
+        let (done, answer) = oneshot::channel();
+        let cluster = (self.options.random)().max(1);
+        self.inputs.send(Input::Create { cluster, done }).await.map_err(|_| Error::Stopped)?;
+        answer.await.map_err(|_| Error::Stopped)?.map(drop)
     }
 
     /// `None` while the node joins.
@@ -241,9 +285,14 @@ impl Shared {
     }
 
     /// The node must stop.
-    pub fn fail(&self, why: String) {
-        tracing::error!(%why, "the node must stop");
-        self.failed.send_if_modified(|failed| failed.replace(why).is_none());
+    pub fn fail(&self, stop: Stop) {
+        tracing::error!(reason = %stop.reason, why = %stop, "the node must stop");
+        // What came first is the reason; what comes later may follow from it.
+        self.failed.send_if_modified(|failed| {
+            let is_first = failed.is_none();
+            failed.get_or_insert(stop);
+            is_first
+        });
     }
 
     /// To be held by a task or thread without which the node does not work: if it panics, the node must stop.
@@ -252,11 +301,10 @@ impl Shared {
     }
 
     /// Resolves when the node must stop, with the reason.
-    pub async fn failed(&self) -> String {
+    pub async fn failed(&self) -> Stop {
         let mut failed = self.failed.subscribe();
-        let why = failed.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
-        // The sender lives as long as this.
-        why.unwrap_or_default()
+        let stop = failed.wait_for(Option::is_some).await.ok().and_then(|stop| stop.clone());
+        stop.expect("BUG: the sender lives as long as this")
     }
 
     pub fn transport(&self) -> Option<&Arc<Transport>> {

@@ -545,17 +545,20 @@ async fn starts_that_do_not_fit_are_refused_and_name_the_way_out() {
     // Another cluster's token.
     let joining = Options { join: vec![address.clone()], token: Some("another".into()), ..other.options() };
     let error = other.boot(joining).await.err().unwrap();
-    assert!(error.to_string().contains("--join-token"), "{error}");
+    assert!(error.reason() == Reason::Token && error.to_string().contains("--join-token"), "{error}");
     // A directory of a cluster of its own.
     let mut stranger = Machine::new(3);
     let own = stranger.start(|_| ()).await;
     own.node.stop().await;
     let joining = Options { join: vec![address.clone()], ..stranger.options() };
     let found = match stranger.boot(joining).await {
-        Err(error) => error.to_string(),
-        Ok(boot) => timeout(LONG, boot.failed()).await.expect("it goes on"),
+        Err(error) => (error.reason(), error.to_string()),
+        Ok(boot) => {
+            let stop = timeout(LONG, boot.failed()).await.expect("it goes on");
+            (stop.reason, stop.why)
+        }
     };
-    assert!(found.contains("take --join away"), "{found}");
+    assert!(found.0 == Reason::Foreign && found.1.contains("take --join away"), "{found:?}");
     first.node.stop().await;
 }
 
@@ -594,8 +597,8 @@ async fn a_task_that_ends_by_a_bug_stops_the_node_and_says_so() {
         panic!("a planned bug");
     });
     assert!(ended.await.is_err());
-    let why = timeout(LONG, running.node.failed()).await.unwrap();
-    assert!(why.contains("this test ended by a bug"), "{why}");
+    let stop = timeout(LONG, running.node.failed()).await.unwrap();
+    assert!(stop.why.contains("this test ended by a bug"), "{stop}");
     running.kill().await;
 }
 

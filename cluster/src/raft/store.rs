@@ -2,6 +2,7 @@
 
 use super::record::{Batch, Durable, Identity};
 use crate::faults::{Mistake, planted};
+use crate::stop::{Reason, Stop};
 use crate::wire::Malformed;
 use disk::Vfs;
 use disk::log::{Log, Options};
@@ -41,6 +42,16 @@ pub enum Error {
         /// Whose log this is; `None` if it is empty.
         found: Option<Identity>,
     },
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        match error {
+            Error::Disk(error) => error.into(),
+            damaged @ Error::Damaged { .. } => Stop::new(Reason::Disk, damaged.to_string()),
+            foreign @ Error::Foreign { .. } => Stop::new(Reason::Foreign, foreign.to_string()),
+        }
+    }
 }
 
 /// The open log of a member.

@@ -4,6 +4,7 @@ use super::*;
 use crate::faults::{Mistake, planted};
 use crate::placement::Change;
 use crate::quorum::blocking;
+use crate::stop::Reason;
 use model::Shard;
 
 impl State {
@@ -95,15 +96,17 @@ impl State {
         if incarnation == 0 || id.0 == 0 {
             return Err(Refusal::invalid("a node's id and incarnation are not 0"));
         }
-        let refused = |text: String| Err(Refusal::new(Fault::Directory, text));
         if cluster != 0 && cluster != self.cluster.id {
-            return refused(format!(
-                "the data directory belongs to cluster {cluster:032x} and the node asked is of cluster {:032x}; \
-                 take --join away to go on with the former, or start with an empty directory to join the latter",
-                self.cluster.id
+            return Err(Refusal::new(
+                Fault::Directory(Reason::Foreign),
+                format!(
+                    "the data directory belongs to cluster {cluster:032x} and the node asked is of cluster {:032x}; \
+                     take --join away to go on with the former, or start with an empty directory to join the latter",
+                    self.cluster.id
+                ),
             ));
         }
-        self.address_is_free(id, &profile.address, |other, node| {
+        self.address_is_free(id, &profile.address, Reason::Wiped, |other, node| {
             format!(
                 "{} is the address of node {other}, which is a member ({:?}) with another data directory. If this is that node and its \
                  directory was lost or not mounted, put the directory back, or remove the node from the cluster first and let this one \
@@ -132,14 +135,14 @@ impl State {
         check(profile)?;
         let Some(node) = self.nodes.get(&id) else {
             return Err(Refusal::new(
-                Fault::Directory,
+                Fault::Directory(Reason::Foreign),
                 format!(
                     "node {id} is no member of this cluster; start it with an empty data directory and --join"
                 ),
             ));
         };
         self.same_directory(id, node, disk, profile)?;
-        self.address_is_free(id, &profile.address, |other, _| {
+        self.address_is_free(id, &profile.address, Reason::Other, |other, _| {
             format!("{} is the address of node {other} already; give this one another", profile.address)
         })?;
         if let Some(node) = self.nodes.get_mut(&id) {
@@ -165,44 +168,49 @@ impl State {
     /// Whether a node that is known has its own directory, the newest copy of it, and nobody else has it open.
     fn same_directory(&self, id: NodeId, node: &Node, disk: u128, profile: &Profile) -> Result<(), Refusal> {
         let (known, said) = (&node.profile, profile);
-        let text = if node.state == NodeState::Gone {
-            format!(
+        let (reason, text) = if node.state == NodeState::Gone {
+            let text = format!(
                 "node {id} was removed for ever; start it with an empty data directory and --join, as a new one"
-            )
+            );
+            (Reason::Removed, text)
         } else if node.disk != disk {
-            format!(
+            let text = format!(
                 "node {id} has another data directory (disk {:032x}, and this is {disk:032x}); put the right one back",
                 node.disk
-            )
+            );
+            (Reason::Foreign, text)
         } else if said.starts == known.starts && said.boot != known.boot {
-            format!(
+            let text = format!(
                 "start {} of node {id} is registered by another process: two use copies of one data directory; stop one of them, and \
                  start it with an empty directory and --join",
                 said.starts
-            )
+            );
+            (Reason::Copied, text)
         } else if said.starts < known.starts {
-            format!(
+            let text = format!(
                 "this is start {} of node {id}, and start {} is registered: the data directory is an old copy, from a backup or a \
                  snapshot; put the newest one back, or remove the node and let it join with an empty directory",
                 said.starts, known.starts
-            )
+            );
+            (Reason::Stale, text)
         } else {
             return Ok(());
         };
-        Err(Refusal::new(Fault::Directory, text))
+        Err(Refusal::new(Fault::Directory(reason), text))
     }
 
     fn address_is_free(
         &self,
         id: NodeId,
         address: &str,
+        reason: Reason,
         text: impl Fn(NodeId, &Node) -> String,
     ) -> Result<(), Refusal> {
         let taken = |(other, node): &(&NodeId, &Node)| {
             **other != id && node.state != NodeState::Gone && node.profile.address == address
         };
         match self.nodes.iter().find(taken) {
-            Some((other, node)) => Err(Refusal::new(Fault::Directory, text(*other, node))),
+            Some((other, node)) => Err(Refusal::new(Fault::Directory(reason), text(*other, node))),
             None => Ok(()),
         }
     }

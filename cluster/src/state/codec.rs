@@ -9,10 +9,13 @@ use crate::jobs;
 use crate::jobs::job;
 use crate::placement::Change;
 use crate::quorum::Consistency;
+use crate::stop::Reason;
 use crate::wire::{Malformed, Reader, Writer};
 use model::Shard;
 
 const VERSION: u8 = 1;
+/// A refusal for what the directory is has this number and, added to it, that of the reason.
+const DIRECTORY: u8 = 32;
 
 impl State {
     /// The state's bytes, for a snapshot or for a node that joins.
@@ -505,7 +508,7 @@ pub(crate) fn put_answer(out: &mut Writer, answer: &Result<Outcome, Refusal>) {
                 Fault::NotFound => 17,
                 Fault::Conflict => 18,
                 Fault::Limit => 19,
-                Fault::Directory => 20,
+                Fault::Directory(reason) => DIRECTORY + *reason as u8,
             });
             out.bytes(text.as_bytes());
         }
@@ -522,8 +525,10 @@ pub(crate) fn take_answer(reader: &mut Reader<'_>) -> Result<Result<Outcome, Ref
         17 => Fault::NotFound,
         18 => Fault::Conflict,
         19 => Fault::Limit,
-        20 => Fault::Directory,
-        _ => return Err(reader.malformed()),
+        number => {
+            let reason = number.checked_sub(DIRECTORY).and_then(|n| Reason::ALL.get(usize::from(n)));
+            Fault::Directory(*reason.ok_or_else(|| reader.malformed())?)
+        }
     };
     Ok(Err(Refusal { fault, text: text(reader)? }))
 }

@@ -3,6 +3,7 @@
 use super::Profile;
 use crate::jobs;
 use crate::placement::{Change, NodeId, NodeState, Placement};
+use crate::stop::Reason;
 use crate::view::Namespace;
 
 /// A command with the token of whoever wants it. The same token means the same wish.
@@ -200,8 +201,8 @@ pub enum Fault {
     Conflict,
     /// There is too much already.
     Limit,
-    /// The data directory of the node that asks cannot be used (any more): wiped, copied, an old copy, another cluster's, or removed.
-    Directory,
+    /// The data directory of the node that asks cannot be used (any more), and why.
+    Directory(Reason),
 }
 
 /// Why a command changed nothing, and what to do about it.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::jobs::{ACTIVE_MAX, Kind, OVER_MAX, Stage, Step};
 use crate::placement::{Change, Replica, ReplicaState};
+use crate::stop::Reason;
 use model::Shard;
 use proptest::prelude::*;
 
@@ -116,13 +117,13 @@ fn a_start_is_registered_once_and_only_with_the_newest_own_directory() {
     };
     apply(&mut state, start(101, 4, 9)).unwrap();
     apply(&mut state, start(101, 4, 9)).unwrap();
-    refused(&mut state, start(101, 4, 8), Fault::Directory, "two use copies");
-    refused(&mut state, start(101, 3, 9), Fault::Directory, "old copy");
-    refused(&mut state, start(102, 5, 9), Fault::Directory, "another data directory");
+    refused(&mut state, start(101, 4, 8), Fault::Directory(Reason::Copied), "two use copies");
+    refused(&mut state, start(101, 3, 9), Fault::Directory(Reason::Stale), "old copy");
+    refused(&mut state, start(102, 5, 9), Fault::Directory(Reason::Foreign), "another data directory");
     refused(&mut state, start(101, 5, 0), Fault::Invalid, "boot id");
     apply(&mut state, start(101, 6, 8)).unwrap();
     let unknown = Command::RegisterStart { node: NodeId(5), disk: 1, profile: profile(5, 1, 1) };
-    refused(&mut state, unknown, Fault::Directory, "no member");
+    refused(&mut state, unknown, Fault::Directory(Reason::Foreign), "no member");
 }
 
 #[test]
@@ -135,8 +136,8 @@ fn a_start_that_only_others_tell_of_counts_as_one_that_was_registered() {
         profile: profile(1, starts, boot),
     };
     apply(&mut state, note(2, 7)).unwrap();
-    refused(&mut state, start(2, 8), Fault::Directory, "two use copies");
-    refused(&mut state, start(1, 1), Fault::Directory, "old copy");
+    refused(&mut state, start(2, 8), Fault::Directory(Reason::Copied), "two use copies");
+    refused(&mut state, start(1, 1), Fault::Directory(Reason::Stale), "old copy");
     // It was only slow.
     apply(&mut state, start(2, 7)).unwrap();
     // What is told late changes nothing.
@@ -169,11 +170,11 @@ fn a_node_that_lost_its_raft_log_gets_a_new_number_and_a_wiped_one_is_refused() 
     assert_eq!(apply(&mut state, again(2, 102, 1002, 0, 2)), Ok(Outcome::Member(2)));
     assert_eq!(apply(&mut state, again(2, 102, 77, 0xc1, 3)), Ok(Outcome::Member(3)));
     assert_eq!(state.nodes()[&NodeId(2)].state, NodeState::Up);
-    refused(&mut state, again(2, 999, 78, 0, 4), Fault::Directory, "another data directory");
-    refused(&mut state, again(7, 107, 1, 0, 1), Fault::Directory, "address of node 2");
-    refused(&mut state, again(2, 102, 79, 0xc2, 4), Fault::Directory, "take --join away");
+    refused(&mut state, again(2, 999, 78, 0, 4), Fault::Directory(Reason::Foreign), "another data directory");
+    refused(&mut state, again(7, 107, 1, 0, 1), Fault::Directory(Reason::Wiped), "address of node 2");
+    refused(&mut state, again(2, 102, 79, 0xc2, 4), Fault::Directory(Reason::Foreign), "take --join away");
     apply(&mut state, Command::SetNodeState { id: NodeId(2), state: NodeState::Gone }).unwrap();
-    refused(&mut state, again(2, 102, 77, 0, 5), Fault::Directory, "removed for ever");
+    refused(&mut state, again(2, 102, 77, 0, 5), Fault::Directory(Reason::Removed), "removed for ever");
     assert_eq!(apply(&mut state, again(7, 107, 1, 0, 1)), Ok(Outcome::Member(4)), "the address is free");
     refused(&mut state, up(2), Fault::Invalid, "for ever");
 }

@@ -10,7 +10,7 @@
 //!   authorization:   Bearer TOKEN
 //! ```
 //!
-//! Who joins has no cluster yet and sends the first and the last only. Who is called says `sarsen-protocol`, `sarsen-starts` and `sarsen-boot` of
+//! Who joins has no cluster yet, and asks whoever is at an address: it leaves out `sarsen-cluster` and `sarsen-to`. Who is called says `sarsen-protocol`, `sarsen-starts` and `sarsen-boot` of
 //! itself in its answer. So whoever has got anything from a run of a node has heard of that run before, and can tell an old copy of its directory
 //! although the cluster may not have agreed on the start yet.
 
@@ -102,26 +102,32 @@ pub enum Refusal {
     Node,
     /// The caller was started more often than it says.
     Stale,
+    /// Another process uses a copy of the caller's directory.
+    Copied,
     /// The caller was removed from the cluster for good.
     Removed,
     /// A frame that is none, or too long.
     Malformed,
     /// More connections than are allowed.
     Connections,
+    /// Who is called belongs to no cluster yet.
+    Waiting,
 }
 
 impl Refusal {
     /// All of them, by their numbers.
-    pub const ALL: [Refusal; 9] = [
+    pub const ALL: [Refusal; 11] = [
         Refusal::Garbage,
         Refusal::Version,
         Refusal::Token,
         Refusal::Cluster,
         Refusal::Node,
         Refusal::Stale,
+        Refusal::Copied,
         Refusal::Removed,
         Refusal::Malformed,
         Refusal::Connections,
+        Refusal::Waiting,
     ];
 
     /// One word, for metrics and answers.
@@ -133,9 +139,11 @@ impl Refusal {
             Refusal::Cluster => "cluster",
             Refusal::Node => "node",
             Refusal::Stale => "stale",
+            Refusal::Copied => "copied",
             Refusal::Removed => "removed",
             Refusal::Malformed => "malformed",
             Refusal::Connections => "connections",
+            Refusal::Waiting => "waiting",
         }
     }
 
@@ -179,8 +187,10 @@ fn put(metadata: &mut MetadataMap, key: &'static str, value: &str) {
 }
 
 /// What who joins sends.
-pub(super) fn greet_stranger(token: Option<&Token>, metadata: &mut MetadataMap) {
+pub(super) fn greet_stranger(token: Option<&Token>, from: NodeId, own: Run, metadata: &mut MetadataMap) {
     put(metadata, PROTOCOL, &VERSION.to_string());
+    put(metadata, FROM, &from.to_string());
+    say(own, metadata);
     if let Some(token) = token {
         put(metadata, TOKEN, &format!("Bearer {}", token.0));
     }
@@ -188,11 +198,9 @@ pub(super) fn greet_stranger(token: Option<&Token>, metadata: &mut MetadataMap) 
 
 /// What a member sends to the member `to`.
 pub(super) fn greet(own: &Identity, to: NodeId, metadata: &mut MetadataMap) {
-    greet_stranger(own.token.as_ref(), metadata);
+    greet_stranger(own.token.as_ref(), own.node, own.run, metadata);
     put(metadata, CLUSTER, &format!("{:032x}", own.cluster));
-    put(metadata, FROM, &own.node.to_string());
     put(metadata, TO, &to.to_string());
-    say(own.run, metadata);
 }
 
 /// What a member answers to who calls it.
@@ -262,10 +270,26 @@ pub(super) fn check_stranger(token: Option<&Token>, metadata: &MetadataMap) -> R
     Ok(())
 }
 
+/// Whether a stranger is this very process: its name and those of others may be one.
+pub(super) fn is_self(own: &Identity, metadata: &MetadataMap) -> bool {
+    let from = text(metadata, FROM).and_then(|value| u128::from_str_radix(value, 16).ok());
+    from == Some(own.node.0) && said(metadata) == Some(own.run)
+}
+
+/// What a node that belongs to no cluster yet answers.
+pub(super) fn waits() -> Refused {
+    Refused { reason: Refusal::Waiting, why: "it waits for a cluster, too".to_owned() }
+}
+
+/// What a node answers to itself.
+pub(super) fn itself() -> Refused {
+    Refused { reason: Refusal::Node, why: "it is this node itself".to_owned() }
+}
+
 /// What is known of callers.
 pub(super) trait Known {
     /// Takes note of a run of a node, unless it is known to be over: then what is said against it.
-    fn meet(&self, node: NodeId, run: Run) -> Result<(), String>;
+    fn meet(&self, node: NodeId, run: Run) -> Result<(), Refused>;
     /// Whether a node was removed for good.
     fn is_removed(&self, node: NodeId) -> bool;
 }
@@ -300,7 +324,7 @@ pub(super) fn check(own: &Identity, known: &impl Known, metadata: &MetadataMap) 
     }
     if from == own.node {
         return refused(
-            Refusal::Stale,
+            Refusal::Copied,
             format!(
                 "the caller says that it is node {from}, which is this node; its data directory is a copy: start it with an empty one"
             ),
@@ -316,31 +340,34 @@ pub(super) fn check(own: &Identity, known: &impl Known, metadata: &MetadataMap) 
     }
     match known.meet(from, run) {
         Ok(()) => Ok(from),
-        Err(why) => refused(Refusal::Stale, why),
+        Err(refused) => Err(refused),
     }
 }
 
 /// Why a run of `node` is not its newest, if what is `known` says so.
-pub(super) fn outdated(node: NodeId, run: Run, known: Run) -> Option<String> {
+pub(super) fn outdated(node: NodeId, run: Run, known: Run) -> Option<Refused> {
     let Run { starts, boot } = run;
-    let why = match starts.cmp(&known.starts) {
-        Ordering::Less => {
-            format!("and is known for {}; its data directory is an old copy or in use twice", known.starts)
-        }
-        Ordering::Equal if boot != known.boot => {
+    let (reason, why) = match starts.cmp(&known.starts) {
+        Ordering::Less => (
+            Refusal::Stale,
+            format!("and is known for {}; its data directory is an old copy or in use twice", known.starts),
+        ),
+        Ordering::Equal if boot != known.boot => (
+            Refusal::Copied,
             "and so does another process; two use copies of one data directory, or this is an old copy"
-                .to_owned()
-        }
+                .to_owned(),
+        ),
         _ => return None,
     };
-    Some(format!(
+    let why = format!(
         "node {node} says that it was started {starts} times, {why}: stop it, and start it with the newest directory or an empty one"
-    ))
+    );
+    Some(Refused { reason, why })
 }
 
 /// What is known of every caller.
 impl Known for Run {
-    fn meet(&self, node: NodeId, run: Run) -> Result<(), String> {
+    fn meet(&self, node: NodeId, run: Run) -> Result<(), Refused> {
         outdated(node, run, *self).map_or(Ok(()), Err)
     }
     fn is_removed(&self, _: NodeId) -> bool {
@@ -375,7 +402,7 @@ mod tests {
     struct Table(Option<Run>, bool);
 
     impl Known for Table {
-        fn meet(&self, node: NodeId, run: Run) -> Result<(), String> {
+        fn meet(&self, node: NodeId, run: Run) -> Result<(), Refused> {
             self.0.and_then(|known| outdated(node, run, known)).map_or(Ok(()), Err)
         }
         fn is_removed(&self, _: NodeId) -> bool {
@@ -411,7 +438,7 @@ mod tests {
         let known = |starts, boot| Table(Some(Run { starts, boot }), false);
         assert_eq!(told(known(3, 0xb), |_| ()), Ok(NodeId(1)));
         assert_eq!(told(known(2, 0xc), |_| ()), Ok(NodeId(1)));
-        assert_eq!(told(known(3, 0xc), |_| ()), Err(Refusal::Stale));
+        assert_eq!(told(known(3, 0xc), |_| ()), Err(Refusal::Copied));
         assert_eq!(told(known(4, 0xb), |_| ()), Err(Refusal::Stale));
         assert_eq!(told(Table(None, true), |_| ()), Err(Refusal::Removed));
         assert_eq!(with(PROTOCOL, "3"), Err(Refusal::Version));
@@ -423,7 +450,7 @@ mod tests {
         assert_eq!(with(TOKEN, "secret"), Err(Refusal::Token));
         assert_eq!(with(CLUSTER, "8"), Err(Refusal::Cluster));
         assert_eq!(with(TO, "3"), Err(Refusal::Node));
-        assert_eq!(with(FROM, "2"), Err(Refusal::Stale), "itself");
+        assert_eq!(with(FROM, "2"), Err(Refusal::Copied), "itself");
         assert_eq!(with(STARTS, "many"), Err(Refusal::Garbage));
         assert_eq!(with(BOOT, "-"), Err(Refusal::Garbage));
     }

@@ -321,7 +321,7 @@ impl Link {
             .map_err(|status| (format!("{}: {}", way.address, status.message()), Refused::of(&status)))?;
         let run = handshake::answered(answers.metadata()).map_err(failed)?;
         // An old copy may serve before it is told that it is one.
-        way.table.meet(self.node, run).map_err(failed)?;
+        way.table.meet(self.node, run).map_err(|refused| failed(refused.why))?;
         let answers = answers.into_inner();
         let mut state = self.state.lock();
         state.phase = Phase::Up;

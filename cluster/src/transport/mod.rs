@@ -24,6 +24,7 @@ mod codec;
 mod counters;
 pub mod frame;
 pub mod handshake;
+mod join;
 mod link;
 mod net;
 mod peers;
@@ -33,8 +34,9 @@ mod tests;
 
 pub use counters::{Counters, Flow, Snapshot};
 pub use handshake::{Identity, Refusal, Run, Token};
+pub use join::{Stranger, Waiting, join};
 pub use net::Listener;
-pub use peers::{Chunks, Queues, Transport, join};
+pub use peers::{Chunks, Queues, Transport};
 pub use server::{Emitter, Reply, Stopped};
 
 use crate::placement::NodeId;

@@ -20,9 +20,9 @@ pub(super) const HTTP_FRAME: u32 = 64 << 10;
 pub(super) const HEADERS_MAX: u32 = 8 << 10;
 
 /// Listens for other nodes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Listener {
-    inner: TcpListener,
+    inner: Arc<TcpListener>,
     address: SocketAddr,
 }
 
@@ -31,7 +31,7 @@ impl Listener {
     pub async fn bind(address: &str) -> io::Result<Listener> {
         let inner = TcpListener::bind(address).await?;
         let address = inner.local_addr()?;
-        Ok(Listener { inner, address })
+        Ok(Listener { inner: Arc::new(inner), address })
     }
 
     /// Where it listens.

@@ -1,14 +1,12 @@
 //! All peers: a handle to send by, and the table of who is known.
 
-use super::codec::Codec;
-use super::frame::{Answer, Frame, Request, Status};
-use super::handshake::{self, Identity, Known, Refused, Run, Token};
-use super::link::{Channel, JOIN, Link, Way, outcome};
+use super::frame::{Answer, Frame};
+use super::handshake::{self, Identity, Known, Refused, Run};
+use super::link::{Link, Way, outcome};
 use super::server::Server;
 use super::{Bounds, Counters, Error, Event, Handler, Kind, Lane, Listener, PeerAddress};
 use crate::placement::NodeId;
 use bytes::Bytes;
-use http::uri::PathAndQuery;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -16,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tonic::Streaming;
 
 /// The way to other nodes, and theirs to this one.
@@ -59,6 +57,10 @@ impl Drop for Peer {
 }
 
 impl Table {
+    pub fn new(events: mpsc::UnboundedSender<Event>) -> Table {
+        Table { peers: Mutex::default(), events }
+    }
+
     /// A peer has opened a lane to this node.
     pub fn called(&self, node: NodeId) {
         if let Some(peer) = self.peers.lock().peers.get(&node) {
@@ -68,7 +70,7 @@ impl Table {
 }
 
 impl Known for Table {
-    fn meet(&self, node: NodeId, run: Run) -> Result<(), String> {
+    fn meet(&self, node: NodeId, run: Run) -> Result<(), Refused> {
         let mut peers = self.peers.lock();
         // Of others nothing is kept: whoever has the token could name any number of nodes.
         let Some(agreed) = peers.peers.get(&node).map(|peer| peer.at.starts) else { return Ok(()) };
@@ -116,7 +118,7 @@ impl Transport {
         let (events, noticed) = mpsc::unbounded_channel();
         let address = listener.address();
         let (identity, counters) = (Arc::new(identity), Arc::new(Counters::default()));
-        let table = Arc::new(Table { peers: Mutex::default(), events: events.clone() });
+        let table = Arc::new(Table::new(events.clone()));
         let server = Server::new(&identity, &table, bounds, &counters, handler);
         let serving = tokio::spawn(server.run(listener));
         let server = Mutex::new(Some(serving));
@@ -284,41 +286,5 @@ impl Chunks {
         };
         self.ended = !matches!(next, Some(Ok(_)));
         next
-    }
-}
-
-/// Asks the node at an address to let this one join; the answer is that of its [`Handler::join`].
-pub async fn join(
-    address: &str,
-    token: Option<&Token>,
-    body: Bytes,
-    bounds: &Bounds,
-    within: Duration,
-) -> Result<Bytes, Error> {
-    let failed = |why: String, reason| Error::Join { address: address.to_owned(), why, reason };
-    let asking = async {
-        let counters = Arc::new(Counters::default());
-        let opening = timeout(bounds.connect_timeout, Channel::open(address, bounds, &counters));
-        let opened = opening.await.map_err(|_| failed("it did not answer in time".to_owned(), None))?;
-        let (channel, _connection) = opened.map_err(|why| failed(why, None))?;
-        let timeout_ms = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
-        let mut request = tonic::Request::new(Request { kind: Kind::Control, id: 0, timeout_ms, body });
-        handshake::greet_stranger(token, request.metadata_mut());
-        let mut client = channel.client(bounds);
-        client.ready().await.map_err(|error| failed(error.to_string(), None))?;
-        let answer = client.unary(request, PathAndQuery::from_static(JOIN), Codec::<Request, Answer>::new());
-        let answer = answer.await.map_err(|status| {
-            failed(status.message().to_owned(), Refused::of(&status).map(|refused| refused.reason))
-        })?;
-        let answer = answer.into_inner();
-        match answer.status {
-            Status::Done => Ok(answer.body),
-            Status::Busy => Err(failed("it has too much to do".to_owned(), None)),
-            Status::Failed => Err(failed(String::from_utf8_lossy(&answer.body).into_owned(), None)),
-        }
-    };
-    match timeout(within, asking).await {
-        Ok(result) => result,
-        Err(_) => Err(failed("it did not answer in time".to_owned(), None)),
     }
 }

@@ -52,6 +52,8 @@ struct Shared {
     counters: Arc<Counters>,
     handler: Arc<dyn Handler>,
     told: Mutex<BTreeSet<(IpAddr, Refusal)>>,
+    /// The node belongs to no cluster yet.
+    waits: bool,
 }
 
 impl Server {
@@ -69,6 +71,21 @@ impl Server {
             counters: counters.clone(),
             handler,
             told: Mutex::default(),
+            waits: false,
+        }))
+    }
+
+    /// Of a node that belongs to no cluster yet: it says so, and nothing else.
+    pub fn waiting(identity: Arc<Identity>, bounds: Bounds) -> Server {
+        let (events, _) = mpsc::unbounded_channel();
+        Server(Arc::new(Shared {
+            identity,
+            table: Arc::new(Table::new(events)),
+            bounds,
+            counters: Arc::default(),
+            handler: Arc::new(Nobody),
+            told: Mutex::default(),
+            waits: true,
         }))
     }
 
@@ -164,6 +181,13 @@ impl Server {
         let metadata = MetadataMap::from_headers(request.headers().clone());
         let longest = self.0.bounds.frame_bytes_max + frame::HEADER_BYTES_MAX;
         let path = request.uri().path();
+        // Neither is anything to be told of.
+        if path == JOIN && handshake::is_self(&self.0.identity, &metadata) {
+            return handshake::itself().status().into_http();
+        }
+        if self.0.waits {
+            return handshake::waits().status().into_http();
+        }
         if path == JOIN {
             return match handshake::check_stranger(self.0.identity.token.as_ref(), &metadata) {
                 Err(refused) => self.refused(from, &refused),
@@ -189,6 +213,21 @@ impl Server {
             CALL => grpc.server_streaming(Call(caller), request).await,
             _ => GrpcStatus::unimplemented("there is no such call between nodes").into_http(),
         }
+    }
+}
+
+/// Nothing is asked of a node that waits.
+struct Nobody;
+
+impl Handler for Nobody {
+    fn frame(&self, _: NodeId, _: Kind, _: Bytes, _: Duration, _: Option<Reply>) {}
+
+    fn stream(&self, _: NodeId, _: Kind, _: Bytes, _: Duration, emit: Emitter) {
+        emit.busy();
+    }
+
+    fn join(&self, _: IpAddr, _: Bytes, _: Duration, reply: Reply) {
+        reply.busy();
     }
 }
 

@@ -458,9 +458,9 @@ async fn a_start_is_remembered_by_who_was_called_and_an_old_copy_of_that_moment_
     };
     assert_eq!(attempt(6, 60).await, Event::Seen(TWO));
     wait_for(&mut events, Event::Started(NodeId(1), Run { starts: 6, boot: 60 })).await;
-    for (starts, boot) in [(6, 61), (5, 1)] {
+    for (starts, boot, expected) in [(6, 61, Refusal::Copied), (5, 1, Refusal::Stale)] {
         match attempt(starts, boot).await {
-            Event::Refused { by: TWO, reason: Refusal::Stale, why } => {
+            Event::Refused { by: TWO, reason, why } if reason == expected => {
                 assert!(
                     why.contains("old copy") && why.contains("the newest directory or an empty one"),
                     "{why}"
@@ -475,7 +475,7 @@ async fn a_start_is_remembered_by_who_was_called_and_an_old_copy_of_that_moment_
     // Agreed on by now: nothing to tell, and nothing forgotten.
     let agreed = PeerAddress { address: "127.0.0.1:2".to_owned(), starts: 7 };
     two.set_peers(&BTreeMap::from([(NodeId(1), agreed)]), &BTreeSet::new());
-    assert!(matches!(attempt(7, 71).await, Event::Refused { reason: Refusal::Stale, .. }));
+    assert!(matches!(attempt(7, 71).await, Event::Refused { reason: Refusal::Copied, .. }));
 }
 
 #[tokio::test]
@@ -518,14 +518,53 @@ async fn who_joins_needs_the_token_only() {
     let (two, _e2) = start(identity(2), quick(), &Peer::new(Manner::Echo)).await;
     let address = two.address().to_string();
     let bounds = quick();
-    let ask = async |token, body| join(&address, Token::new(token).as_ref(), body, &bounds, LONG).await;
+    let stranger = |token| Stranger { node: NodeId(9), run: Run { starts: 1, boot: 9 }, token };
+    let ask = async |token, body| join(&address, &stranger(Token::new(token)), body, &bounds, LONG).await;
     assert_eq!(ask("secret", Bytes::from_static(b"please")).await, Ok(Bytes::from_static(b"welcome")));
     let refused = ask("secret", Bytes::from_static(b"now")).await.unwrap_err();
     assert!(refused.to_string().contains("say please"), "{refused}");
     let refused = ask("other", Bytes::from_static(b"please")).await.unwrap_err();
     assert!(matches!(refused, Error::Join { reason: Some(Refusal::Token), .. }), "{refused}");
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
-    assert!(join(&nobody, None, Bytes::new(), &bounds, LONG).await.is_err());
+    assert!(join(&nobody, &stranger(None), Bytes::new(), &bounds, LONG).await.is_err());
+}
+
+#[tokio::test]
+async fn who_waits_says_so_until_it_is_a_member_and_whoever_meets_itself_is_told() {
+    let bounds = quick();
+    let own = identity(9);
+    let stranger = Stranger { node: own.node, run: own.run, token: own.token.clone() };
+    let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.address().to_string();
+    let waiting = Waiting::start(listener.clone(), stranger.clone(), bounds);
+    let ask = async |stranger: &Stranger| {
+        let error = join(&address, stranger, Bytes::new(), &bounds, LONG).await.unwrap_err();
+        let Error::Join { reason, why, .. } = error else { panic!("{error:?}") };
+        (reason, why)
+    };
+    let (reason, why) = ask(&stranger).await;
+    assert!(reason == Some(Refusal::Node) && why.contains("this node itself"), "{why}");
+    // Of a node whose token may be wrong or not: nobody knows yet.
+    let other = Stranger { node: NodeId(8), token: Token::new("other"), ..stranger.clone() };
+    let (reason, why) = ask(&other).await;
+    assert!(reason == Some(Refusal::Waiting) && why.contains("waits for a cluster"), "{why}");
+    // As soon as it is a member it answers at the same address, with its own connections only.
+    drop(waiting);
+    let (transport, _events) =
+        Transport::start(listener, identity(9), bounds, 1, Arc::new(Serving(Peer::new(Manner::Echo))));
+    let asked = join(
+        &transport.address().to_string(),
+        &Stranger { token: stranger.token.clone(), ..other },
+        Bytes::from_static(b"please"),
+        &bounds,
+        LONG,
+    )
+    .await;
+    assert_eq!(asked, Ok(Bytes::from_static(b"welcome")));
+    let itself = ask(&stranger).await;
+    assert_eq!(itself.0, Some(Refusal::Node));
+    let nameless = join("nobody.invalid:1", &stranger, Bytes::new(), &bounds, LONG).await.unwrap_err();
+    assert!(nameless.to_string().contains("its name "), "{nameless}");
 }
 
 async fn talk(address: std::net::SocketAddr, bytes: &[u8]) {

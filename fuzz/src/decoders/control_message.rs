@@ -35,6 +35,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let copy = |shard, bytes_total| CopyProgress { shard: Shard(shard), bytes_done: 300, bytes_total };
     let calls = [
         Call::Propose(Request { token: 9, command: Command::NoteData }),
+        Call::Whose,
         Call::Heartbeat(
             beat,
             Tidings {
@@ -64,7 +65,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
         held: "the autopilot is paused".to_owned(),
     };
     let healthy = vec![(NodeId(1), sighting(Health::Up)), (NodeId(2), sighting(Health::Down))];
-    let refusal = Refusal { fault: Fault::Directory, text: "it is an old copy".to_owned() };
+    let refusal = Refusal {
+        fault: Fault::Directory(cluster::stop::Reason::Stale),
+        text: "it is an old copy".to_owned(),
+    };
     let taken = |result, state| Answer::Taken { index: 300, result, state };
     let answers = [
         taken(Ok(Outcome::Done), None),
@@ -79,6 +83,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         Answer::Health(Vec::new(), Outlook::default()),
         Answer::Stop(refusal),
         Answer::Foreign(8),
+        Answer::Cluster(8),
     ];
     calls.iter().map(|call| call.encode(super::CLUSTER)).chain(answers.iter().map(Answer::encode)).collect()
 }

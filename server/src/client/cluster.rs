@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Asks and prints.
 pub fn run(command: ClusterCommand) -> anyhow::Result<()> {
     match command {
+        ClusterCommand::Create(remote) => create(&remote),
         ClusterCommand::Nodes(remote) => nodes(&remote),
         ClusterCommand::Placement(remote) => placement(&remote),
         ClusterCommand::Shards { all, remote } => shards(&remote, all),
@@ -123,6 +124,19 @@ pub fn healing(cluster: &Value) -> Vec<(&'static str, String)> {
         ("hints", format!("{waiting}; {} replayed{dropped}", number(&hints["replayed"]))),
         ("damage", damage),
     ]
+}
+
+fn create(remote: &Remote) -> anyhow::Result<()> {
+    let made = http::send("POST", &remote.url, "/api/v1/admin/cluster/create", &[], None)?.data;
+    if remote.output == Output::Json {
+        return query::print_json(&made);
+    }
+    println!(
+        "node {} has made cluster {}; the others that wait for one join it by themselves",
+        text(&made["node"]),
+        text(&made["cluster"])
+    );
+    Ok(())
 }
 
 fn nodes(remote: &Remote) -> anyhow::Result<()> {

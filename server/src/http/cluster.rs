@@ -286,10 +286,9 @@ pub(super) fn failed(error: Error) -> ApiError {
         Error::Control(ControlError::Refused(Refusal { fault, .. })) => match fault {
             Fault::NotFound => ApiError::new(Kind::NotFound, message),
             Fault::Conflict => ApiError::new(Kind::Conflict, message),
-            Fault::Invalid | Fault::Limit | Fault::Directory => ApiError::bad_data(message),
+            Fault::Invalid | Fault::Limit | Fault::Directory(_) => ApiError::bad_data(message),
         },
-        Error::Refused(_) => ApiError::bad_data(message),
-        Error::Disk(_) => ApiError::new(Kind::Internal, message),
+        Error::Refused(_) => ApiError::new(Kind::Internal, message),
         // Whether it was agreed on may be unknown; applying the same again changes nothing.
         _ => ApiError::busy(format!("{message}; reads and writes go on meanwhile"), 5),
     }

@@ -9,6 +9,7 @@
 mod autopilot;
 pub mod body;
 mod cluster;
+mod create;
 mod endpoint;
 pub mod error;
 mod front;
@@ -77,6 +78,7 @@ pub fn router(app: Arc<App>) -> Router {
         ("/api/v1/admin/namespaces/{name}", delete(cluster::delete_namespace)),
         ("/api/v1/admin/cluster/autopilot", get(autopilot::get).post(autopilot::pause)),
         ("/api/v1/admin/cluster/lease", get(autopilot::get).post(autopilot::hold)),
+        ("/api/v1/admin/cluster/create", post(create::create)),
         ("/api/v1/admin/cluster/throttle", post(operations::throttle)),
         ("/api/v1/admin/cluster/{operation}", post(operations::start)),
         ("/api/v1/admin/jobs", get(operations::jobs)),

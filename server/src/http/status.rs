@@ -138,6 +138,20 @@ pub async fn node(State(app): State<Arc<App>>) -> Response {
     data(|json| {
         json.raw("{\"version\":").string(VERSION).raw(",\"state\":").string(app.phase().word());
         json.raw(",\"reason\":").string(&app.phase().reason());
+        let facts = app.node().map(|node| node.facts());
+        let id = |json: &mut Json, text: Option<String>| match text {
+            Some(text) => drop(json.string(&text)),
+            None => drop(json.raw("null")),
+        };
+        json.raw(",\"node\":");
+        id(json, facts.map(|facts| facts.node.to_string()));
+        json.raw(",\"cluster\":");
+        id(json, facts.and_then(|facts| facts.cluster).map(|cluster| format!("{cluster:032x}")));
+        json.raw(",\"epoch\":");
+        match app.node().and_then(|node| node.view()) {
+            Some(view) => json.raw(&view.epoch().to_string()),
+            None => json.raw("null"),
+        };
         json.raw(&format!(",\"uptimeSeconds\":{}", app.started.elapsed().as_secs()));
         json.raw(",\"dataDir\":").string(&app.config.data_dir.display().to_string());
         json.raw(",\"retention\":").string(&in_force(&app, "retention"));

@@ -24,7 +24,7 @@ use crate::config::{Config, Listen};
 use crate::http::serve;
 use crate::latency::Foreground;
 use crate::{http, process, self_scrape};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -90,11 +90,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let failure = tokio::select! {
         () = signals.next() => None,
-        why = cluster.failed() => Some(why),
+        stop = cluster.failed() => Some(stop),
     };
-    if let Some(why) = &failure {
-        tracing::error!(why, "this node must stop");
-    }
     app.stop();
     tracing::info!("stopping: requests under way finish");
     if failure.is_none() {
@@ -116,11 +113,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     cluster.stop().await;
     let closing = tokio::task::spawn_blocking(move || workers.stop(&engine));
-    closing.await.context("closing the data was stopped by a bug")?.context("closing the data")?;
-    tracing::info!("stopped");
+    let closed = closing.await.context("closing the data was stopped by a bug")?.context("closing the data");
     match failure {
-        Some(why) => bail!("{why}"),
-        None => Ok(()),
+        // Whatever does not close then may follow from it.
+        Some(stop) => Err(stop.into()),
+        None => closed.inspect(|()| tracing::info!("stopped")),
     }
 }
 

@@ -56,7 +56,9 @@ pub async fn open(app: &Arc<App>, address: SocketAddr) -> anyhow::Result<Open> {
         disk: id.disk,
         shards: id.shards,
     });
-    let boot = cluster::node::boot(options, vfs.clone(), existing).await.map_err(explained)?;
+    let starting = cluster::node::start(options, vfs.clone(), existing).await.map_err(explained)?;
+    app.identified(starting.handle());
+    let boot = starting.joined().await.map_err(explained)?;
     // Only now: a wrong one must not stay.
     token::keep(dir, token.secret())?;
     let directory = boot.directory();
@@ -73,7 +75,7 @@ pub async fn open(app: &Arc<App>, address: SocketAddr) -> anyhow::Result<Open> {
     };
     let engine = tokio::select! {
         opened = opening => opened.context("opening the data was stopped by a bug")??,
-        why = boot.failed() => bail!("{why}"),
+        stop = boot.failed() => return Err(stop.into()),
     };
     if reported.set(Arc::downgrade(&engine)).is_err() {
         unreachable!("BUG: the data is opened once");
@@ -83,8 +85,12 @@ pub async fn open(app: &Arc<App>, address: SocketAddr) -> anyhow::Result<Open> {
     Ok(Open { cluster, engine, token })
 }
 
-/// Waits for this node's share of the shards, as long as it can still get one. A write that came before would settle that it has none.
+/// Waits for this node's share of the shards, as long as it can still get one. A write that came before would settle that it has none. Who stands by
+/// gets none.
 async fn await_share(app: &App, cluster: &cluster::node::Node) {
+    if app.config.standby {
+        return;
+    }
     let deadline = Instant::now() + SHARE_TIMEOUT;
     let waits = || {
         let view = cluster.view();

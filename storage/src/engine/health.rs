@@ -39,6 +39,14 @@ impl Engine {
         self.log.read().clone()
     }
 
+    /// Why no writes are taken until a restart on a healthy disk, if that is so.
+    pub fn failed(&self) -> Option<String> {
+        match &*self.read_only.lock() {
+            Some(ReadOnly::Failed(why)) => Some(why.clone()),
+            Some(ReadOnly::Full(_) | ReadOnly::Interrupted(_)) | None => None,
+        }
+    }
+
     /// Whether writes are taken. Cheap when they are.
     #[inline]
     pub(super) fn check_writable(&self) -> std::result::Result<(), Error> {

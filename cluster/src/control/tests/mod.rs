@@ -8,6 +8,7 @@ use crate::placement::Domain;
 use crate::placement::{NodeId, NodeState};
 use crate::raft::Durable;
 use crate::state::{Command, Outcome, Profile};
+use crate::stop::{Reason, Stop};
 use crate::view::Health;
 use network::{Network, copy, read_identity, wipe_raft};
 use std::collections::BTreeMap;
@@ -147,8 +148,10 @@ fn a_node_that_is_gone_is_replaced_and_one_that_is_away_is_not() {
     network.add(4, &[1]);
     network.until("four agree", |network| network.agree(4));
     network.propose(1, Command::NoteData);
-    network.until("nothing moves", |network| {
-        network.agree(4) && network.view(1).unwrap().placement.moving().next().is_none()
+    network.until("all have their share, and nothing moves", |network| {
+        let view = network.view(1).unwrap();
+        let shared = view.nodes.keys().all(|id| !view.held_by(*id).is_empty());
+        network.agree(4) && shared && view.placement.moving().next().is_none()
     });
     let settled = network.view(1).unwrap();
     network.crash(4);
@@ -388,8 +391,74 @@ fn who_joins_waits_until_somebody_answers() {
     network.until("both agree", |network| network.agree(2));
 }
 
+/// Asks machine `n` to make a cluster.
+fn create(network: &mut Network, n: u16) -> Result<Outcome, ControlError> {
+    network.tokens += 1;
+    let (token, cluster) = (network.tokens, u128::from(network.lots.next()));
+    network.step(n, Event::Create { token, cluster });
+    network.machines[&n].done[&token].clone()
+}
+
+#[test]
+fn nodes_that_wait_for_each_other_make_no_cluster_until_one_of_them_is_asked() {
+    let mut network = Network::new(19);
+    for n in 1..=3 {
+        network.add(n, &[1, 2, 3]);
+    }
+    network.run(60_000);
+    let waits = |network: &Network, n: u16| {
+        let file = NodeFile::read(&network.machines[&n].vfs, std::path::Path::new("/data")).unwrap().unwrap();
+        network.view(n).is_none() && file.waits() && file.starts == 1
+    };
+    assert!((1..=3).all(|n| waits(&network, n)));
+    let said = &network.machines[&2].progress;
+    // What is the same again is not said again.
+    assert!(said.len() < 12 && said[2].contains("10.0.0.3:7421: it has no cluster yet"), "{said:?}");
+    let (before, own) = (network.at(2).me(), network.machines[&2].flags.own.clone());
+    assert_eq!(create(&mut network, 2), Ok(Outcome::Done));
+    // The power goes before anything is written but that it was asked.
+    network.crash(2);
+    network.start(2);
+    network.until("all are members", |network| network.agree(3));
+    assert_eq!((network.at(2).me(), &network.machines[&2].flags.own), (before, &own));
+    // Asked again, it says that it is done, and so does everybody else.
+    let cluster = network.view(2).unwrap().cluster;
+    for n in 1..=3 {
+        assert_eq!(network.view(n).unwrap().cluster, cluster);
+        let again = create(&mut network, n).unwrap_err().to_string();
+        assert!(again.contains(&format!("a member of cluster {cluster:032x} already")), "{again}");
+    }
+}
+
+#[test]
+fn who_has_named_itself_to_a_cluster_makes_none_even_after_a_restart() {
+    let mut network = Network::new(20);
+    network.add(1, &[]);
+    network.run(1_000);
+    network.add(2, &[1]);
+    let found = |network: &Network| {
+        let file = NodeFile::read(&network.machines[&2].vfs, std::path::Path::new("/data")).unwrap();
+        file.is_some_and(|file| file.cluster != 0)
+    };
+    while !found(&network) {
+        network.run(1);
+        assert!(network.now < 60_000 && network.view(2).is_none());
+    }
+    // Whatever the other one answers does not come back.
+    network.cut.insert((1, 2));
+    network.until("it is taken in", |network| network.view(1).is_some_and(|view| view.nodes.len() == 2));
+    for _ in 0..2 {
+        let refused = create(&mut network, 2).unwrap_err().to_string();
+        assert!(refused.contains("may be a member of it already"), "{refused}");
+        network.crash(2);
+        network.start(2);
+    }
+    network.cut.clear();
+    network.until("both agree", |network| network.agree(2));
+}
+
 /// The reason why machine `n` stops, in the end.
-fn fatal(network: &mut Network, n: u16) -> String {
+fn fatal(network: &mut Network, n: u16) -> Stop {
     network.until("it stops", |network| network.machines[&n].fatal.is_some());
     network.machines[&n].fatal.clone().unwrap()
 }
@@ -399,8 +468,12 @@ fn a_wiped_directory_is_recognised_by_its_address() {
     let mut network = three(8);
     network.crash(3);
     network.add(3, &[1, 2]);
-    let why = fatal(&mut network, 3);
-    assert!(why.contains("another data directory") && why.contains("put the directory back"), "{why}");
+    let stop = fatal(&mut network, 3);
+    assert!(
+        stop.why.contains("another data directory") && stop.why.contains("put the directory back"),
+        "{stop}"
+    );
+    assert_eq!(stop.reason, Reason::Wiped);
     assert_eq!(network.view(1).unwrap().nodes.len(), 3);
 }
 
@@ -421,8 +494,9 @@ fn a_removed_node_stops() {
     let mut network = three(10);
     let id = network.at(3).me();
     network.propose(1, Command::SetNodeState { id, state: NodeState::Gone });
-    let why = fatal(&mut network, 3);
-    assert!(why.contains("removed"), "{why}");
+    let stop = fatal(&mut network, 3);
+    assert!(stop.why.contains("removed"), "{stop}");
+    assert_eq!(stop.reason, Reason::Removed);
 }
 
 #[test]
@@ -437,8 +511,9 @@ fn an_old_copy_of_a_directory_is_refused() {
     }
     network.crash(3);
     network.put(3, backup, &[]);
-    let why = fatal(&mut network, 3);
-    assert!(why.contains("old copy"), "{why}");
+    let stop = fatal(&mut network, 3);
+    assert!(stop.why.contains("old copy"), "{stop}");
+    assert_eq!(stop.reason, Reason::Stale);
 }
 
 #[test]
@@ -459,8 +534,8 @@ fn an_old_copy_is_told_by_a_start_that_ended_before_it_was_registered() {
     network.cut.clear();
     network.put(3, backup, &[]);
     assert_eq!(network.at(3).profile.starts, starts);
-    let why = fatal(&mut network, 3);
-    assert!(why.contains("old copy") || why.contains("two use copies"), "{why}");
+    let stop = fatal(&mut network, 3);
+    assert!(stop.why.contains("old copy") || stop.why.contains("two use copies"), "{stop}");
 }
 
 #[test]
@@ -495,8 +570,9 @@ fn of_two_copies_of_a_directory_only_one_goes_on() {
     network.start(3);
     network.until("one stops", |network| [3, 4].iter().any(|n| network.machines[n].fatal.is_some()));
     let stopped = if network.machines[&3].fatal.is_some() { 3 } else { 4 };
-    let why = network.machines[&stopped].fatal.clone().unwrap();
-    assert!(why.contains("two use copies"), "{why}");
+    let stop = network.machines[&stopped].fatal.clone().unwrap();
+    assert!(stop.why.contains("two use copies"), "{stop}");
+    assert_eq!(stop.reason, Reason::Copied);
     network.until("the other goes on", |network| network.agree(3));
 }
 
@@ -509,8 +585,9 @@ fn a_directory_of_another_cluster_is_refused() {
     let vfs = copy(&network.machines[&4].vfs);
     network.crash(4);
     network.put(4, vfs, &[1]);
-    let why = fatal(&mut network, 4);
-    assert!(why.contains("take --join away"), "{why}");
+    let stop = fatal(&mut network, 4);
+    assert!(stop.why.contains("take --join away"), "{stop}");
+    assert_eq!(stop.reason, Reason::Foreign);
     assert_eq!(network.view(1).unwrap().nodes.len(), 3);
 }
 
@@ -521,8 +598,9 @@ fn a_lost_raft_log_is_refused_and_the_node_joins_again_as_a_new_member() {
     network.crash(3);
     wipe_raft(&network.machines[&3].vfs);
     network.start(3);
-    let why = network.machines[&3].fatal.clone().expect("it starts without its log");
-    assert!(why.contains("--rejoin"), "{why}");
+    let stop = network.machines[&3].fatal.clone().expect("it starts without its log");
+    assert!(stop.why.contains("--rejoin"), "{stop}");
+    assert_eq!(stop.reason, Reason::Wiped);
     let machine = network.machines.get_mut(&3).unwrap();
     (machine.fatal, machine.flags.rejoin) = (None, true);
     network.start(3);
@@ -588,22 +666,22 @@ fn a_start_without_an_identity_or_with_two_halves_is_refused() {
         decide(flags, directory, file, &log, &mut dice)
             .map(|start| (start.how, start.file.phase, start.file.starts))
     };
-    let has = |result: Result<_, String>, words: &str| {
-        let why: String = result.map(|_: (How, Phase, u64)| ()).unwrap_err();
-        assert!(why.contains(words), "{why}");
+    let has = |result: Result<(How, Phase, u64), Stop>, reason: Reason, words: &str| {
+        let stop = result.unwrap_err();
+        assert!(stop.reason == reason && stop.why.contains(words), "{stop:?}");
     };
     // Only addresses of others join; a node never makes a cluster when it was told to join one.
     assert_eq!(ask(&alone, None, None), Ok((How::Create, Phase::Creating, 1)));
     assert_eq!(ask(&joins, None, None), Ok((How::Join, Phase::Joining, 1)));
     assert_eq!(ask(&alone, Some(&own), None), Ok((How::Create, Phase::Adopting, 1)));
-    has(ask(&joins, Some(&own), None), "a cluster of its own");
-    has(ask(&alone, None, Some(&file)), "the identity file is not");
-    has(ask(&alone, Some(&own), Some(&file)), "its Raft log (cluster/raft) is gone");
+    has(ask(&joins, Some(&own), None), Reason::Foreign, "a cluster of its own");
+    has(ask(&alone, None, Some(&file)), Reason::Wiped, "the identity file is not");
+    has(ask(&alone, Some(&own), Some(&file)), Reason::Wiped, "its Raft log (cluster/raft) is gone");
     let other = Directory { disk: 9, ..own };
-    has(ask(&alone, Some(&other), Some(&file)), "put together from two");
+    has(ask(&alone, Some(&other), Some(&file)), Reason::Foreign, "put together from two");
     let joining = NodeFile { phase: Phase::Joining, cluster: 0, member: 0, ..file };
     assert_eq!(ask(&joins, None, Some(&joining)), Ok((How::Join, Phase::Joining, 7)));
-    has(ask(&alone, None, Some(&joining)), "has not finished");
+    has(ask(&alone, None, Some(&joining)), Reason::Other, "has not finished");
     let creating = NodeFile { phase: Phase::Creating, member: 0, ..file };
     assert_eq!(ask(&joins, None, Some(&creating)), Ok((How::Create, Phase::Creating, 7)));
 }

@@ -7,6 +7,7 @@ use crate::placement::{NodeId, Placement};
 use crate::quorum::{Consistency, readers};
 use crate::raft::{Batch, Durable, Store};
 use crate::state::{Command, Outcome};
+use crate::stop::Stop;
 use crate::view::{Health, View};
 use disk::crash::Survivors;
 use disk::{CrashVfs, OpenMode, Vfs};
@@ -57,7 +58,7 @@ pub struct Machine {
     /// How it was answered whom: own number to caller, run and call.
     requests: BTreeMap<u64, (u16, u64, u64)>,
     epoch: u64,
-    pub fatal: Option<String>,
+    pub fatal: Option<Stop>,
     pub progress: Vec<String>,
     pub done: BTreeMap<u64, Result<Outcome, ControlError>>,
 }
@@ -189,8 +190,8 @@ impl Network {
         let mut dice = || u128::from(lots.next()) << 64 | u128::from(lots.next());
         let start = match decide(&machine.flags, directory.as_ref(), file.as_ref(), &log, &mut dice) {
             Ok(start) => start,
-            Err(why) => {
-                machine.fatal = Some(why);
+            Err(stop) => {
+                machine.fatal = Some(stop);
                 return;
             }
         };
@@ -215,7 +216,7 @@ impl Network {
                 machine.running = Some((store, controller));
                 self.perform(n, out);
             }
-            Err(why) => machine.fatal = Some(why),
+            Err(stop) => machine.fatal = Some(stop),
         }
     }
 
@@ -363,8 +364,8 @@ impl Network {
                     self.machines.get_mut(&n).unwrap().done.insert(token, result);
                 }
                 Effect::Progress(text) => machine.progress.push(text),
-                Effect::Fatal(why) => {
-                    machine.fatal = Some(why);
+                Effect::Fatal(stop) => {
+                    machine.fatal = Some(stop);
                     return self.forget(n);
                 }
                 Effect::Health(_) | Effect::Outlook(_) | Effect::Held(_) | Effect::Refused { .. } => {}

@@ -81,7 +81,8 @@ impl Control {
         let flags = Flags { join, own: vec![address(out.me)], rejoin: false };
         let mut lots = dice(out, 1);
         let mut draw = || u128::from(lots.number()) << 64 | u128::from(lots.number());
-        let start = decide(&flags, own.as_ref(), file.as_ref(), &durable, &mut draw)?;
+        let start =
+            decide(&flags, own.as_ref(), file.as_ref(), &durable, &mut draw).map_err(|stop| stop.why)?;
         start.file.write(&*vfs, dir).map_err(|e| e.to_string())?;
         out.disk.settle(out.disk.position());
         let swarm = &out.env.swarm;
@@ -99,7 +100,8 @@ impl Control {
         let make = Make { shards: swarm.shards, replication_factor: swarm.replication_factor };
         let mut options = Options::default();
         options.loss.grace_ms = swarm.loss_grace_ms;
-        let controller = Controller::new(start, me, make, durable, options, out.now_ms(), effects)?;
+        let controller = Controller::new(start, me, make, durable, options, out.now_ms(), effects)
+            .map_err(|stop| stop.why)?;
         Ok(Control {
             controller,
             store,
@@ -205,7 +207,7 @@ impl Process {
                 Effect::Progress(what) => out.note(format_args!("progress: {what}")),
                 Effect::Held(why) => out.note(format_args!("nobody is declared lost: {why:?}")),
                 Effect::Health(_) | Effect::Outlook(_) => {}
-                Effect::Fatal(why) => self.stop_because(why),
+                Effect::Fatal(stop) => self.stop_because(stop.why),
             }
         }
         let (term, leader) = self.control.controller.leader();

@@ -32,7 +32,7 @@ fn a_wiped_directory_at_a_known_address_is_refused() {
     let mut cluster = filled(dir.path());
     cluster.nodes[2].kill();
     fs::remove_dir_all(dir.path().join("node2/data")).expect("a folder can be removed");
-    let said = cluster.nodes[2].refused();
+    let said = cluster.nodes[2].refused(10);
     assert!(said.contains(&cluster.nodes[2].address), "{said}");
     assert!(said.contains("its directory was lost or not mounted, put the directory back"), "{said}");
 }
@@ -43,7 +43,7 @@ fn a_directory_without_its_control_log_is_refused() {
     let mut cluster = filled(dir.path());
     cluster.nodes[1].kill();
     fs::remove_dir_all(dir.path().join("node1/data/cluster/raft")).expect("a folder can be removed");
-    let said = cluster.nodes[1].refused();
+    let said = cluster.nodes[1].refused(10);
     assert!(said.contains("partly wiped"), "{said}");
 }
 
@@ -66,7 +66,7 @@ fn a_node_of_another_cluster_is_refused_by_name_and_told_what_to_do() {
     let join = [cluster.nodes[0].address.clone()];
     let settings = Settings::default();
     let folder = dir.path().join("other/node0");
-    let said = Member::new(&folder, &settings, &join, Some(&cluster.token)).refused();
+    let said = Member::new(&folder, &settings, &join, Some(&cluster.token)).refused(11);
     let words = format!("the data directory belongs to cluster {its_own}, and --join names another");
     assert!(said.contains(&words) && said.contains(&before.0), "{said}");
     assert!(said.contains("take --join away") && said.contains("an empty data directory to join"), "{said}");
@@ -86,7 +86,7 @@ fn a_copy_of_a_running_nodes_directory_is_refused() {
     cluster.await_safe();
     let join = [cluster.nodes[0].address.clone()];
     let mut copied = Member::new(&dir.path().join("copy"), &Settings::default(), &join, Some(&cluster.token));
-    let said = copied.refused();
+    let said = copied.refused(13);
     assert!(said.contains("copies of one data directory"), "{said}");
     cluster.await_safe();
 }
@@ -111,7 +111,7 @@ fn an_old_backup_of_a_directory_is_refused() {
     }
     fs::remove_dir_all(dir.path().join("node1/data")).expect("a folder can be removed");
     copy(&dir.path().join("backup"), &dir.path().join("node1/data"));
-    let said = cluster.nodes[1].refused();
+    let said = cluster.nodes[1].refused(12);
     assert!(said.contains("old") || said.contains("copy"), "{said}");
 }
 
@@ -137,6 +137,6 @@ fn an_old_copy_is_refused_although_the_start_after_it_was_never_agreed_on() {
     cluster.nodes[1].kill();
     fs::remove_dir_all(dir.path().join("node1/data")).expect("a folder can be removed");
     copy(&dir.path().join("backup"), &dir.path().join("node1/data"));
-    let said = cluster.nodes[1].refused();
+    let said = cluster.nodes[1].refused(12);
     assert!(said.contains("old copy"), "{said}");
 }

@@ -133,7 +133,7 @@ fn a_node_with_a_wrong_token_is_refused_counted_and_told_what_to_do() {
     let join = [cluster.nodes[0].address.clone()];
     let settings = Settings::default();
     let said =
-        Member::new(&dir.path().join("stranger"), &settings, &join, Some("not-the-token-at-all")).refused();
+        Member::new(&dir.path().join("stranger"), &settings, &join, Some("not-the-token-at-all")).refused(15);
     assert!(said.contains("token") && said.contains("--join-token"), "{said}");
     assert!(!dir.path().join("stranger/data/join-token").exists(), "a wrong token is not kept");
     let client = &cluster.nodes[0].client;
@@ -144,6 +144,6 @@ fn a_node_with_a_wrong_token_is_refused_counted_and_told_what_to_do() {
         }
     });
     assert_eq!(cluster.nodes[0].status().expect("an answer")["nodes"].as_array().map(Vec::len), Some(1));
-    let said = Member::new(&dir.path().join("unknowing"), &settings, &join, None).refused();
+    let said = Member::new(&dir.path().join("unknowing"), &settings, &join, None).refused(1);
     assert!(said.contains("SARSEN_JOIN_TOKEN"), "{said}");
 }

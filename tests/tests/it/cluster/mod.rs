@@ -1,5 +1,6 @@
 //! Three nodes as one database: real processes on loopback, and in network namespaces.
 
+mod create;
 mod directories;
 mod equal;
 mod healing;

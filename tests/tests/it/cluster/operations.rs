@@ -130,7 +130,7 @@ fn nodes_are_drained_filled_removed_and_replaced_and_every_sample_is_there() {
     says(&cluster.nodes[0], &["cluster", "remove", &third]);
     watch(&cluster.nodes[0], "3");
     let mut process = leaves.process.take().expect("it runs");
-    assert!(!process.await_end().success());
+    assert_eq!(process.await_end().code(), Some(14));
     assert!(process.output().contains("was removed from the cluster"), "{}", process.output());
     cluster.await_safe();
 

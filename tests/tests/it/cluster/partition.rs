@@ -19,7 +19,7 @@ use tests::wire::v1;
 const INSIDE: &str = "SARSEN_TEST_NETWORK";
 
 /// Whether this process is inside. Otherwise the test `name` is run there, and has passed when this returns.
-fn inside(name: &str) -> bool {
+pub(super) fn inside(name: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
@@ -40,7 +40,7 @@ fn inside(name: &str) -> bool {
     false
 }
 
-fn run(command: &str) {
+pub(super) fn run(command: &str) {
     let mut words = command.split_whitespace();
     let status = Command::new(words.next().expect("a command")).args(words).status();
     assert!(status.as_ref().is_ok_and(std::process::ExitStatus::success), "{command}: {status:?}");
