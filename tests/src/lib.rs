@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod kubernetes;
 pub mod load;
 pub mod peer;
 pub mod peers;

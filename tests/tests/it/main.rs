@@ -6,6 +6,7 @@ mod bootstrap;
 mod cluster;
 mod crash;
 mod decoders;
+mod kubernetes;
 mod prometheus;
 mod promqltest;
 mod remote_write;

@@ -1,0 +1,3 @@
+//! The control plane that is none, and the operator with it.
+
+mod api;
