@@ -90,13 +90,7 @@ fn begin(draft: &mut Draft, old: &Instance) {
     }
     let Some(kind) = lost(draft, old) else { return };
     if !holds_something(draft, old) {
-        // Whoever creates the database may have done so and be out of sight for a while.
-        let may_hold = draft.observed.database.is_none() && old.claim.is_some_and(|claim| claim.creates);
-        if may_hold && !matches!(kind, Kind::VolumeLost | Kind::MachineGone | Kind::OutOfService) {
-            let message = format!("{} was about to create the database; it is waited for", old.name);
-            draft.defer(old.name, Reason::DatabaseSilent, message);
-            return;
-        }
+        // That goes for whoever was to create the database as well: even if it has, nobody was let write to it.
         abandon(draft, old, "it is lost and held nothing yet");
         return;
     }
