@@ -21,6 +21,8 @@ pub struct View {
     pub replication_factor: u8,
     /// Every node that was not removed for good, this one too.
     pub nodes: BTreeMap<NodeId, Peer>,
+    /// Every node that was, and what is remembered of it.
+    pub gone: BTreeMap<NodeId, Departed>,
     /// The namespaces by name; `default` is always there.
     pub namespaces: BTreeMap<String, Namespace>,
     /// The jobs at work and the last ones that are over, by their number.
@@ -56,6 +58,17 @@ pub struct Peer {
     pub health: Health,
     /// How often it was started, as far as is agreed on. A node that says less stands on an old copy of its directory.
     pub starts: u64,
+}
+
+/// A node that was removed for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departed {
+    /// `host:port` where other nodes reached it.
+    pub address: String,
+    /// Since when, in milliseconds since 1970; 0 if that is not known.
+    pub at_ms: u64,
+    /// Who took its place, if it was replaced.
+    pub heir: Option<NodeId>,
 }
 
 /// How a node seems to be.
@@ -108,6 +121,7 @@ impl View {
             placement,
             replication_factor: replicas,
             nodes: nodes.iter().map(|node| (node.id, peer(node))).collect(),
+            gone: BTreeMap::new(),
             namespaces: BTreeMap::from([("default".to_owned(), Namespace::default())]),
             jobs: BTreeMap::new(),
             leader: None,

@@ -169,6 +169,15 @@ pub enum ClusterCommand {
         #[command(flatten)]
         how: Operation,
     },
+    /// Take a node that does not answer for lost, and make its copies on others at once; it is welcome when it comes back.
+    Heal {
+        /// The node, by its id or the beginning of it
+        #[arg(value_name = "ID")]
+        node: String,
+        /// How.
+        #[command(flatten)]
+        how: Operation,
+    },
     /// Empty a node and then remove it for ever.
     Remove {
         /// The node, by its id or the beginning of it

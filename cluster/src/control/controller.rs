@@ -14,9 +14,9 @@ use crate::faults::{Mistake, planted};
 use crate::jobs::Outlook;
 use crate::placement::{Domain, NodeId, NodeState, Phase as MovePhase};
 use crate::raft::{self, Durable, Member, Membership};
-use crate::state::{Cluster, Command, Fault, Outcome, Profile, Refusal, Request, State};
+use crate::state::{Cluster, Command, Fault, Gone, Outcome, Profile, Refusal, Request, State};
 use crate::stop::{Reason, Stop};
-use crate::view::{Health, Peer, View};
+use crate::view::{Departed, Health, Peer, View};
 use model::Shard;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -296,11 +296,15 @@ impl Controller {
     /// How the nodes are, as the leader or this node sees it.
     pub fn health(&self) -> Vec<(NodeId, Sighting)> {
         let leads = self.leads();
+        let told = |id: NodeId| self.watch.told_of(id).copied().unwrap_or_default();
         let sighting = |id: &NodeId| match leads {
-            _ if *id == self.file.node => Sighting { health: Health::Up, age_ms: 0, beat: self.beat() },
+            _ if *id == self.file.node => {
+                let heard = if leads { self.watch.heard_of(*id) } else { told(*id).heard };
+                Sighting { health: Health::Up, age_ms: 0, beat: self.beat(), heard }
+            }
             true => self.watch.sighting(self.now_ms, *id, &self.options),
             false => {
-                let told = self.watch.told_of(*id).copied().unwrap_or_default();
+                let told = told(*id);
                 Sighting { health: self.watch.health(self.now_ms, *id, false, &self.options), ..told }
             }
         };
@@ -388,6 +392,9 @@ impl Controller {
         let (_, leader) = self.leader();
         match leader {
             Some(leader) if leader == self.file.node => {
+                let nodes = self.state.iter().flat_map(|state| state.nodes().iter());
+                let there = nodes.filter(|(_, node)| node.state != NodeState::Gone).map(|(id, _)| *id);
+                self.watch.count(self.now_ms, self.file.node, &there.collect::<Vec<_>>(), &self.options);
                 self.look_ahead();
                 self.tell_health();
             }
@@ -767,6 +774,7 @@ impl Controller {
             placement: state.placement().clone(),
             replication_factor: state.replication_factor(),
             nodes: nodes.map(|(id, node)| (*id, peer(*id, node))).collect(),
+            gone: state.nodes().iter().filter_map(|(id, node)| Some((*id, departed(node)?))).collect(),
             namespaces: state.namespaces().clone(),
             jobs: state.jobs().clone(),
             leader: self.leader().1,
@@ -808,6 +816,12 @@ impl Controller {
             self.out.push(Effect::Fatal(why.into()));
         }
     }
+}
+
+fn departed(node: &crate::state::Node) -> Option<Departed> {
+    let Gone { at_ms, heir } = node.gone;
+    let address = node.profile.address.clone();
+    (node.state == NodeState::Gone).then_some(Departed { address, at_ms, heir })
 }
 
 fn removed(node: NodeId) -> Refusal {

@@ -42,6 +42,17 @@ pub struct Sighting {
     pub age_ms: u64,
     /// What it said then.
     pub beat: Beat,
+    /// Who else hears it.
+    pub heard: Heard,
+}
+
+/// How many of the other nodes that the leader hears, and the leader, have heard of a node lately.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// So many have.
+    pub by: u32,
+    /// So many could.
+    pub of: u32,
 }
 
 /// What a node tells the leader of the copies that it makes.
@@ -65,6 +76,8 @@ pub(super) struct Watch {
     tidings: BTreeMap<NodeId, Tidings>,
     /// Since when it leads.
     since_ms: u64,
+    /// Who is heard by how many, as it was counted last.
+    heard: BTreeMap<NodeId, Heard>,
     /// What the leader last told.
     told: BTreeMap<NodeId, Sighting>,
     /// When this node last saw whom, and whether it has lost it since.
@@ -77,6 +90,7 @@ impl Watch {
         self.since_ms = now_ms;
         self.beats.clear();
         self.tidings.clear();
+        self.heard.clear();
     }
 
     pub fn beat(&mut self, now_ms: u64, from: NodeId, beat: Beat, tidings: Tidings) {
@@ -129,6 +143,7 @@ impl Watch {
     pub fn retain(&mut self, there: impl Fn(NodeId) -> bool) {
         self.beats.retain(|node, _| there(*node));
         self.tidings.retain(|node, _| there(*node));
+        self.heard.retain(|node, _| there(*node));
         self.told.retain(|node, _| there(*node));
         self.seen.retain(|node, _| there(*node));
     }
@@ -138,7 +153,32 @@ impl Watch {
         let (at, beat) = self.beats.get(&node).copied().unwrap_or((self.since_ms, Beat::default()));
         let age_ms = now_ms.saturating_sub(at.max(self.since_ms));
         let least = if beat.leaving { Health::Suspect } else { Health::Up };
-        Sighting { health: by_age(age_ms, options).max(least), age_ms, beat }
+        Sighting { health: by_age(age_ms, options).max(least), age_ms, beat, heard: self.heard_of(node) }
+    }
+
+    /// By how many a node is heard, as it was counted last.
+    pub fn heard_of(&self, node: NodeId) -> Heard {
+        self.heard.get(&node).copied().unwrap_or_default()
+    }
+
+    /// Counts anew who is heard by how many: once for all who ask, since it takes a look at every pair.
+    pub fn count(&mut self, now_ms: u64, me: NodeId, nodes: &[NodeId], options: &Options) {
+        let own = self.sees(now_ms, options);
+        let is_up = |node: &NodeId| *node == me || self.sighting(now_ms, *node, options).health == Health::Up;
+        let listeners: Vec<NodeId> = nodes.iter().copied().filter(is_up).collect();
+        let sees = |node: &NodeId| match *node == me {
+            true => Some(&own),
+            false => self.tidings.get(node).map(|tidings| &tidings.sees),
+        };
+        let mut by: BTreeMap<NodeId, u32> = BTreeMap::new();
+        for (listener, seen) in listeners.iter().filter_map(|node| Some((node, sees(node)?))) {
+            seen.iter().filter(|seen| *seen != listener).for_each(|seen| *by.entry(*seen).or_default() += 1);
+        }
+        let heard = |node: &NodeId| {
+            let of = listeners.iter().filter(|listener| *listener != node).count() as u32;
+            (*node, Heard { by: by.get(node).copied().unwrap_or(0).min(of), of })
+        };
+        self.heard = nodes.iter().map(heard).collect();
     }
 
     /// What the leader last told of a node.
@@ -172,5 +212,27 @@ fn by_age(age_ms: u64, options: &Options) -> Health {
         age if age < options.suspect_ms => Health::Up,
         age if age < options.down_ms => Health::Suspect,
         _ => Health::Down,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_heard_by_how_many_counts_those_only_that_are_heard_themselves() {
+        let options = Options::default();
+        let [one, two, three, four] = [1, 2, 3, 4].map(NodeId);
+        let mut watch = Watch::default();
+        watch.lead(0);
+        let sees = |sees: &[NodeId]| Tidings { sees: sees.to_vec(), ..Tidings::default() };
+        // Node 4 was heard of by everybody, a while ago.
+        watch.beat(1_000, four, Beat::default(), sees(&[one, two, three]));
+        watch.beat(20_000, two, Beat::default(), sees(&[one, three, four]));
+        watch.beat(20_000, three, Beat::default(), sees(&[one, two, three]));
+        watch.count(20_000, one, &[one, two, three, four], &options);
+        let heard = |node| (watch.heard_of(node).by, watch.heard_of(node).of);
+        assert_eq!([one, two, three, four].map(heard), [(2, 2), (2, 2), (2, 2), (1, 3)]);
+        assert_eq!(watch.sighting(20_000, four, &options).heard, Heard { by: 1, of: 3 });
     }
 }

@@ -4,7 +4,7 @@
 //! measured anew.
 
 use super::controller::Controller;
-use crate::jobs::{self, Job, Kind, Outlook, Pace, Progress, Stage, Step};
+use crate::jobs::{self, Filling, Job, Kind, Outlook, Pace, Progress, Stage, Step};
 use crate::placement::{Move, NodeId, NodeState, Placement, Plan, ReplicaState, plan};
 use crate::state::{Command, State};
 use crate::view::Health;
@@ -32,6 +32,8 @@ pub(super) struct Watching {
     pace: Pace,
     /// Of each job.
     paces: BTreeMap<u64, Pace>,
+    /// Of the copies to each node.
+    fillings: BTreeMap<NodeId, Pace>,
     /// As this node saw it last while it led, or as the leader told.
     pub outlook: Arc<Outlook>,
 }
@@ -104,6 +106,7 @@ impl Controller {
         Some(Command::StartJob {
             kind,
             lost: false,
+            epoch: None,
             at_ms: self.wall_ms,
             by: "autopilot".into(),
             copies: own.len() as u64,
@@ -165,11 +168,24 @@ impl Controller {
             }
         });
         let jobs = progress.collect();
+        let mut to: BTreeMap<NodeId, Left> = BTreeMap::new();
+        for (node, left) in copies.iter().filter_map(|(step, left)| Some((step.to?, left))) {
+            let sum = to.entry(node).or_default();
+            *sum = sum.plus(*left);
+        }
+        self.watching.fillings.retain(|node, _| to.contains_key(node));
+        let filling = to.into_iter().take(Outlook::FILLING_MAX).map(|(node, left)| {
+            let pace = self.watching.fillings.entry(node).or_default();
+            pace.note(now_ms, left.parts);
+            Filling { node, copies: left.copies, bytes: left.bytes, eta_s: pace.eta_s() }
+        });
+        let filling = filling.collect();
         waits.truncate(Outlook::WAITS_MAX);
         let bytes_per_s = all.bytes_per_s(&self.watching.pace);
         let held =
             self.autopilot.held.as_ref().map_or_else(String::new, |brake| jobs::cut(brake.to_string()));
-        let outlook = Outlook { copies: all.copies, bytes: all.bytes, bytes_per_s, jobs, waits, held };
+        let outlook =
+            Outlook { copies: all.copies, bytes: all.bytes, bytes_per_s, jobs, waits, held, filling };
         self.watching.outlook = Arc::new(outlook);
     }
 

@@ -3,7 +3,7 @@
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::event::NodeReport;
-use super::health::{Beat, COPIES_MAX, Copies, Sighting, Tidings};
+use super::health::{Beat, COPIES_MAX, Copies, Heard, Sighting, Tidings};
 use crate::bootstrap::CopyProgress;
 use crate::jobs::Outlook;
 use crate::placement::NodeId;
@@ -144,6 +144,8 @@ impl Answer {
                     });
                     out.varint(sighting.age_ms);
                     put_beat(&mut out, &sighting.beat);
+                    out.varint(u64::from(sighting.heard.by));
+                    out.varint(u64::from(sighting.heard.of));
                 }
                 outlook.put(&mut out);
             }
@@ -192,7 +194,9 @@ impl Answer {
                         2 => Health::Down,
                         _ => return Err(reader.malformed()),
                     };
-                    Ok((node, Sighting { health, age_ms: reader.varint()?, beat: take_beat(reader)? }))
+                    let (age_ms, beat) = (reader.varint()?, take_beat(reader)?);
+                    let heard = Heard { by: codec::narrow(reader)?, of: codec::narrow(reader)? };
+                    Ok((node, Sighting { health, age_ms, beat, heard }))
                 })?;
                 Answer::Health(table, Outlook::take(&mut reader)?)
             }

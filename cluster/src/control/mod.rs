@@ -37,7 +37,7 @@ mod start;
 pub use controller::{Controller, Make, Me};
 pub use event::{ControlError, CopyStatus, Effect, Event, NodeReport, Options, Target};
 pub use file::{Directory, Error, NodeFile, Phase, raft_dir};
-pub use health::{Beat, COPIES_MAX, Copies, Sighting, Tidings};
+pub use health::{Beat, COPIES_MAX, Copies, Heard, Sighting, Tidings};
 pub use message::{Answer, Call};
 pub use start::{Flags, How, Start, decide};
 

@@ -148,6 +148,25 @@ impl Kind {
         leaves || comes || why
     }
 
+    /// Whether another job becomes this one when the node that goes is found to be lost: what it was doing, it goes on doing.
+    pub fn is_lost_form_of(&self, other: &Kind) -> bool {
+        match (self, other) {
+            (Kind::Remove(node), Kind::Remove(old) | Kind::Replace { old, .. }) => node == old,
+            (Kind::Replace { .. }, Kind::Replace { .. }) => self == other,
+            _ => false,
+        }
+    }
+
+    /// Whether another job is given up for this one, which empties the same node and goes further: for good, or into another node.
+    pub fn outdoes(&self, lost: bool, other: &Kind) -> bool {
+        let same = self.empties().is_some() && self.empties() == other.empties() && self != other;
+        same && match (self, other) {
+            (Kind::Replace { .. }, Kind::Replace { .. }) => true,
+            (Kind::Replace { .. } | Kind::Remove(_), _) => lost,
+            _ => false,
+        }
+    }
+
     /// Why this cannot begin while `other` is at work, in words; `None` if it can.
     ///
     /// A node that was to come and is lost can be replaced or removed at once: what it was to take over goes to others then.

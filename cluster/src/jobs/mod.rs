@@ -21,7 +21,7 @@ mod preview;
 
 pub use job::{Job, Kind, Stage, Step};
 pub(crate) use outlook::cut;
-pub use outlook::{Outlook, Progress};
+pub use outlook::{Filling, Outlook, Progress};
 pub use pace::Pace;
 pub use preview::{Preview, preview, sizes};
 

@@ -4,6 +4,7 @@
 
 use super::job::short;
 use super::{ACTIVE_MAX, TEXT_BYTES_MAX};
+use crate::placement::NodeId;
 use crate::wire::{Malformed, Reader, Writer};
 
 /// What is left to be copied, in all and by job, and what that waits for.
@@ -21,6 +22,21 @@ pub struct Outlook {
     pub waits: Vec<String>,
     /// Why no node is taken for lost although one has been away for too long; empty if there is none.
     pub held: String,
+    /// The nodes that get copies.
+    pub filling: Vec<Filling>,
+}
+
+/// What is left to be copied to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filling {
+    /// Which.
+    pub node: NodeId,
+    /// Copies that are still to be made there.
+    pub copies: u64,
+    /// Bytes of these, roughly.
+    pub bytes: u64,
+    /// When nothing will be left, as it goes now.
+    pub eta_s: Option<u64>,
 }
 
 /// How far a job is.
@@ -45,6 +61,13 @@ pub struct Progress {
 impl Outlook {
     /// Reasons for waiting that are told.
     pub const WAITS_MAX: usize = 8;
+    /// Nodes that get copies.
+    pub const FILLING_MAX: usize = 1024;
+
+    /// What is left to be copied to a node; nothing if it gets none.
+    pub fn to(&self, node: NodeId) -> Option<&Filling> {
+        self.filling.iter().find(|filling| filling.node == node)
+    }
 
     /// Of a job, if it is not over.
     pub fn of(&self, id: u64) -> Option<&Progress> {
@@ -52,7 +75,7 @@ impl Outlook {
     }
 
     pub(crate) fn put(&self, out: &mut Writer) {
-        let Outlook { copies, bytes, bytes_per_s, jobs, waits, held } = self;
+        let Outlook { copies, bytes, bytes_per_s, jobs, waits, held, filling } = self;
         [*copies, *bytes, *bytes_per_s].into_iter().for_each(|number| out.varint(number));
         out.count(jobs.len());
         for Progress { id, copies, bytes, permille, bytes_per_s, eta_s, waits } in jobs {
@@ -64,6 +87,12 @@ impl Outlook {
         out.count(waits.len());
         waits.iter().for_each(|text| out.bytes(text.as_bytes()));
         out.bytes(held.as_bytes());
+        out.count(filling.len());
+        for Filling { node, copies, bytes, eta_s } in filling {
+            out.u128(node.0);
+            let eta = eta_s.map_or(0, |eta| eta.saturating_add(1));
+            [*copies, *bytes, eta].into_iter().for_each(|number| out.varint(number));
+        }
     }
 
     pub(crate) fn take(reader: &mut Reader<'_>) -> Result<Outlook, Malformed> {
@@ -80,10 +109,15 @@ impl Outlook {
             })
         })?;
         let (waits, held) = (reader.list(short)?, short(reader)?);
-        if jobs.len() > ACTIVE_MAX || waits.len() > Outlook::WAITS_MAX {
+        let filling = reader.list(|reader| {
+            let (node, copies, bytes) = (NodeId(reader.u128()?), reader.varint()?, reader.varint()?);
+            Ok(Filling { node, copies, bytes, eta_s: reader.varint()?.checked_sub(1) })
+        })?;
+        if jobs.len() > ACTIVE_MAX || waits.len() > Outlook::WAITS_MAX || filling.len() > Outlook::FILLING_MAX
+        {
             return Err(reader.malformed());
         }
-        Ok(Outlook { copies, bytes, bytes_per_s, jobs, waits, held })
+        Ok(Outlook { copies, bytes, bytes_per_s, jobs, waits, held, filling })
     }
 }
 

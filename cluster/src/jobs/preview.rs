@@ -39,7 +39,11 @@ pub fn preview(
     size: impl Fn(Shard) -> u64,
 ) -> Result<Preview, Refusal> {
     let mut then = state.clone();
-    then.begin(kind, lost)?;
+    match state.asked_before(kind, lost) {
+        // Nothing more would be done for it.
+        Some(answer) => drop(answer?),
+        None => drop(then.begin(kind, lost, 0)?),
+    }
     let target = then.target_without(away);
     let all = target.as_ref().map(|target| plan(then.placement(), target, size)).unwrap_or_default();
     let (moves, others): (Vec<Move>, Vec<Move>) = all.moves.into_iter().partition(|step| kind.owns(step));

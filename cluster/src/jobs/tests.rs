@@ -42,11 +42,22 @@ fn what_the_leader_tells_is_bounded() {
         outlook.put(&mut out);
         Outlook::take(&mut Reader::new(&out.0, "outlook"))
     };
+    let filling = Filling { node: NodeId(7), copies: 4, bytes: 5, eta_s: Some(6) };
     let jobs = vec![Progress { eta_s: Some(0), waits: "x".repeat(TEXT_BYTES_MAX), ..Progress::default() }];
-    let outlook =
-        Outlook { copies: 1, bytes: 2, bytes_per_s: 3, jobs, waits: vec!["y".into()], held: "v".into() };
+    let outlook = Outlook {
+        copies: 1,
+        bytes: 2,
+        bytes_per_s: 3,
+        jobs,
+        waits: vec!["y".into()],
+        held: "v".into(),
+        filling: vec![filling],
+    };
     assert_eq!(take(&outlook).as_ref(), Ok(&outlook));
     assert_eq!(outlook.of(0), Some(&outlook.jobs[0]));
+    assert_eq!((outlook.to(NodeId(7)), outlook.to(NodeId(8))), (Some(&filling), None));
+    let many = Outlook { filling: vec![filling; Outlook::FILLING_MAX + 1], ..Outlook::default() };
+    assert!(take(&many).is_err());
     let many = Outlook { waits: vec![String::new(); Outlook::WAITS_MAX + 1], ..Outlook::default() };
     assert!(take(&many).is_err());
     let many = Outlook { jobs: vec![Progress::default(); ACTIVE_MAX + 1], ..Outlook::default() };

@@ -64,8 +64,8 @@ impl State {
                 self.feature_version = *version;
                 Ok(Outcome::Done)
             }
-            Command::StartJob { kind, lost, at_ms, by, copies, bytes } => {
-                self.start_job(kind, *lost, *at_ms, by, (*copies, *bytes))
+            Command::StartJob { kind, lost, epoch, at_ms, by, copies, bytes } => {
+                self.start_job((kind, *lost), *epoch, *at_ms, by, (*copies, *bytes))
             }
             Command::ChangeJob { id, revision, step, at_ms } => self.change_job(*id, *revision, step, *at_ms),
             Command::Put { table, id, revision, bytes } => self.table_mut(*table).put(*id, *revision, bytes),
@@ -127,7 +127,10 @@ impl State {
             None => (self.members_given + 1, NodeState::Joining),
         };
         self.members_given = self.members_given.max(member);
-        self.nodes.insert(id, Node { profile: profile.clone(), disk, incarnation, member, state });
+        self.nodes.insert(
+            id,
+            Node { profile: profile.clone(), disk, incarnation, member, state, gone: Gone::default() },
+        );
         Ok(Outcome::Member(member))
     }
 

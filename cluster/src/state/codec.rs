@@ -38,6 +38,11 @@ impl State {
             out.u64(node.incarnation);
             out.varint(node.member);
             out.u8(node_state(node.state));
+            if node.state == NodeState::Gone {
+                out.varint(node.gone.at_ms);
+                out.u8(u8::from(node.gone.heir.is_some()));
+                node.gone.heir.iter().for_each(|heir| out.u128(heir.0));
+            }
         }
         out.count(self.namespaces.len());
         for (name, namespace) in &self.namespaces {
@@ -87,7 +92,13 @@ impl State {
             let id = NodeId(reader.u128()?);
             let profile = take_profile(reader)?;
             let (disk, incarnation, member) = (reader.u128()?, reader.u64()?, reader.varint()?);
-            Ok((id, Node { profile, disk, incarnation, member, state: take_node_state(reader)? }))
+            let state = take_node_state(reader)?;
+            let mut gone = Gone::default();
+            if state == NodeState::Gone {
+                gone.at_ms = reader.varint()?;
+                gone.heir = if flag(reader)? { Some(NodeId(reader.u128()?)) } else { None };
+            }
+            Ok((id, Node { profile, disk, incarnation, member, state, gone }))
         })?;
         let namespaces = reader.list(|reader| Ok((text(reader)?, take_namespace(reader)?)))?;
         let placement = Placement::decode(reader.bytes()?).map_err(|_| reader.malformed())?;
@@ -212,10 +223,12 @@ impl Request {
                 out.u8(17);
                 out.varint(*bytes_per_second);
             }
-            Command::StartJob { kind, lost, at_ms, by, copies, bytes } => {
+            Command::StartJob { kind, lost, epoch, at_ms, by, copies, bytes } => {
                 out.u8(20);
                 job::put_kind(&mut out, kind);
                 out.u8(u8::from(*lost));
+                out.u8(u8::from(epoch.is_some()));
+                epoch.iter().for_each(|epoch| out.varint(*epoch));
                 out.varint(*at_ms);
                 out.bytes(by.as_bytes());
                 out.varint(*copies);
@@ -288,6 +301,7 @@ impl Request {
             20 => Command::StartJob {
                 kind: job::take_kind(r)?,
                 lost: flag(r)?,
+                epoch: if flag(r)? { Some(r.varint()?) } else { None },
                 at_ms: r.varint()?,
                 by: text(r)?,
                 copies: r.varint()?,

@@ -117,12 +117,15 @@ pub enum Command {
         /// The version.
         version: u32,
     },
-    /// Begins a job, with its first effect, unless another job contradicts it. Gives [`Outcome::Record`].
+    /// Begins a job, with its first effect, unless another job contradicts it. Gives [`Outcome::Record`]; of what is at work or was done before, that
+    /// of the job then.
     StartJob {
         /// What.
         kind: jobs::Kind,
-        /// The node that goes never comes back: it is gone at once.
+        /// The node that goes never comes back: it is gone at once. One that is healed is lost from now on.
         lost: bool,
+        /// The placement from which this follows; none if it follows from any.
+        epoch: Option<u64>,
         /// Now, in milliseconds since 1970.
         at_ms: u64,
         /// Who asks, for people.

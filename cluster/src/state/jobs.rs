@@ -10,8 +10,8 @@ fn conflict(text: String) -> Refusal {
 impl State {
     pub(super) fn start_job(
         &mut self,
-        kind: &Kind,
-        lost: bool,
+        (kind, lost): (&Kind, bool),
+        epoch: Option<u64>,
         at_ms: u64,
         by: &str,
         (copies, bytes): (u64, u64),
@@ -19,7 +19,30 @@ impl State {
         if by.len() > TEXT_BYTES_MAX {
             return Err(Refusal::invalid(format!("who asks has at most {TEXT_BYTES_MAX} bytes")));
         }
-        self.begin(kind, lost)?;
+        // Before the epoch is looked at: it may have gone on because of what was asked for.
+        if let Some(answer) = self.asked_before(kind, lost) {
+            return answer;
+        }
+        let now = self.placement.epoch();
+        if let Some(seen) = epoch.filter(|seen| *seen != now) {
+            return Err(conflict(format!(
+                "this was decided on under epoch {seen} of the placement, which is at {now} by now; look again and decide anew"
+            )));
+        }
+        // All of it or nothing.
+        let before = (self.nodes.clone(), self.jobs.clone());
+        let id = match self.begin(kind, lost, at_ms) {
+            Ok(id) => id,
+            Err(refusal) => {
+                (self.nodes, self.jobs) = before;
+                return Err(refusal);
+            }
+        };
+        if let Some(job) = id.and_then(|id| self.jobs.all.get_mut(&id)) {
+            job.revision += 1;
+            (job.copies, job.bytes) = (copies, bytes);
+            return Ok(Outcome::Record { id: id.unwrap_or_default(), revision: job.revision });
+        }
         self.jobs.given += 1;
         let (id, revision) = (self.jobs.given, 1);
         let (kind, by) = (*kind, by.to_owned());
@@ -34,11 +57,73 @@ impl State {
             bytes,
         };
         self.jobs.all.insert(id, job);
+        self.forget_jobs();
         Ok(Outcome::Record { id, revision })
     }
 
-    /// Checks whether a job may begin and performs its first effect, without the job itself.
-    pub(crate) fn begin(&mut self, kind: &Kind, lost: bool) -> Result<(), Refusal> {
+    /// What somebody is told who asks for what is at work already, or was done and is still so: who does not know whether it was heard asks
+    /// again.
+    pub(crate) fn asked_before(&self, kind: &Kind, lost: bool) -> Option<Result<Outcome, Refusal>> {
+        let is = |node: NodeId, state: NodeState| self.node_state(node) == Ok(state);
+        let same = |job: &Job| match (job.kind, *kind) {
+            (Kind::ReplicationFactor { to, .. }, Kind::ReplicationFactor { to: wanted, .. }) => to == wanted,
+            (known, wanted) => known == wanted,
+        };
+        // What it would do at once has been done.
+        let is_so = match *kind {
+            Kind::Add(node) => self.node_state(node).is_ok_and(NodeState::has_share),
+            Kind::Drain(node) => is(node, NodeState::Draining),
+            Kind::Remove(node) | Kind::Replace { old: node, .. } if lost => is(node, NodeState::Gone),
+            Kind::Remove(node) | Kind::Replace { old: node, .. } => {
+                is(node, NodeState::Gone) || is(node, NodeState::Draining)
+            }
+            Kind::Heal(node) => !lost || is(node, NodeState::Lost),
+            Kind::ReplicationFactor { to, .. } => to == self.replication_factor,
+            Kind::Rebalance => true,
+        };
+        let stands = |job: &Job| match job.stage {
+            Stage::Running | Stage::Paused => true,
+            // Each of these begins anew when it is wanted anew.
+            Stage::Done => !matches!(job.kind, Kind::Rebalance | Kind::Heal(_)),
+            Stage::Cancelled | Stage::Failed(_) => false,
+        };
+        let found = self.jobs.all.iter().rev().find(|(_, job)| same(job) && stands(job)).filter(|_| is_so);
+        if let Some((id, job)) = found {
+            return Some(Ok(Outcome::Record { id: *id, revision: job.revision }));
+        }
+        // Jobs are forgotten; who is gone, and who took its place, is not.
+        let (Kind::Remove(node) | Kind::Replace { old: node, .. }) = *kind else { return None };
+        let heir = self.nodes.get(&node).filter(|node| node.state == NodeState::Gone)?.gone.heir;
+        match (kind, heir) {
+            (Kind::Replace { new, .. }, Some(heir)) if heir != *new => Some(Err(conflict(format!(
+                "node {node} is gone for ever, and node {heir} has taken its place; replace that one"
+            )))),
+            (Kind::Replace { .. }, None) => None,
+            _ => Some(Ok(Outcome::Done)),
+        }
+    }
+
+    /// Checks whether a job may begin and performs its first effect, without the job itself. Gives the number of the one that is at work and becomes this
+    /// one, if there is such a one. May have changed something when it fails.
+    pub(crate) fn begin(&mut self, kind: &Kind, lost: bool, at_ms: u64) -> Result<Option<u64>, Refusal> {
+        let becomes = |(_, job): &(&u64, &Job)| lost && job.is_active() && kind.is_lost_form_of(&job.kind);
+        if let Some((id, job)) = self.jobs.all.iter().find(becomes) {
+            let (id, kind) = (*id, job.kind);
+            if let Some(node) = kind.leaving() {
+                self.end_for_ever(node, &kind, at_ms)?;
+            }
+            return Ok(Some(id));
+        }
+        let outdone = |(_, job): &(&u64, &Job)| job.is_active() && kind.outdoes(lost, &job.kind);
+        let outdone: Vec<u64> = self.jobs.all.iter().filter(outdone).map(|(id, _)| *id).collect();
+        for id in outdone {
+            let Some(job) = self.jobs.all.get_mut(&id) else { continue };
+            (job.stage, job.revision, job.finished_ms) = (Stage::Cancelled, job.revision + 1, at_ms);
+            // Who was to come in its place is not wanted any more. The node that goes, goes.
+            if let Some(node) = job.kind.coming().filter(|node| kind.coming() != Some(*node)) {
+                self.give_up(node)?;
+            }
+        }
         let active = self.jobs.all.iter().filter(|(_, job)| job.is_active());
         if active.clone().count() >= ACTIVE_MAX {
             return Err(Refusal::new(
@@ -55,10 +140,16 @@ impl State {
                 )));
             }
         }
+        self.perform(kind, lost, at_ms)?;
+        Ok(None)
+    }
+
+    /// The first effect of a job.
+    fn perform(&mut self, kind: &Kind, lost: bool, at_ms: u64) -> Result<(), Refusal> {
         match *kind {
             Kind::Add(node) => self.take_in(node),
             Kind::Drain(node) => self.empty(node, kind),
-            Kind::Remove(node) => self.send_away(node, lost, kind),
+            Kind::Remove(node) => self.send_away(node, lost, kind, at_ms),
             Kind::Replace { old, new } => {
                 if old == new {
                     return Err(Refusal::invalid(format!("node {old} cannot replace itself")));
@@ -69,13 +160,8 @@ impl State {
                         "node {new} is {state:?} and takes no copies; start another with --join and an empty data directory"
                     )));
                 }
-                // Both or none.
-                let before = state;
                 self.set_node_state(new, NodeState::Up)?;
-                self.send_away(old, lost, kind).or_else(|why| {
-                    self.set_node_state(new, before)?;
-                    Err(why)
-                })
+                self.send_away(old, lost, kind, at_ms)
             }
             Kind::Rebalance => Ok(()),
             Kind::ReplicationFactor { from, to } => {
@@ -90,6 +176,7 @@ impl State {
                 }
                 self.change(&Command::SetReplicationFactor { factor: to }).map(drop)
             }
+            Kind::Heal(node) if lost => self.lose(node),
             Kind::Heal(node) => self.node_state(node).map(drop),
         }
     }
@@ -133,10 +220,50 @@ impl State {
         self.set_node_state(id, NodeState::Draining).map(drop)
     }
 
-    fn send_away(&mut self, id: NodeId, lost: bool, kind: &Kind) -> Result<(), Refusal> {
+    /// Somebody knows that the node does not come back soon: nobody waits for it.
+    fn lose(&mut self, id: NodeId) -> Result<(), Refusal> {
+        match self.node_state(id)? {
+            NodeState::Lost => Ok(()),
+            NodeState::Up | NodeState::Down => self.set_node_state(id, NodeState::Lost).map(drop),
+            NodeState::Joining => {
+                Err(conflict(format!("node {id} is joining and holds nothing that could be healed")))
+            }
+            NodeState::Draining => Err(conflict(format!(
+                "node {id} is to be emptied, and gets no copies back; if it never comes back, remove or replace it (--lost)"
+            ))),
+            NodeState::Gone => Err(Refusal::invalid(format!(
+                "node {id} is gone for ever, and its copies are made anew without being asked for"
+            ))),
+        }
+    }
+
+    /// The node was to come, and shall not any more: it is emptied, if others are there.
+    fn give_up(&mut self, id: NodeId) -> Result<(), Refusal> {
+        let others = self.nodes.iter().any(|(other, node)| *other != id && node.state.has_share());
+        match self.node_state(id)? {
+            NodeState::Up if others => self.set_node_state(id, NodeState::Draining).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// The node is gone for ever.
+    fn end_for_ever(&mut self, id: NodeId, kind: &Kind, at_ms: u64) -> Result<(), Refusal> {
+        if self.node_state(id)? == NodeState::Gone {
+            return Ok(());
+        }
+        self.set_node_state(id, NodeState::Gone)?;
+        // Who was to come may have gone before.
+        let heir = kind.coming().filter(|heir| self.node_state(*heir) != Ok(NodeState::Gone));
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.gone = Gone { at_ms, heir };
+        }
+        Ok(())
+    }
+
+    fn send_away(&mut self, id: NodeId, lost: bool, kind: &Kind, at_ms: u64) -> Result<(), Refusal> {
         match self.node_state(id)? {
             NodeState::Gone => Ok(()),
-            _ if lost => self.set_node_state(id, NodeState::Gone).map(drop),
+            _ if lost => self.end_for_ever(id, kind, at_ms),
             _ => self.empty(id, kind),
         }
     }
@@ -169,7 +296,7 @@ impl State {
                 Stage::Cancelled
             }
             Step::Finish => {
-                self.end(&kind)?;
+                self.end(&kind, at_ms)?;
                 Stage::Done
             }
             Step::Fail(why) if why.len() > TEXT_BYTES_MAX => {
@@ -213,22 +340,16 @@ impl State {
         if let Some(node) = leaving {
             self.set_node_state(node, NodeState::Up)?;
         }
-        let others = self.nodes.iter().filter(|(node, _)| Some(**node) != coming);
-        if others.filter(|(_, node)| node.state.has_share()).count() > 0
-            && let Some(node) = coming
-        {
-            self.set_node_state(node, NodeState::Draining)?;
-        }
-        Ok(())
+        coming.map_or(Ok(()), |node| self.give_up(node))
     }
 
-    fn end(&mut self, kind: &Kind) -> Result<(), Refusal> {
+    fn end(&mut self, kind: &Kind, at_ms: u64) -> Result<(), Refusal> {
         let Some(node) = kind.empties() else { return Ok(()) };
         if self.placement.is_held_by(node) {
             return Err(conflict(format!("node {node} holds copies still")));
         }
         match kind {
-            Kind::Remove(_) | Kind::Replace { .. } => self.set_node_state(node, NodeState::Gone).map(drop),
+            Kind::Remove(_) | Kind::Replace { .. } => self.end_for_ever(node, kind, at_ms),
             _ => Ok(()),
         }
     }

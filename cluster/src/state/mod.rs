@@ -97,6 +97,17 @@ pub struct Node {
     pub member: u64,
     /// What is expected of it.
     pub state: NodeState,
+    /// What is remembered when it is gone for ever.
+    pub gone: Gone,
+}
+
+/// What is remembered of a node that is gone for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gone {
+    /// Since when, in milliseconds since 1970 by the clock of who said so; 0 if nobody did.
+    pub at_ms: u64,
+    /// Who took its place, if it was replaced.
+    pub heir: Option<NodeId>,
 }
 
 /// Something that a later step relies on, in its own bytes: a tombstone.

@@ -199,7 +199,7 @@ fn a_node_without_which_a_shard_could_not_be_healed_cannot_be_removed() {
 }
 
 fn start(kind: Kind, lost: bool) -> Command {
-    Command::StartJob { kind, lost, at_ms: 5, by: "ada".into(), copies: 7, bytes: 900 }
+    Command::StartJob { kind, lost, epoch: None, at_ms: 5, by: "ada".into(), copies: 7, bytes: 900 }
 }
 
 /// Starts a job and gives its number.
@@ -299,9 +299,7 @@ fn a_lost_node_is_nothing_that_copies_are_made_from() {
 fn of_two_jobs_that_contradict_each_other_the_second_is_refused_with_the_number_of_the_first() {
     let mut state = settled();
     started(&mut state, Kind::Drain(N(2)));
-    for kind in
-        [Kind::Drain(N(2)), Kind::Remove(N(2)), Kind::Add(N(2)), Kind::Replace { old: N(2), new: N(4) }]
-    {
+    for kind in [Kind::Remove(N(2)), Kind::Add(N(2)), Kind::Replace { old: N(2), new: N(4) }] {
         refused(
             &mut state,
             start(kind, false),
@@ -311,12 +309,161 @@ fn of_two_jobs_that_contradict_each_other_the_second_is_refused_with_the_number_
     }
     assert_eq!(node_state(&state, 4), NodeState::Joining, "a refusal brings nobody in");
     started(&mut state, Kind::Rebalance);
-    refused(&mut state, start(Kind::Rebalance, false), Fault::Conflict, "does the same");
     started(&mut state, Kind::ReplicationFactor { from: 3, to: 2 });
     let again = Kind::ReplicationFactor { from: 2, to: 1 };
     refused(&mut state, start(again, false), Fault::Conflict, "does the same");
     // Another node is nobody's business.
     started(&mut state, Kind::Drain(N(3)));
+}
+
+/// The job that a command is answered with.
+fn answered(state: &mut State, command: Command) -> u64 {
+    match apply(state, command) {
+        Ok(Outcome::Record { id, revision }) => {
+            assert_eq!(state.jobs()[&id].revision, revision);
+            id
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Takes every copy from a node, as moves would have done.
+fn emptied(state: &mut State, from: u128, to: u128) {
+    for shard in (0..4).map(Shard) {
+        if state.placement().replicas(shard).iter().any(|replica| replica.node == N(from)) {
+            move_on(state, |_| Change::Begin { shard, from: Some(N(from)), to: Some(N(to)) }).unwrap();
+            move_on(state, |since| Change::CutOver { shard, since: since(shard) }).unwrap();
+            move_on(state, |since| Change::Finish { shard, since: since(shard) }).unwrap();
+        }
+    }
+}
+
+#[test]
+fn who_asks_again_for_what_is_at_work_or_done_is_told_that_job_whatever_the_epoch() {
+    let mut state = settled();
+    let replace = Kind::Replace { old: N(2), new: N(4) };
+    let at = |state: &State, kind| {
+        let Command::StartJob { kind, lost, at_ms, by, copies, bytes, .. } = start(kind, false) else {
+            unreachable!()
+        };
+        let epoch = Some(state.placement().epoch());
+        Command::StartJob { kind, lost, epoch, at_ms, by, copies, bytes }
+    };
+    let first = at(&state, replace);
+    let id = answered(&mut state, first.clone());
+    let before = state.jobs().clone();
+    assert_eq!(answered(&mut state, first.clone()), id, "it runs");
+    emptied(&mut state, 2, 4);
+    assert_eq!(answered(&mut state, first.clone()), id, "its own moves are no reason to refuse it");
+    refused(&mut state, at(&settled(), Kind::Drain(N(3))), Fault::Conflict, "which is at");
+    assert_eq!((node_state(&state, 3), state.jobs()), (NodeState::Up, &before));
+    stepped(&mut state, id, Step::Finish);
+    assert_eq!(node_state(&state, 2), NodeState::Gone);
+    assert_eq!(answered(&mut state, first), id, "it is done");
+    assert_eq!(answered(&mut state, start(replace, true)), id);
+    // Somebody else's place is taken, whoever has forgotten the job.
+    apply(&mut state, add(5)).unwrap();
+    let other = Kind::Replace { old: N(2), new: N(5) };
+    refused(&mut state, start(other, true), Fault::Conflict, "node 4 has taken its place");
+    state.jobs.all.clear();
+    assert_eq!(apply(&mut state, start(replace, true)), Ok(Outcome::Done));
+    assert_eq!(apply(&mut state, start(Kind::Remove(N(2)), false)), Ok(Outcome::Done));
+    assert_eq!(state.nodes()[&N(2)].gone, Gone { at_ms: 9, heir: Some(N(4)) });
+
+    for kind in
+        [Kind::Add(N(5)), Kind::Drain(N(3)), Kind::ReplicationFactor { from: 3, to: 2 }, Kind::Rebalance]
+    {
+        let id = started(&mut state, kind);
+        let again = match kind {
+            Kind::ReplicationFactor { to, .. } => Kind::ReplicationFactor { from: to, to },
+            kind => kind,
+        };
+        assert_eq!(answered(&mut state, start(again, false)), id, "{kind}");
+    }
+    // What was given up is not what somebody wants who asks anew.
+    let drain = *state.jobs().iter().find(|(_, job)| job.kind == Kind::Drain(N(3))).unwrap().0;
+    stepped(&mut state, drain, Step::Cancel);
+    assert_ne!(answered(&mut state, start(Kind::Drain(N(3)), false)), drain);
+}
+
+#[test]
+fn a_node_that_dies_while_it_is_emptied_is_given_up_by_the_same_job_or_by_one_that_goes_further() {
+    // As it was begun, for lost.
+    let mut state = settled();
+    let replace = Kind::Replace { old: N(2), new: N(4) };
+    let id = started(&mut state, replace);
+    assert_eq!(answered(&mut state, start(replace, true)), id);
+    assert_eq!((node_state(&state, 2), state.jobs()[&id].revision), (NodeState::Gone, 2));
+    assert_eq!(state.nodes()[&N(2)].gone, Gone { at_ms: 5, heir: Some(N(4)) });
+    assert_eq!(answered(&mut state, start(replace, true)), id, "again");
+    assert_eq!(state.jobs()[&id].revision, 2);
+    // Removed, while it was being replaced: who comes in its place stays wanted.
+    let mut state = settled();
+    let id = started(&mut state, replace);
+    assert_eq!(answered(&mut state, start(Kind::Remove(N(2)), true)), id);
+    assert_eq!((node_state(&state, 2), node_state(&state, 4)), (NodeState::Gone, NodeState::Up));
+    // A drain ends in the replacement of the node, or in its removal.
+    for kind in [replace, Kind::Remove(N(2))] {
+        let mut state = settled();
+        let drain = started(&mut state, Kind::Drain(N(2)));
+        refused(&mut state, start(kind, false), Fault::Conflict, "job 1 (drain 2)");
+        let next = answered(&mut state, start(kind, true));
+        assert_eq!((&state.jobs()[&drain].stage, state.jobs()[&drain].finished_ms), (&Stage::Cancelled, 5));
+        assert!(next != drain && node_state(&state, 2) == NodeState::Gone);
+    }
+    // What cannot be is refused as a whole.
+    let mut state = settled();
+    apply(&mut state, Command::SetNodeState { id: N(1), state: NodeState::Lost }).unwrap();
+    let drain = started(&mut state, Kind::Drain(N(2)));
+    let before = (state.nodes().clone(), state.jobs().clone());
+    refused(&mut state, start(replace, true), Fault::Conflict, "too few copies");
+    assert_eq!((state.nodes(), state.jobs()), (&before.0, &before.1));
+    assert!(state.jobs()[&drain].is_active() && node_state(&state, 4) == NodeState::Joining);
+}
+
+#[test]
+fn who_comes_and_dies_is_replaced_by_another_whether_the_old_node_is_there_or_the_new_one_has_anything() {
+    let mut state = settled();
+    apply(&mut state, add(5)).unwrap();
+    let first = started(&mut state, Kind::Replace { old: N(2), new: N(4) });
+    // Another comes instead; the one that died gets nothing more, and the old one goes as before.
+    let second = started(&mut state, Kind::Replace { old: N(2), new: N(5) });
+    assert_eq!(state.jobs()[&first].stage, Stage::Cancelled);
+    assert_eq!(
+        [2, 4, 5].map(|n| node_state(&state, n)),
+        [NodeState::Draining, NodeState::Draining, NodeState::Up]
+    );
+    // A chain: who came last is replaced itself, and has not everything yet.
+    apply(&mut state, add(6)).unwrap();
+    let third = started(&mut state, Kind::Replace { old: N(5), new: N(6) });
+    assert_eq!([5, 6].map(|n| node_state(&state, n)), [NodeState::Draining, NodeState::Up]);
+    assert!([second, third].iter().all(|id| state.jobs()[id].is_active()));
+    assert_eq!(answered(&mut state, start(Kind::Replace { old: N(5), new: N(6) }, true)), third);
+    assert_eq!((node_state(&state, 5), state.nodes()[&N(5)].gone.heir), (NodeState::Gone, Some(N(6))));
+    // The first of the chain dies, too.
+    assert_eq!(answered(&mut state, start(Kind::Replace { old: N(2), new: N(5) }, false)), second);
+    assert_eq!(answered(&mut state, start(Kind::Remove(N(2)), true)), second);
+    assert_eq!(node_state(&state, 2), NodeState::Gone);
+}
+
+#[test]
+fn a_node_is_lost_as_soon_as_somebody_who_knows_says_so() {
+    let mut state = settled();
+    let heal = |n| Kind::Heal(N(n));
+    let lease = Command::HoldLease { holder: "operator".into(), ttl_ms: 60_000 };
+    apply(&mut state, lease).unwrap();
+    let id = answered(&mut state, start(heal(2), true));
+    assert_eq!(node_state(&state, 2), NodeState::Lost);
+    assert_eq!(answered(&mut state, start(heal(2), true)), id);
+    apply(&mut state, Command::SetNodeState { id: N(2), state: NodeState::Up }).unwrap();
+    refused(&mut state, start(heal(4), true), Fault::Conflict, "holds nothing");
+    refused(&mut state, start(heal(9), true), Fault::NotFound, "no node 9");
+    apply(&mut state, Command::SetNodeState { id: N(3), state: NodeState::Gone }).unwrap();
+    refused(&mut state, start(heal(3), true), Fault::Invalid, "gone for ever");
+    started(&mut state, Kind::Add(N(4)));
+    stepped(&mut state, id, Step::Finish);
+    started(&mut state, Kind::Drain(N(2)));
+    refused(&mut state, start(heal(2), true), Fault::Conflict, "is at work");
 }
 
 #[test]

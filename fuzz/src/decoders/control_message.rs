@@ -1,8 +1,8 @@
 //! Calls between controllers, and their answers: refused, or the only form of what they say.
 
 use cluster::bootstrap::CopyProgress;
-use cluster::control::{Answer, Beat, Call, Copies, NodeReport, Sighting, Tidings};
-use cluster::jobs::{Outlook, Progress};
+use cluster::control::{Answer, Beat, Call, Copies, Heard, NodeReport, Sighting, Tidings};
+use cluster::jobs::{Filling, Outlook, Progress};
 use cluster::placement::NodeId;
 use cluster::state::{Command, Fault, Outcome, Refusal, Request};
 use cluster::view::Health;
@@ -31,7 +31,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         has_data: true,
     };
     let beat = Beat { starts: 3, boot: 4, applied: 300, epoch: 5, leaving: true, report };
-    let sighting = |health| Sighting { health, age_ms: 1_000, beat };
+    let sighting = |health| Sighting { health, age_ms: 1_000, beat, heard: Heard { by: 1, of: 2 } };
     let copy = |shard, bytes_total| CopyProgress { shard: Shard(shard), bytes_done: 300, bytes_total };
     let calls = [
         Call::Propose(Request { token: 9, command: Command::NoteData }),
@@ -63,6 +63,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         jobs: vec![progress.clone(), Progress { eta_s: None, ..progress }],
         waits: vec!["add a node".to_owned()],
         held: "the autopilot is paused".to_owned(),
+        filling: vec![Filling { node: NodeId(2), copies: 3, bytes: 900, eta_s: Some(0) }],
     };
     let healthy = vec![(NodeId(1), sighting(Health::Up)), (NodeId(2), sighting(Health::Down))];
     let refusal = Refusal {

@@ -41,8 +41,15 @@ fn commands() -> Vec<Command> {
     apply(&mut state, &all);
     all.extend(state.adoption());
     all.push(Command::NoteData);
-    let start =
-        |kind, lost| Command::StartJob { kind, lost, at_ms: 5, by: "ada".to_owned(), copies: 2, bytes: 300 };
+    let start = |kind, lost| Command::StartJob {
+        kind,
+        lost,
+        epoch: lost.then_some(300),
+        at_ms: 5,
+        by: "ada".to_owned(),
+        copies: 2,
+        bytes: 300,
+    };
     let change = |id, step| Command::ChangeJob { id, revision: 1, step, at_ms: 6 };
     all.extend([
         start(Kind::Drain(NodeId(1)), false),

@@ -15,6 +15,7 @@ pub fn run(command: ClusterCommand) -> anyhow::Result<()> {
         ClusterCommand::Shards { all, remote } => shards(&remote, all),
         ClusterCommand::Add { node, how } => operation::run("add", json!({ "node": node }), &how),
         ClusterCommand::Drain { node, how } => operation::run("drain", json!({ "node": node }), &how),
+        ClusterCommand::Heal { node, how } => operation::run("heal", json!({ "node": node }), &how),
         ClusterCommand::Remove { node, lost, how } => {
             operation::run("remove", json!({ "node": node, "lost": lost }), &how)
         }

@@ -1,4 +1,4 @@
-//! `sarsen cluster add | drain | remove | replace | rebalance | replication-factor`: asks for a job, or for what it would do.
+//! `sarsen cluster add | drain | heal | remove | replace | rebalance | replication-factor`: asks for a job, or for what it would do.
 
 use super::cluster::short_names;
 use super::{Output, http, jobs, query, table};
@@ -23,7 +23,10 @@ pub fn run(operation: &str, mut body: Value, how: &Operation) -> anyhow::Result<
         print!("{}", plan(&data["plan"], &names));
         return Ok(());
     }
-    let id = data["job"]["id"].as_u64().unwrap_or(0);
+    let Some(id) = data["job"]["id"].as_u64() else {
+        println!("it was done before, by a job that is not remembered any more");
+        return Ok(());
+    };
     println!("job {id}: {}", data["job"]["what"].as_str().unwrap_or_default());
     if how.detach || !std::io::stdout().is_terminal() {
         println!("it goes on by itself; {} follows it", jobs::return_to(id, remote));

@@ -16,6 +16,7 @@ use axum::extract::{Path, State};
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use cluster::control::{ControlError, Sighting};
+use cluster::jobs::Filling;
 use cluster::node::Error;
 use cluster::placement::{NodeId, Phase, ReplicaState};
 use cluster::state::{Command, Fault, Outcome, Refusal};
@@ -62,6 +63,7 @@ fn write_status(json: &mut Json, db: &Database) {
         status.shards.moving
     ));
     let sightings: BTreeMap<NodeId, &Sighting> = status.health.iter().map(|(id, seen)| (*id, seen)).collect();
+    let copies = held(view);
     json.raw(",\"nodes\":").list(&view.nodes, |json, (node, peer)| {
         json.raw("{\"id\":").string(&node.to_string()).raw(",\"zone\":").string(&peer.zone.to_string());
         json.raw(",\"state\":").string(safety::state(peer)).raw(",\"health\":").string(health(peer.health));
@@ -74,11 +76,22 @@ fn write_status(json: &mut Json, db: &Database) {
             view.held_by(*node).len()
         ));
         json.raw(if status.voters.contains(node) { ",\"voter\":true" } else { ",\"voter\":false" });
+        let Copies { initializing, available, leaving } = copies.get(node).copied().unwrap_or_default();
+        json.raw(&format!(
+            ",\"copies\":{{\"initializing\":{initializing},\"available\":{available},\"leaving\":{leaving}}}"
+        ));
+        if let Some(Filling { copies, bytes, eta_s, .. }) = status.outlook.to(*node) {
+            json.raw(&format!(",\"filling\":{{\"copies\":{copies},\"bytes\":{bytes},\"eta_s\":"));
+            json.raw(&eta_s.map_or("null".to_owned(), |eta| eta.to_string())).raw("}");
+        }
         if let Some(seen) = sightings.get(node) {
             let report = seen.beat.report;
             json.raw(&format!(
-                ",\"seen_ms_ago\":{},\"series\":{},\"load\":{},\"damaged\":{}",
+                ",\"seen_ms_ago\":{},\"seen_by\":{{\"count\":{},\"of\":{}}},\"epoch\":{},\"series\":{},\"load\":{},\"damaged\":{}",
                 seen.age_ms,
+                seen.heard.by,
+                seen.heard.of,
+                seen.beat.epoch,
                 report.series,
                 f64::from(report.load_permille) / 1000.0,
                 report.damage
@@ -90,6 +103,16 @@ fn write_status(json: &mut Json, db: &Database) {
                 ));
             }
         }
+        json.raw("}");
+    });
+    json.raw(",\"gone\":").list(&view.gone, |json, (node, gone)| {
+        json.raw("{\"id\":").string(&node.to_string()).raw(",\"address\":").string(&gone.address);
+        json.raw(",\"gone_ms\":").raw(&match gone.at_ms {
+            0 => "null".to_owned(),
+            at_ms => at_ms.to_string(),
+        });
+        json.raw(",\"replaced_by\":");
+        id(json, gone.heir);
         json.raw("}");
     });
     json.raw(",\"jobs\":").raw(&operations::recent(&status).to_string());
@@ -136,6 +159,28 @@ fn write_status(json: &mut Json, db: &Database) {
         json.string(&damage.what).raw("}");
     });
     json.raw("}");
+}
+
+/// Copies at a node, by what they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Copies {
+    initializing: u32,
+    available: u32,
+    leaving: u32,
+}
+
+fn held(view: &View) -> BTreeMap<NodeId, Copies> {
+    let mut held: BTreeMap<NodeId, Copies> = BTreeMap::new();
+    for replica in view.placement.shards().iter().flatten() {
+        let copies = held.entry(replica.node).or_default();
+        match replica.state {
+            ReplicaState::Initializing { .. } => copies.initializing += 1,
+            // It answers reads.
+            ReplicaState::Available | ReplicaState::Arrived => copies.available += 1,
+            ReplicaState::Leaving => copies.leaving += 1,
+        }
+    }
+    held
 }
 
 fn health(health: Health) -> &'static str {

@@ -29,7 +29,7 @@ const BY_CHARS_MAX: usize = 60;
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Ask {
-    /// Of add, drain and remove.
+    /// Of add, drain, heal and remove.
     node: Option<String>,
     /// Of replace.
     old: Option<String>,
@@ -40,6 +40,8 @@ struct Ask {
     dry_run: bool,
     /// The node that goes never comes back.
     lost: bool,
+    /// The placement from which this follows: refused under any other.
+    epoch: Option<u64>,
     /// Who asks, for people.
     by: Option<String>,
 }
@@ -56,12 +58,17 @@ pub async fn start(
 async fn started(app: &App, operation: &str, request: Request<Body>) -> Result<Response, ApiError> {
     let db = app.database()?;
     let ask: Ask = asked(app, request, form(operation)).await?;
+    if !ask.dry_run {
+        // What this node does not know yet must not make a difference.
+        db.cluster.catch_up().await.map_err(super::cluster::failed)?;
+    }
     let view = db.cluster.view();
     let kind = kind(&view, operation, &ask)?;
-    if ask.lost {
+    let lost = ask.lost || matches!(kind, Operation::Heal(_));
+    if lost {
         may_be_lost(&view, &kind)?;
     }
-    let preview = db.cluster.preview(kind, ask.lost).await.map_err(super::cluster::failed)?;
+    let preview = db.cluster.preview(kind, lost).await.map_err(super::cluster::failed)?;
     if ask.dry_run {
         let limit = view.move_bytes_per_second.unwrap_or(db.cluster.copying_limit());
         let plan = plan(&db.cluster.status(), limit, &kind, &preview);
@@ -70,7 +77,7 @@ async fn started(app: &App, operation: &str, request: Request<Body>) -> Result<R
     let by: String = ask.by.as_deref().unwrap_or("http").chars().take(BY_CHARS_MAX).collect();
     let at_ms = u64::try_from(time::now().0).unwrap_or(0);
     let Preview { copies, bytes, .. } = preview;
-    let command = Command::StartJob { kind, lost: ask.lost, at_ms, by, copies, bytes };
+    let command = Command::StartJob { kind, lost, epoch: ask.epoch, at_ms, by, copies, bytes };
     let outcome = propose(&db, command).await?;
     Ok(answer(&json!({ "job": changed(&db, outcome) })))
 }
@@ -120,11 +127,11 @@ async fn throttled(app: &App, request: Request<Body>) -> Result<Response, ApiErr
 
 fn form(operation: &str) -> &'static str {
     match operation {
-        "replace" => r#"{"old":"OLD-ID","new":"NEW-ID","dry_run":false,"lost":false}"#,
-        "rebalance" => r#"{"dry_run":false}"#,
-        "replication-factor" => r#"{"factor":3,"dry_run":false}"#,
-        "remove" => r#"{"node":"ID","dry_run":false,"lost":false}"#,
-        _ => r#"{"node":"ID","dry_run":false}"#,
+        "replace" => r#"{"old":"OLD-ID","new":"NEW-ID","dry_run":false,"lost":false,"epoch":null}"#,
+        "rebalance" => r#"{"dry_run":false,"epoch":null}"#,
+        "replication-factor" => r#"{"factor":3,"dry_run":false,"epoch":null}"#,
+        "remove" => r#"{"node":"ID","dry_run":false,"lost":false,"epoch":null}"#,
+        _ => r#"{"node":"ID","dry_run":false,"epoch":null}"#,
     }
 }
 
@@ -136,6 +143,7 @@ fn kind(view: &View, operation: &str, ask: &Ask) -> Result<Operation, ApiError> 
     let kind = match operation {
         "add" => Operation::Add(node(&ask.node)?),
         "drain" => Operation::Drain(node(&ask.node)?),
+        "heal" => Operation::Heal(node(&ask.node)?),
         "remove" => Operation::Remove(node(&ask.node)?),
         "replace" => Operation::Replace { old: node(&ask.old)?, new: node(&ask.new)? },
         "rebalance" => Operation::Rebalance,
@@ -148,7 +156,7 @@ fn kind(view: &View, operation: &str, ask: &Ask) -> Result<Operation, ApiError> 
             return Err(ApiError::new(
                 Kind::NotFound,
                 format!(
-                    "there is no operation {operation:?}; there are add, drain, remove, replace, rebalance and replication-factor"
+                    "there is no operation {operation:?}; there are add, drain, heal, remove, replace, rebalance and replication-factor"
                 ),
             ));
         }
@@ -161,8 +169,12 @@ fn kind(view: &View, operation: &str, ask: &Ask) -> Result<Operation, ApiError> 
 
 /// A node by its id, or by as much of its beginning as no other has.
 fn find(view: &View, given: &str) -> Result<NodeId, ApiError> {
-    let ids = view.nodes.keys().filter(|id| !given.is_empty() && id.to_string().starts_with(given));
-    let ids: Vec<&NodeId> = ids.collect();
+    let starts = |id: &&NodeId| !given.is_empty() && id.to_string().starts_with(given);
+    let mut ids: Vec<&NodeId> = view.nodes.keys().filter(starts).collect();
+    // Who asks for what is done already means one that is gone.
+    if ids.is_empty() {
+        ids = view.gone.keys().filter(starts).collect();
+    }
     let named = |ids: &mut dyn Iterator<Item = (&NodeId, &cluster::view::Peer)>| {
         ids.map(|(id, peer)| format!("{id} ({})", peer.address)).collect::<Vec<_>>().join(", ")
     };
@@ -189,7 +201,7 @@ fn may_be_lost(view: &View, kind: &Operation) -> Result<(), ApiError> {
         Some(peer) if peer.health != Health::Down => Err(ApiError::new(
             Kind::Conflict,
             format!(
-                "node {node} ({}) answers, and `lost` is for nodes that never come back: leave it out, and the node's copies are \
+                "node {node} ({}) answers, and only one that does not is lost: leave `lost` out, and the node's copies are \
                  taken over before it goes; or stop the node first",
                 peer.address
             ),

@@ -6,8 +6,10 @@ use crate::placement::NodeId;
 use crate::view::View;
 
 fn start(network: &mut Network, n: u16, kind: Kind) {
-    network
-        .propose(n, Command::StartJob { kind, lost: false, at_ms: 1, by: "ada".into(), copies: 6, bytes: 0 });
+    network.propose(
+        n,
+        Command::StartJob { kind, lost: false, epoch: None, at_ms: 1, by: "ada".into(), copies: 6, bytes: 0 },
+    );
 }
 
 fn job(view: &View, id: u64) -> Option<&Job> {

@@ -294,8 +294,15 @@ impl Process {
     /// Proposes a job.
     pub fn start_job(&mut self, out: &mut Out<'_>, kind: Kind) {
         let at_ms = out.now_ms();
-        let command =
-            Command::StartJob { kind, lost: false, at_ms, by: "somebody".into(), copies: 0, bytes: 0 };
+        let command = Command::StartJob {
+            kind,
+            lost: false,
+            epoch: None,
+            at_ms,
+            by: "somebody".into(),
+            copies: 0,
+            bytes: 0,
+        };
         self.propose(out, command, Waiting::Nobody);
     }
 

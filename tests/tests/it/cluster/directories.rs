@@ -1,5 +1,6 @@
 //! Data directories that are not what they should be.
 
+use super::partition::{inside, run};
 use super::*;
 use std::fs;
 use std::path::Path;
@@ -35,6 +36,25 @@ fn a_wiped_directory_at_a_known_address_is_refused() {
     let said = cluster.nodes[2].refused(10);
     assert!(said.contains(&cluster.nodes[2].address), "{said}");
     assert!(said.contains("its directory was lost or not mounted, put the directory back"), "{said}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_volume_that_cannot_be_written_is_a_failed_disk() {
+    if !inside("cluster::directories::a_volume_that_cannot_be_written_is_a_failed_disk") {
+        return;
+    }
+    run("ip link set lo up");
+    let dir = folder();
+    let mut cluster = Cluster::start(dir.path(), 1);
+    cluster.nodes[0].terminate();
+    let data = dir.path().join("node0/data").display().to_string();
+    run(&format!("mount --bind {data} {data}"));
+    run(&format!("mount -o remount,ro,bind {data}"));
+    let said = cluster.nodes[0].refused(16);
+    assert!(said.contains("Read-only file system"), "{said}");
+    run(&format!("umount {data}"));
+    cluster.nodes[0].start();
 }
 
 #[test]
@@ -137,6 +157,7 @@ fn an_old_copy_is_refused_although_the_start_after_it_was_never_agreed_on() {
     cluster.nodes[1].kill();
     fs::remove_dir_all(dir.path().join("node1/data")).expect("a folder can be removed");
     copy(&dir.path().join("backup"), &dir.path().join("node1/data"));
-    let said = cluster.nodes[1].refused(12);
+    // It was started as often as the one that has died, so that it may as well be a second process.
+    let said = cluster.nodes[1].refused(13);
     assert!(said.contains("old copy"), "{said}");
 }
