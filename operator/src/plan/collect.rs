@@ -24,8 +24,7 @@ fn leave(draft: &mut Draft, instance: &Instance, why: Leaving) {
     let observed = draft.observed;
     let Some(database) = &observed.database else {
         // Before there is a database nobody holds anything. Later it must be asked.
-        let none_yet = observed.claims.values().all(|claim| claim.cluster_id.is_none());
-        if none_yet && why == Leaving::Abandoned {
+        if super::scale::was_never_created(draft) && why == Leaving::Abandoned {
             clear_away(draft, instance, "it never held anything");
         }
         return;

@@ -90,7 +90,6 @@ fn begin(draft: &mut Draft, old: &Instance) {
     }
     let Some(kind) = lost(draft, old) else { return };
     if !holds_something(draft, old) {
-        // That goes for whoever was to create the database as well: even if it has, nobody was let write to it.
         abandon(draft, old, "it is lost and held nothing yet");
         return;
     }
@@ -131,7 +130,7 @@ fn holds_something(draft: &Draft, instance: &Instance) -> bool {
         (Some(_), Some((_, node))) => node.state != NodeState::Standby,
         (Some(_), None) => false,
         // Before there is a database nobody holds anything.
-        (None, _) => draft.observed.claims.values().any(|claim| claim.cluster_id.is_some()),
+        (None, _) => !super::scale::was_never_created(draft),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::action::{Action, Note, Reason, Request};
 use super::draft::Draft;
+use super::evidence::Kind;
 use super::instances::{Instance, Role, group_of, serial_of};
 use super::observed::{Answer, Health, Leaving, NodeState};
 use crate::api::Group;
@@ -103,6 +104,31 @@ pub fn pods(draft: &mut Draft) {
     }
 }
 
+/// A node that belongs to a database, as far as anybody knows.
+fn belongs(instance: &Instance) -> bool {
+    let noted = instance.claim.is_some_and(|claim| claim.cluster_id.is_some());
+    noted || matches!(instance.pod.and_then(|pod| pod.answer.as_ref()), Some(Answer::Belongs(_)))
+}
+
+/// Whether there never was a database: nobody was chosen to create it, or everybody who is not lost says that they still wait for it. Then nobody holds anything, and even
+/// if one that is lost has created it, nobody was let write to it.
+pub fn was_never_created(draft: &Draft) -> bool {
+    let instances = || draft.instances.all.values();
+    if draft.observed.database.is_some() || instances().any(belongs) {
+        return false;
+    }
+    let is_lost = |instance: &Instance| {
+        let found = draft.evidence.get(instance.name);
+        found.is_some_and(|found| found.kind != Kind::Requested) || matches!(instance.role, Role::Leaving(_) | Role::Retired)
+    };
+    let waits = |instance: &Instance| match instance.pod {
+        Some(pod) => pod.answer == Some(Answer::Waiting) || (pod.machine.is_none() && instance.claim.is_some_and(|claim| claim.host.is_none())),
+        None => false,
+    };
+    let chosen = instances().any(|instance| instance.claim.is_some_and(|claim| claim.creates));
+    !chosen || instances().all(|instance| is_lost(instance) || waits(instance))
+}
+
 /// Creates the database, once in its life.
 ///
 /// Who creates it is written on a claim before it is told to, so that no two ever are. A claim that has belonged to a cluster says so: as long as
@@ -112,10 +138,6 @@ pub fn database(draft: &mut Draft) {
     if observed.database.is_some() {
         return;
     }
-    let belongs = |instance: &Instance| {
-        let noted = instance.claim.is_some_and(|claim| claim.cluster_id.is_some());
-        noted || matches!(instance.pod.and_then(|pod| pod.answer.as_ref()), Some(Answer::Belongs(_)))
-    };
     if draft.instances.all.values().any(belongs) {
         return;
     }
@@ -187,7 +209,8 @@ pub fn gates(draft: &mut Draft) {
         .all
         .values()
         .filter(|instance| {
-            instance.node.is_some_and(|(_, node)| matches!(node.state, NodeState::Up | NodeState::Draining))
+            // One that is lost has been there: then the others have its copies, or are to have them.
+            instance.node.is_some_and(|(_, node)| node.state != NodeState::Standby)
         })
         .map(|instance| instance.group)
         .collect();
