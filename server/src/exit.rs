@@ -62,6 +62,8 @@ mod tests {
         assert!(!codes.contains(&0) && !codes.contains(&USAGE));
         let mut cli = Cli::command();
         let help = cli.find_subcommand_mut("server").unwrap().render_long_help().to_string();
+        // Wherever its lines are broken.
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         let page = include_str!("../../docs/operations/cluster.md");
         for reason in Reason::ALL {
             let code = code(reason);
