@@ -51,6 +51,21 @@ pub fn ensure() -> Result<OsString> {
     Ok(path)
 }
 
+/// Whether there is a kubectl that is new enough: 1.25 was the first that lets the server check fields.
+pub fn has_kubectl() -> bool {
+    let Ok(output) = Command::new("kubectl").args(["version", "--client", "--output=json"]).output() else {
+        return false;
+    };
+    output.status.success() && is_new(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn is_new(version: &str) -> bool {
+    let version: serde_json::Value = serde_json::from_str(version).unwrap_or_default();
+    let text = version["clientVersion"]["gitVersion"].as_str().unwrap_or_default();
+    let mut numbers = text.trim_start_matches('v').split('.').map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(1), Some(25))
+}
+
 /// Fetches Debian packages with a package list of our own and unpacks them.
 fn fetch(packages: &[&str], home: &Path) -> Result<()> {
     for tool in ["apt-get", "dpkg-deb"] {
@@ -100,4 +115,18 @@ fn works(program: &str, path: &OsString) -> Result<()> {
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     anyhow::ensure!(output.status.success(), "`{program} --version` ended with {}: {text}", output.status);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_new;
+
+    #[test]
+    fn kubectl_says_how_new_it_is() {
+        let version = |text: &str| format!("{{\"clientVersion\": {{\"gitVersion\": \"{text}\"}}}}");
+        assert!(
+            is_new(&version("v1.25.0")) && is_new(&version("v1.36.2-other")) && is_new(&version("v2.0.0"))
+        );
+        assert!(!is_new(&version("v1.24.9")) && !is_new("no version"));
+    }
 }

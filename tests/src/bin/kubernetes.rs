@@ -12,7 +12,10 @@ fn main() -> Result<()> {
     while let Some(arg) = args.next() {
         let value = args.next().with_context(|| format!("{arg} takes a value"))?;
         match arg.as_str() {
-            "--listen" => listen = value.parse().with_context(|| format!("{value} is no address, such as 127.0.0.1:8001"))?,
+            "--listen" => {
+                listen =
+                    value.parse().with_context(|| format!("{value} is no address, such as 127.0.0.1:8001"))?
+            }
             "--kubeconfig" => kubeconfig = Some(PathBuf::from(value)),
             _ => bail!("{arg} is unknown; there are --kubeconfig FILE and --listen ADDRESS"),
         }
@@ -20,7 +23,11 @@ fn main() -> Result<()> {
     let kubeconfig = kubeconfig.context("--kubeconfig FILE says where to write what clients need")?;
     let server = ApiServer::start(listen);
     server.kubeconfig(&kubeconfig);
-    println!("serving at {}; try: kubectl --kubeconfig {} get namespaces", server.url(), kubeconfig.display());
+    println!(
+        "serving at {}; try: kubectl --kubeconfig {} get namespaces",
+        server.url(),
+        kubeconfig.display()
+    );
     loop {
         std::thread::park();
     }

@@ -104,7 +104,6 @@ fn accept(definition: &mut Value) {
     names.entry("singular").or_insert_with(|| kind.to_lowercase().into());
     names.entry("listKind").or_insert_with(|| format!("{kind}List").into());
     object::map(&mut definition["spec"]).entry("conversion").or_insert_with(|| json!({"strategy": "None"}));
-    object::add_finalizer(definition, CLEANUP);
     let since = items(definition, "/status/conditions")
         .map(|condition| text(condition, "/lastTransitionTime").to_owned())
         .next();

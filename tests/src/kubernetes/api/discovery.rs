@@ -1,6 +1,7 @@
 //! What there is to ask for: versions, groups and resources.
 
 use super::kinds::{Kind, Kinds};
+use super::openapi;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -26,6 +27,7 @@ pub fn page(kinds: &Kinds, path: &str) -> Option<Value> {
         }
         ["api", version] => resources(kinds, "", version),
         ["apis", group, version] => resources(kinds, group, version),
+        ["openapi", "v3", below @ ..] => openapi::page(kinds, &below.join("/")),
         _ => None,
     }
 }

@@ -8,7 +8,7 @@
 //!              │          ▼                patch: the other patches
 //!              │        store: objects, one counter of versions, the last changes
 //!              │          │
-//!              ├─────► watch ◄─┘           controllers: what the server does by itself when something has changed
+//!              ├─────► watch ◄─┘           garbage, disruption: what happens by itself when something has changed
 //!              └─────► present, table: objects as clients want to see them
 //! ```
 //!
@@ -20,14 +20,17 @@ pub mod audit;
 pub mod definition;
 pub mod delete;
 pub mod discovery;
+pub mod disruption;
 pub mod events;
 pub mod failure;
 pub mod faults;
 pub mod fields;
+pub mod garbage;
 pub mod jsonpath;
 pub mod kinds;
 pub mod managers;
 pub mod object;
+pub mod openapi;
 pub mod patch;
 pub mod pods;
 pub mod present;

@@ -5,8 +5,8 @@
 use super::failure::{Cause, Failure};
 use super::kinds::Kind;
 use super::object::{self, items, text};
-use super::quantity;
 use super::state::State;
+use super::{definition, quantity};
 use serde_json::{Map, Value, json};
 
 /// Where the finalizer of claims comes from.
@@ -84,7 +84,40 @@ fn spec(object: &mut Value) -> &mut Value {
     object::map(object).entry("spec").or_insert_with(|| json!({}))
 }
 
-/// What the server adds to a new object, and why it may not be.
+/// What is left out and has a default. It comes back when it is taken away, so that taking it away is no change.
+pub fn complete(kind: &Kind, object: &mut Value) {
+    match (kind.group.as_str(), kind.plural.as_str()) {
+        ("", "pods") => complete_pod(spec(object)),
+        ("", "persistentvolumeclaims") => default(spec(object), "volumeMode", "Filesystem"),
+        ("", "persistentvolumes") => {
+            let spec = spec(object);
+            default(spec, "persistentVolumeReclaimPolicy", "Retain");
+            default(spec, "volumeMode", "Filesystem");
+        }
+        ("", "services") => {
+            let spec = spec(object);
+            default(spec, "type", "ClusterIP");
+            default(spec, "sessionAffinity", "None");
+            default(spec, "internalTrafficPolicy", "Cluster");
+            for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+                default(port, "protocol", "TCP");
+                let target = port["port"].clone();
+                default(port, "targetPort", target);
+            }
+        }
+        ("", "secrets") => {
+            default(object, "type", "Opaque");
+            encode(object);
+        }
+        ("storage.k8s.io", "storageclasses") => {
+            default(object, "reclaimPolicy", "Delete");
+            default(object, "volumeBindingMode", "Immediate");
+        }
+        _ => {}
+    }
+}
+
+/// What admission adds to a new object, and why it may not be.
 pub fn created(state: &State, kind: &Kind, object: &mut Value) -> Result<(), Failure> {
     let mut causes = vec![];
     match (kind.group.as_str(), kind.plural.as_str()) {
@@ -101,9 +134,6 @@ pub fn created(state: &State, kind: &Kind, object: &mut Value) -> Result<(), Fai
             if text(object, "/spec/capacity/storage").is_empty() {
                 causes.push(Cause::required("spec.capacity", ""));
             }
-            let spec = spec(object);
-            default(spec, "persistentVolumeReclaimPolicy", "Retain");
-            default(spec, "volumeMode", "Filesystem");
             object::add_finalizer(object, VOLUME_PROTECTION);
             object["status"] = json!({"phase": "Pending"});
         }
@@ -118,14 +148,6 @@ pub fn created(state: &State, kind: &Kind, object: &mut Value) -> Result<(), Fai
             object["spec"] = json!({"finalizers": ["kubernetes"]});
             object["status"] = json!({"phase": "Active"});
         }
-        ("", "secrets") => {
-            default(object, "type", "Opaque");
-            encode(object);
-        }
-        ("storage.k8s.io", "storageclasses") => {
-            default(object, "reclaimPolicy", "Delete");
-            default(object, "volumeBindingMode", "Immediate");
-        }
         ("policy", "poddisruptionbudgets") => {
             let spec = spec(object);
             if spec.get("minAvailable").is_some() && spec.get("maxUnavailable").is_some() {
@@ -137,7 +159,8 @@ pub fn created(state: &State, kind: &Kind, object: &mut Value) -> Result<(), Fai
             object["status"] = zero;
         }
         ("apiextensions.k8s.io", "customresourcedefinitions") => {
-            causes.extend(super::definition::defined(&state.kinds, object));
+            causes.extend(definition::defined(&state.kinds, object));
+            object::add_finalizer(object, definition::CLEANUP);
         }
         _ => {}
     }
@@ -166,26 +189,29 @@ fn pod(object: &mut Value) -> Vec<Cause> {
         }
     }
     let spec = spec(object);
+    default(spec, "serviceAccountName", "default");
+    default(spec, "preemptionPolicy", "PreemptLowerPriority");
+    default(spec, "priority", 0);
+    tolerate(spec);
+    causes
+}
+
+fn complete_pod(spec: &mut Value) {
     for (field, value) in [
         ("restartPolicy", json!("Always")),
         ("terminationGracePeriodSeconds", json!(30)),
         ("dnsPolicy", json!("ClusterFirst")),
         ("schedulerName", json!("default-scheduler")),
-        ("serviceAccountName", json!("default")),
         ("enableServiceLinks", json!(true)),
-        ("preemptionPolicy", json!("PreemptLowerPriority")),
-        ("priority", json!(0)),
         ("securityContext", json!({})),
     ] {
         default(spec, field, value);
     }
-    tolerate(spec);
     for list in ["containers", "initContainers"] {
         for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             complete_container(container);
         }
     }
-    causes
 }
 
 /// A pod leaves a node that is lost after five minutes, unless it says otherwise.
@@ -268,7 +294,6 @@ fn claim(state: &State, object: &mut Value) -> Vec<Cause> {
         _ => causes.push(Cause::required("spec.resources[storage]", "")),
     }
     let spec = spec(object);
-    default(spec, "volumeMode", "Filesystem");
     if spec.get("storageClassName").is_none() {
         let is_default = |class: &&std::sync::Arc<Value>| {
             class
@@ -288,19 +313,11 @@ fn service(object: &mut Value) {
     let number = u32::from_str_radix(&object::uid(object)[..4], 16).unwrap_or(1);
     let address = format!("10.96.{}.{}", number >> 8, number & 255);
     let spec = spec(object);
-    default(spec, "type", "ClusterIP");
-    default(spec, "sessionAffinity", "None");
     default(spec, "clusterIP", address);
-    default(spec, "internalTrafficPolicy", "Cluster");
     default(spec, "ipFamilies", json!(["IPv4"]));
     default(spec, "ipFamilyPolicy", "SingleStack");
     let addresses = json!([spec["clusterIP"]]);
     default(spec, "clusterIPs", addresses);
-    for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
-        default(port, "protocol", "TCP");
-        let target = port["port"].clone();
-        default(port, "targetPort", target);
-    }
 }
 
 /// What a secret says as text becomes base64.
@@ -333,11 +350,7 @@ pub fn changed(state: &State, kind: &Kind, old: &Value, new: &mut Value) -> Resu
         ("", "pods") => pod_changed(old, new),
         ("", "persistentvolumeclaims") => return claim_changed(state, kind, old, new),
         ("", "persistentvolumes") => volume_changed(old, new),
-        ("", "secrets") => {
-            encode(new);
-            frozen(old, new)
-        }
-        ("", "configmaps") => frozen(old, new),
+        ("", "secrets" | "configmaps") => frozen(old, new),
         ("", "services") => {
             let before = text(old, "/spec/clusterIP").to_owned();
             if text(new, "/spec/clusterIP").is_empty() {
@@ -351,9 +364,7 @@ pub fn changed(state: &State, kind: &Kind, old: &Value, new: &mut Value) -> Resu
                 vec![Cause::invalid("spec.clusterIPs[0]", &new["spec"]["clusterIP"], why)]
             }
         }
-        ("apiextensions.k8s.io", "customresourcedefinitions") => {
-            super::definition::defined(&state.kinds, new)
-        }
+        ("apiextensions.k8s.io", "customresourcedefinitions") => definition::defined(&state.kinds, new),
         _ => vec![],
     })
 }

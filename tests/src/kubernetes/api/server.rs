@@ -1,17 +1,19 @@
 //! The server as a thing that a test starts: a port, a thread, and the switches.
 
 use super::answer::answer;
-use super::{Faults, Request, Shared};
+use super::{Faults, Request, Shared, disruption, garbage};
 use hyper::body::Incoming;
 use hyper::header::USER_AGENT;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -42,6 +44,7 @@ impl ApiServer {
             .expect("a runtime can be made");
         let (own, stopped) = (shared.clone(), stop.subscribe());
         let thread = std::thread::spawn(move || {
+            runtime.spawn(settle(own.clone()));
             runtime.block_on(serve(own, socket, address, stopped));
             // What still waits for somebody who will not come is dropped.
             runtime.shutdown_background();
@@ -69,10 +72,12 @@ impl ApiServer {
         std::fs::write(path, text).unwrap_or_else(|error| panic!("writing {}: {error}", path.display()));
     }
 
-    /// A client that calls itself so. It is to be made within a runtime, whose it is then.
+    /// A client that calls itself so. It is to be made within a runtime, whose it is then. It asks only once: kube's own would ask for minutes
+    /// again what is refused with 429, 503 or 504, evictions too.
     pub fn client(&self, user_agent: &str) -> kube::Client {
         let mut config = kube::Config::new(self.url().parse().expect("our URL is one"));
         let value = user_agent.parse().expect("a user agent has no control characters");
+        config.default_retry = false;
         config.headers.push((USER_AGENT, value));
         kube::Client::try_from(config).expect("a client without certificates can be made")
     }
@@ -177,5 +182,27 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream) {
                 }
             }
         }
+    }
+}
+
+/// Does by itself what follows from what has changed.
+async fn settle(shared: Arc<Shared>) {
+    /// What follows from what follows ends somewhere; a mistake that does not is to be seen in a test, not to burn a processor.
+    const ROUNDS_MAX: usize = 1_000;
+    let mut newest = shared.state.lock().store.subscribe();
+    loop {
+        newest.mark_unchanged();
+        for _ in 0..ROUNDS_MAX {
+            let is_any = {
+                let mut state = shared.state.lock();
+                garbage::collect(&mut state) | disruption::observe(&mut state, Timestamp::now())
+            };
+            if !is_any {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        // Evictions are forgotten with time.
+        let _ = tokio::time::timeout(Duration::from_secs(5), newest.changed()).await;
     }
 }

@@ -150,11 +150,13 @@ impl State {
         if kind.has_status() && !kind.is("", "nodes") {
             object::map(&mut object).remove("status");
         }
-        rules::created(self, kind, &mut object)?;
+        rules::complete(kind, &mut object);
         definition::check(call, None, &mut object)?;
+        // What a default adds is the writer's, what admission adds is nobody's.
         if !is_noted {
             managers::note(None, &mut object, kind, &call.writer());
         }
+        rules::created(self, kind, &mut object)?;
         Ok(self.put(call, object))
     }
 
@@ -331,6 +333,7 @@ impl State {
             }
         }
         if call.subresource.is_empty() {
+            rules::complete(kind, &mut new);
             causes.extend(rules::changed(self, kind, old, &mut new)?);
         }
         if !causes.is_empty() {
