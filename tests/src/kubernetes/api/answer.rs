@@ -45,6 +45,9 @@ pub async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<R
     let parameters = Parameters::parse(request.uri().query().unwrap_or_default());
     let target = Target::parse(&shared.state.lock().kinds, &path);
     let Some(target) = target else {
+        if path == "/openapi/v2" {
+            return Ok(openapi_v2());
+        }
         return Ok(match discovery::page(&shared.state.lock().kinds, &path) {
             Some(page) => respond(200, &page),
             None => refuse(&Failure::no_such_path()),
@@ -106,6 +109,14 @@ pub async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<R
         Ok((code, body)) => respond(code, &body),
         Err(failure) => refuse(&failure),
     })
+}
+
+/// An empty document: kubectl asks for it, in protobuf only, before it applies lists or objects whose definition is new, and then leaves to the
+/// server to check what it does not find there.
+fn openapi_v2() -> Response<Body> {
+    let kind = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    let response = Response::builder().status(200).header(CONTENT_TYPE, kind);
+    response.body(Body::empty()).expect("BUG: a status and a type that are none of HTTP")
 }
 
 fn respond(code: u16, body: &Value) -> Response<Body> {

@@ -6,7 +6,7 @@ use hyper::body::Incoming;
 use hyper::header::USER_AGENT;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
@@ -167,9 +167,9 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream) {
         *client.lock() = agent.into();
         answer(shared.clone(), request)
     });
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .serve_connection::<_, _>(TokioIo::new(stream), service);
+    // A client may keep a connection for as long as it likes; one that ends in the moment of a request would be a fault that nobody asked for.
+    let serving =
+        http1::Builder::new().header_read_timeout(None).serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
     loop {
         tokio::select! {

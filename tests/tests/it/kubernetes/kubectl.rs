@@ -96,7 +96,8 @@ const POD: &str = "---\n{apiVersion: v1, kind: Pod, metadata: {name: p, labels: 
 fn pods_are_described_and_changes_of_the_image_are_applied() {
     let kubectl = Kubectl::new();
     kubectl.done("apply -f -", POD);
-    kubectl.done("apply --server-side -f -", POD);
+    let moved = kubectl.done("apply --server-side -f -", POD);
+    assert!(!moved.contains("failed to re-apply"), "what was left to defaults is still so: {moved}");
     let table = kubectl.done("get pods", "");
     assert!(table.contains("0/1") && table.contains("Pending"), "{table}");
     kubectl.done("apply -f -", &POD.replace("i:1", "i:2"));
@@ -104,6 +105,9 @@ fn pods_are_described_and_changes_of_the_image_are_applied() {
     kubectl.done("label pod p more=1", "");
     assert!(kubectl.done("get pods -l more=1 -o name", "").contains("pod/p"));
     kubectl.done("events", "");
+    let list =
+        "---\n{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: ConfigMap, metadata: {name: c}}]}";
+    assert!(kubectl.done("apply -f -", list).contains("configmap/c created"));
     kubectl.done("delete pod p --timeout=20s", "");
 }
 
