@@ -6,6 +6,7 @@ pub mod client;
 pub mod cluster;
 pub mod kubernetes;
 pub mod load;
+pub mod namespaces;
 pub mod peer;
 pub mod peers;
 pub mod process;

@@ -13,3 +13,4 @@
 //! conflicts, its statuses and its order of events; nothing is kept on disk, and nobody is asked who he is.
 
 pub mod api;
+pub mod nodes;

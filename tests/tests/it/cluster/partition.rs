@@ -4,53 +4,17 @@
 //!    node i in namespace n<i>:  eth0 10.77.0.1<i>  ─── c<i> ─ br0       other nodes; c<i> is taken down to cut it off
 //!                               eth1 10.78.<i>.2   ─── m<i> 10.78.<i>.1 clients, never cut
 //! ```
-//!
-//! The test runs itself once more inside of new network and mount namespaces. Everything in there goes when that process ends.
 
 use super::*;
 use std::path::Path;
-use std::process::Command;
 use tests::cluster::{Cluster, Member};
+use tests::namespaces::{inside, prepare, run};
 use tests::random::Random;
 use tests::until::until;
 use tests::wire::v1;
 
-/// Set in the process that runs inside.
-const INSIDE: &str = "SARSEN_TEST_NETWORK";
-
-/// Whether this process is inside. Otherwise the test `name` is run there, and has passed when this returns.
-pub(super) fn inside(name: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let uid = Command::new("id").arg("-u").output().map(|output| output.stdout).unwrap_or_default();
-    if uid.trim_ascii() != b"0" {
-        println!("SKIPPED {name}: needs root, to make network namespaces");
-        return false;
-    }
-    let test = std::env::current_exe().expect("this program has a path");
-    let status = Command::new("unshare")
-        .args(["--mount", "--net"])
-        .arg(test)
-        .args([name, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "yes")
-        .status()
-        .expect("unshare(1) is there");
-    assert!(status.success(), "inside of its namespaces the test failed; see above");
-    false
-}
-
-pub(super) fn run(command: &str) {
-    let mut words = command.split_whitespace();
-    let status = Command::new(words.next().expect("a command")).args(words).status();
-    assert!(status.as_ref().is_ok_and(std::process::ExitStatus::success), "{command}: {status:?}");
-}
-
 fn network(count: usize) {
-    run("ip link set lo up");
-    run("mkdir -p /run/netns");
-    // In a mount namespace of its own: names that nobody else sees, and that go with it.
-    run("mount -t tmpfs tmpfs /run/netns");
+    prepare();
     run("ip link add br0 type bridge");
     run("ip link set br0 up");
     for i in 0..count {

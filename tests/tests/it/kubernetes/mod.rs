@@ -4,6 +4,7 @@ mod api;
 mod custom;
 mod faults;
 mod kubectl;
+mod nodes;
 mod owners;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
