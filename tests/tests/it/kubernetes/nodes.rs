@@ -10,7 +10,7 @@ use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, from_value, json};
 use std::fmt::Debug;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -562,5 +562,102 @@ fn a_volume_of_the_network_follows_its_pod_and_grows() {
     until("the volume to be gone", BOUND, || match case.kubernetes.must(volumes.get_opt(&volume)) {
         None => Ok(()),
         Some(volume) => Err(format!("{volume:?}")),
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn disks_cables_and_power_fail_as_they_are_told_to() {
+    if !inside("kubernetes::nodes::disks_cables_and_power_fail_as_they_are_told_to") {
+        return;
+    }
+    let case = Case::start();
+    let kubernetes = &case.kubernetes;
+    case.database();
+    // The database, because it answers.
+    case.database_node("one", "a", &[]);
+    let containers_ready = |pod: &Pod| condition(pod, "ContainersReady").0 == "True";
+    let pod = case.await_pod("one", "containers ready", containers_ready);
+    let (host, client) = (node_of(&pod), Client::at(&address(&pod)));
+
+    // A process that stands still is not ready. (It may be restarted by its liveness probe meanwhile.)
+    kubernetes.freeze(NAMESPACE, "one", true);
+    case.await_pod("one", "containers not ready", |pod| !containers_ready(pod));
+    kubernetes.freeze(NAMESPACE, "one", false);
+    case.await_pod("one", "containers ready", containers_ready);
+    let pids = kubernetes.pids(NAMESPACE, "one");
+
+    // Without a cable nobody reaches it, and it lives.
+    kubernetes.unplug(&host);
+    let address = address(&pod).parse().expect("an address");
+    let reached = TcpStream::connect_timeout(&address, Duration::from_millis(500));
+    assert!(reached.is_err(), "its cable is out");
+    case.await_node(&host, "Unknown");
+    assert_eq!(kubernetes.pids(NAMESPACE, "one"), pids);
+    kubernetes.restore(&host);
+    until("it to be reached", BOUND, || client.get("/-/healthy").map(drop));
+    case.await_node(&host, "True");
+    assert_eq!(kubernetes.pids(NAMESPACE, "one"), pids);
+
+    // Two volumes are exchanged while nobody uses them, then one is emptied.
+    for (name, zone) in [("two", "b"), ("three", "c")] {
+        let claim = format!("data-{name}");
+        case.claim(&claim, CLASS_LOCAL);
+        case.create::<Pod>(idle_pod(name, zone, Some(&claim)));
+        case.await_pod(name, "to be ready", is_ready);
+        std::fs::write(kubernetes.folder(NAMESPACE, &claim).join(name), "")
+            .expect("the folder can be written");
+    }
+    kubernetes.swap(NAMESPACE, ["two", "three"], ["data-two", "data-three"]);
+    let folder = kubernetes.folder(NAMESPACE, "data-two");
+    assert!(folder.join("three").exists() && !folder.join("two").exists());
+    case.await_pod("two", "to be restarted", |pod| container(pod)["restartCount"] == 1 && is_ready(pod));
+    kubernetes.kill_and_wipe(NAMESPACE, "two", "data-two");
+    assert_eq!(std::fs::read_dir(&folder).expect("the folder stays").count(), 0);
+    case.await_pod("two", "to be restarted", |pod| container(pod)["restartCount"] == 2 && is_ready(pod));
+
+    // A zone goes dark and comes back with its disks.
+    let third = node_of(&case.pod("three").expect("the pod"));
+    kubernetes.power("c", false);
+    assert!(kubernetes.pids(NAMESPACE, "three").is_empty());
+    for host in ["c1", "c2"] {
+        case.await_node(host, "Unknown");
+    }
+    kubernetes.power("c", true);
+    for host in ["c1", "c2"] {
+        case.await_node(host, "True");
+    }
+    // Its time to tolerate that may be over meanwhile; then its kubelet ends it.
+    until("the pod to run or to be gone", BOUND, || match case.pod("three") {
+        Some(pod) if !is_ready(&pod) || pod.metadata.deletion_timestamp.is_some() => {
+            Err(format!("{:?}", pod.status))
+        }
+        _ => Ok(()),
+    });
+    assert!(kubernetes.folder(NAMESPACE, "data-three").join("two").exists(), "the disk is as it was");
+
+    // Another machine of the same name has none of the folders.
+    let id = |case: &Case| {
+        let nodes: Api<Node> = Api::all(case.kubernetes.client());
+        let node = case.kubernetes.must(async { nodes.get(&third).await });
+        node.status.and_then(|status| status.node_info).map(|info| info.machine_id)
+    };
+    let before = id(&case);
+    kubernetes.replace_machine(&third);
+    until("another machine", BOUND, || if id(&case) != before { Ok(()) } else { Err(format!("{before:?}")) });
+    until("the pod, or another one, to wait for its folder", BOUND, || match case.pod("three") {
+        Some(pod) => {
+            let waiting = container(&pod)["state"]["waiting"].clone();
+            let is_told = waiting["message"].as_str().is_some_and(|why| why.contains("does not exist"));
+            if waiting["reason"] == "ContainerCreating" && is_told {
+                Ok(())
+            } else {
+                Err(waiting.to_string())
+            }
+        }
+        None => {
+            case.create::<Pod>(idle_pod("three", "c", Some("data-three")));
+            Err("no such pod".into())
+        }
     });
 }
