@@ -119,10 +119,14 @@ pub fn was_never_created(draft: &Draft) -> bool {
     }
     let is_lost = |instance: &Instance| {
         let found = draft.evidence.get(instance.name);
-        found.is_some_and(|found| found.kind != Kind::Requested) || matches!(instance.role, Role::Leaving(_) | Role::Retired)
+        found.is_some_and(|found| found.kind != Kind::Requested)
+            || matches!(instance.role, Role::Leaving(_) | Role::Retired)
     };
     let waits = |instance: &Instance| match instance.pod {
-        Some(pod) => pod.answer == Some(Answer::Waiting) || (pod.machine.is_none() && instance.claim.is_some_and(|claim| claim.host.is_none())),
+        Some(pod) => {
+            pod.answer == Some(Answer::Waiting)
+                || (pod.machine.is_none() && instance.claim.is_some_and(|claim| claim.host.is_none()))
+        }
         None => false,
     };
     let chosen = instances().any(|instance| instance.claim.is_some_and(|claim| claim.creates));

@@ -1,12 +1,12 @@
 //! Nodes that are all started in the same way, and make a cluster when one of them is told to: as an operator starts them.
 
-use super::partition::{inside, run};
 use super::*;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
 use tests::client::Response;
 use tests::cluster::{Cluster, Member};
+use tests::namespaces::{inside, run};
 use tests::process::BOUND;
 use tests::until::until;
 

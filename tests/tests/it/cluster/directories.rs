@@ -1,10 +1,10 @@
 //! Data directories that are not what they should be.
 
-use super::partition::{inside, run};
 use super::*;
 use std::fs;
 use std::path::Path;
 use tests::cluster::{Cluster, Member};
+use tests::namespaces::{inside, run};
 use tests::until::until;
 
 fn copy(from: &Path, to: &Path) {
