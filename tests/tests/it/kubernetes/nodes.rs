@@ -300,7 +300,11 @@ fn a_pod_ends_only_after_its_hook_and_goes_only_after_its_end() {
     case.create::<Pod>(pod);
     case.await_pod("one", "to be ready", is_ready);
     case.delete("one");
-    let (mut stream, _) = listener.accept().expect("the hook is called");
+    listener.set_nonblocking(true).expect("a listener can be asked");
+    let (mut stream, _) =
+        until("the hook to be called", BOUND, || listener.accept().map_err(|error| error.to_string()));
+    stream.set_nonblocking(false).expect("a stream can be waited for");
+    stream.set_read_timeout(Some(BOUND)).expect("a bound can be set");
     let mut request = [0; 10];
     stream.read_exact(&mut request).expect("a request");
     assert_eq!(&request, b"GET /drain");
