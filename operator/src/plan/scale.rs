@@ -2,7 +2,6 @@
 
 use super::action::{Action, Note, Reason, Request};
 use super::draft::Draft;
-use super::evidence::Kind;
 use super::instances::{Instance, Role, group_of, serial_of};
 use super::observed::{Answer, Health, Leaving, NodeState};
 use crate::api::Group;
@@ -118,9 +117,9 @@ pub fn was_never_created(draft: &Draft) -> bool {
         return false;
     }
     let is_lost = |instance: &Instance| {
-        let found = draft.evidence.get(instance.name);
-        found.is_some_and(|found| found.kind != Kind::Requested)
-            || matches!(instance.role, Role::Leaving(_) | Role::Retired)
+        let is_silent = instance.pod.is_none_or(|pod| pod.answer.is_none());
+        let is_given_up = matches!(instance.role, Role::Leaving(_) | Role::Retired);
+        (is_silent && draft.evidence.contains_key(instance.name)) || is_given_up
     };
     let waits = |instance: &Instance| match instance.pod {
         Some(pod) => {

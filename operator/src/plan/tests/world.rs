@@ -75,6 +75,8 @@ pub struct Db {
     pub gone: BTreeSet<String>,
     pub shards: Vec<Vec<Copy>>,
     pub replacing: BTreeMap<String, String>,
+    /// Who must agree: as long as most of them do, others take the place of those that are away.
+    pub voters: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -215,9 +217,8 @@ impl World {
             .filter(|(_, member)| self.disk_of(&member.instance).is_some_and(|disk| disk.machine == machine))
             .map(|(id, _)| id)
             .collect();
-        let voters = self.db.nodes.iter().filter(|(_, member)| member.state != NodeState::Standby);
-        let kept = |(id, _): &(&String, &Member)| !nodes.contains(id) && self.is_intact(id);
-        let (all, left) = (voters.clone().count(), voters.filter(kept).count());
+        let left = self.db.voters.iter().filter(|id| !nodes.contains(id) && self.is_intact(id)).count();
+        let all = self.db.voters.len();
         nodes.len() <= 1
             && (all == 0 || 2 * left > all)
             && (0..self.db.shards.len()).all(|shard| {
@@ -235,13 +236,12 @@ impl World {
     }
 
     pub fn has_leader(&self) -> bool {
-        let voters = self.db.nodes.iter().filter(|(_, member)| member.state != NodeState::Standby);
-        let (mut all, mut heard) = (0, 0);
-        for (id, _) in voters {
-            all += 1;
-            heard += usize::from(self.hears(id));
-        }
-        self.db.exists && 2 * heard > all
+        2 * self.db.voters.iter().filter(|node| self.hears(node)).count() > self.db.voters.len()
+    }
+
+    fn choose_voters(&mut self) {
+        let heard = |(id, member): &(&String, &Member)| member.state != NodeState::Standby && self.hears(id);
+        self.db.voters = self.db.nodes.iter().filter(heard).take(5).map(|(id, _)| id.clone()).collect();
     }
 
     /// What the operator sees.
@@ -510,6 +510,7 @@ impl World {
         if !self.has_leader() {
             return;
         }
+        self.choose_voters();
         let ids: Vec<String> = self.db.nodes.keys().cloned().collect();
         for id in &ids {
             if self.db.nodes[id].state == NodeState::Lost && self.hears(id) {
@@ -603,6 +604,7 @@ impl World {
     fn forget(&mut self, id: &str) {
         let member = self.db.nodes.remove(id).expect("a member");
         self.db.gone.insert(member.instance);
+        self.db.voters.remove(id);
         self.db.replacing.remove(id);
         for copies in &mut self.db.shards {
             copies.retain(|copy| copy.node != id);
@@ -746,6 +748,7 @@ impl World {
                 let copies = vec![Copy { node: id.clone(), state: CopyState::Available }];
                 self.db.exists = true;
                 self.db.shards = vec![copies; SHARDS];
+                self.db.voters.insert(id.clone());
                 self.db
                     .nodes
                     .insert(id, Member { instance: instance.clone(), state: NodeState::Up, removing: false });
