@@ -7,6 +7,7 @@ use crate::metrics::{self, Metrics};
 use crate::observe::{Caches, Eyes};
 use crate::render::MANAGER;
 use anyhow::{Context as _, bail};
+use hyper::header::{HeaderValue, USER_AGENT};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use kube::runtime::events::{Recorder, Reporter};
@@ -35,9 +36,12 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     })?;
     let metrics = Arc::new(Metrics::default());
     tokio::spawn(metrics::serve(listener, metrics.clone()));
-    let config = Config::infer()
+    let mut config = Config::infer()
         .await
         .context("no Kubernetes: neither a service account nor a KUBECONFIG was found")?;
+    config.headers.push((USER_AGENT, HeaderValue::from_static(concat!("sarsen-operator/", env!("CARGO_PKG_VERSION")))));
+    // What fails is decided anew, on what is so then.
+    config.default_retry = false;
     let client = Client::try_from(config).context("making a client for Kubernetes")?;
     let mut stopped = told_to_end()?;
 

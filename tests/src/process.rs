@@ -137,6 +137,18 @@ pub fn binary() -> PathBuf {
     }
 }
 
+/// The operator: `$SARSEN_OPERATOR_BIN`, or beside this test.
+pub fn operator_binary() -> PathBuf {
+    let from_environment = std::env::var_os("SARSEN_OPERATOR_BIN").map(PathBuf::from);
+    let beside = || std::env::current_exe().ok()?.ancestors().nth(2).map(|debug| debug.join("sarsen-operator"));
+    match from_environment.or_else(beside) {
+        Some(path) if path.is_file() => path,
+        path => panic!(
+            "there is no operator at {path:?}: use `cargo xtask test`, or `cargo build -p operator` before"
+        ),
+    }
+}
+
 /// A database node.
 pub struct Sarsen {
     /// Its process.

@@ -27,6 +27,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let path = if options.without_peers { None } else { Some(peers::ensure()?) };
     // The tests that start real processes use the binary that users get.
     must(workspace::cargo().args(["build", "--release", "--package", "server"]))?;
+    // The operator waits most of the time, and its dependencies have been built for its own tests.
+    must(workspace::cargo().args(["build", "--package", "operator"]))?;
 
     let mut command = workspace::cargo();
     command.args(["test", "--workspace", "--no-fail-fast", "--features", "tests/planted-bugs"]);

@@ -14,3 +14,4 @@
 
 pub mod api;
 pub mod nodes;
+pub mod service;

@@ -122,6 +122,11 @@ impl Kubernetes {
         self.handle.block_on(future)
     }
 
+    /// Runs something beside the controllers, until it ends or the cluster does.
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.handle.spawn(future);
+    }
+
     /// The same for requests that do not fail.
     pub fn must<T>(&self, future: impl Future<Output = kube::Result<T>>) -> T {
         self.wait(future).unwrap_or_else(|error| panic!("the API server: {error}"))

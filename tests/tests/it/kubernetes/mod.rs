@@ -5,6 +5,7 @@ mod custom;
 mod faults;
 mod kubectl;
 mod nodes;
+mod operator;
 mod owners;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};

@@ -1,0 +1,3 @@
+//! What happens on a bad day.
+
+use super::*;
