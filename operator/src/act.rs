@@ -5,14 +5,16 @@
 
 use crate::api::{SarsenCluster, names};
 use crate::database::{self, Client as Database};
+use crate::observe::ready_ips;
 use crate::plan::{Action, Facts, Note, Observed, Request};
 use crate::render;
+use hyper::Method;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeMap;
 
 /// Why an action was not done.
@@ -39,7 +41,7 @@ impl Error {
             Error::Database(database::Error::Refused { status, .. }) => {
                 *status == hyper::StatusCode::CONFLICT
             }
-            Error::Gone(_) => true,
+            Error::Gone(_) | Error::Database(database::Error::Nobody) => true,
             _ => false,
         }
     }
@@ -238,27 +240,9 @@ impl Hands<'_> {
             }
             Request::Heal { node, epoch } => ("heal", json!({ "node": node, "epoch": epoch, "by": by })),
         };
-        self.to_any(&format!("/api/v1/admin/cluster/{operation}"), &body).await?;
+        let path = format!("/api/v1/admin/cluster/{operation}");
+        self.database.any(ready_ips(self.observed.pods.values()), Method::POST, &path, Some(&body)).await?;
         Ok(())
-    }
-
-    /// Asks nodes in turn until one answers; each hands it on to the leader.
-    async fn to_any(&self, path: &str, body: &Value) -> Result<Value, Error> {
-        let ips = self
-            .observed
-            .pods
-            .values()
-            .filter(|pod| pod.containers_ready)
-            .filter_map(|pod| pod.ip.as_deref());
-        let mut last = Error::Gone("a node of the database that answers".into());
-        for ip in ips {
-            match self.database.post(ip, path, body).await {
-                Ok(said) => return Ok(said),
-                Err(error @ database::Error::Silent { .. }) => last = error.into(),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(last)
     }
 }
 

@@ -6,7 +6,7 @@
 //! ```
 
 use crate::act::Hands;
-use crate::api::{ClusterStatus, SarsenCluster};
+use crate::api::SarsenCluster;
 use crate::database::Client as Database;
 use crate::metrics::Metrics;
 use crate::observe::{Eyes, Key, Look, Triggers};
@@ -14,13 +14,16 @@ use crate::plan::{self, Observed, Plan, Wanted};
 use crate::render::MANAGER;
 use futures_util::{StreamExt, stream};
 use kube::api::{Patch, PatchParams};
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Debug;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -36,7 +39,10 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Clusters that are looked at at a time.
 const CONCURRENCY: u16 = 4;
 /// Changes that come in one go are one.
-const DEBOUNCE: Duration = Duration::from_millis(100);
+pub const DEBOUNCE: Duration = Duration::from_millis(100);
+
+/// The longest note of an Event; the API server takes 1024 bytes.
+pub const NOTE_CHARS_MAX: usize = 1000;
 
 /// What a look needs.
 pub struct Context {
@@ -127,7 +133,7 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
     tell(&context, cluster, &plan).await;
     let is_going = cluster.metadata.deletion_timestamp.is_some();
     if !is_going && cluster.status.as_ref() != Some(&plan.status) {
-        write_status(&context, &namespace, &name, &plan.status).await?;
+        write_status::<SarsenCluster>(&context.client, &namespace, &name, &plan.status).await?;
     }
     context.metrics.look(&namespace, &name, &plan, started.elapsed());
     if is_going {
@@ -184,16 +190,18 @@ fn again(plan: &Plan, observed: &Observed, outcome: Outcome) -> Duration {
     usual.min(due).max(DEBOUNCE)
 }
 
-async fn write_status(
-    context: &Context,
+/// Writes the status of an object. One that is gone needs none.
+pub async fn write_status<K>(
+    client: &Client,
     namespace: &str,
     name: &str,
-    status: &ClusterStatus,
-) -> Result<(), Error> {
-    let api = Api::<SarsenCluster>::namespaced(context.client.clone(), namespace);
-    let patch = json!({
-        "apiVersion": SarsenCluster::api_version(&()), "kind": SarsenCluster::kind(&()), "status": status,
-    });
+    status: &impl Serialize,
+) -> Result<(), Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+{
+    let api = Api::<K>::namespaced(client.clone(), namespace);
+    let patch = json!({ "apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": status });
     match api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch)).await {
         Err(kube::Error::Api(gone)) if gone.is_not_found() => Ok(()),
         other => Ok(other.map(drop)?),
@@ -210,7 +218,8 @@ async fn unreadable(context: &Context, guarded: &Guarded, why: String) -> Result
         ..Observed::default()
     };
     let status = plan::plan(&observed).status;
-    write_status(context, &guarded.namespace().unwrap_or_default(), &observed.name, &status).await
+    let namespace = guarded.namespace().unwrap_or_default();
+    write_status::<SarsenCluster>(&context.client, &namespace, &observed.name, &status).await
 }
 
 /// Writes Events: of what was decided, and of what is put off and was not before.
@@ -234,7 +243,7 @@ async fn tell(context: &Context, cluster: &SarsenCluster, plan: &Plan) {
         let event = Event {
             type_: if warning { EventType::Warning } else { EventType::Normal },
             reason: reason.into(),
-            note: Some(message.chars().take(1000).collect()),
+            note: Some(message.chars().take(NOTE_CHARS_MAX).collect()),
             action: "Reconcile".into(),
             secondary: None,
         };

@@ -11,6 +11,7 @@ pub mod controller;
 pub mod database;
 pub mod manifests;
 pub mod metrics;
+pub mod namespace;
 pub mod observe;
 pub mod plan;
 pub mod render;

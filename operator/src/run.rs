@@ -4,6 +4,7 @@ use crate::args::RunArgs;
 use crate::controller::{self, Context};
 use crate::database::Client as Database;
 use crate::metrics::{self, Metrics};
+use crate::namespace;
 use crate::observe::{Caches, Eyes};
 use crate::render::MANAGER;
 use anyhow::{Context as _, bail};
@@ -14,7 +15,6 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::{Api, Client, Config};
 use kube_lease_manager::LeaseManagerBuilder;
 use std::collections::HashMap;
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -71,7 +71,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         async move { drop(stopped.wait_for(|stopped| *stopped).await) }
     };
     let (begin_end, ended) = watch::channel(false);
-    let acting = tokio::spawn(act(client, args, metrics, wait(ended)));
+    let acting = tokio::spawn(act(client, args, metrics, ended));
     let was_told = tokio::select! {
         () = end => true,
         () = lost => false,
@@ -110,7 +110,7 @@ async fn act(
     client: Client,
     args: RunArgs,
     metrics: Arc<Metrics>,
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
+    ended: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let may_look = may_look(&client).await?;
     if !may_look {
@@ -138,7 +138,10 @@ async fn act(
         recorder: Recorder::new(client.clone(), reporter),
         put_off: HashMap::new().into(),
     });
-    controller::run(context, &args.namespace, triggers, stop).await;
+    tokio::join!(
+        controller::run(context.clone(), &args.namespace, triggers, wait(ended.clone())),
+        namespace::run(context, &args.namespace, wait(ended)),
+    );
     Ok(())
 }
 

@@ -68,4 +68,6 @@ pub mod names {
     pub const GATE: &str = "sarsen.dev/shards-available";
     /// The finalizer of clusters.
     pub const FINALIZER: &str = "sarsen.dev/cluster";
+    /// The finalizer of namespaces that are to be deleted from the database with their object.
+    pub const NAMESPACE_FINALIZER: &str = "sarsen.dev/namespace";
 }

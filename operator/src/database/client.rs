@@ -36,6 +36,9 @@ pub enum Error {
         /// What the node says.
         message: String,
     },
+    /// There is nobody to ask.
+    #[error("no node of the database answers: its pods do not run, or are not ready")]
+    Nobody,
     /// It cannot be understood.
     #[error("{url}: an answer that makes no sense: {what}")]
     Nonsense {
@@ -49,10 +52,23 @@ pub enum Error {
 /// What a node answers: the `data` of the answer.
 pub type Said = Result<Value, Error>;
 
+impl Error {
+    /// Another node may answer otherwise: this one does not, or cannot have anything agreed on.
+    fn is_its_own(&self) -> bool {
+        match self {
+            Error::Silent { .. } => true,
+            Error::Refused { status, .. } => *status == StatusCode::SERVICE_UNAVAILABLE,
+            Error::Nobody | Error::Nonsense { .. } => false,
+        }
+    }
+}
+
 /// Asks nodes. Cheap to clone; connections are kept for a while.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: legacy::Client<HttpConnector, Full<Bytes>>,
+    port: u16,
+    timeout: Duration,
 }
 
 impl Default for Client {
@@ -64,11 +80,31 @@ impl Default for Client {
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_max_idle_per_host(1)
             .build(connector);
-        Client { http }
+        Client { http, port: PORT, timeout: TIMEOUT }
     }
 }
 
 impl Client {
+    /// Asks one node after the other until one answers. Each hands on to the leader what must be agreed on. Asking twice must do no harm: one that says
+    /// nothing may have done it.
+    pub async fn any<'a>(
+        &self,
+        ips: impl IntoIterator<Item = &'a str>,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Said {
+        let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
+        let mut last = Error::Nobody;
+        for ip in ips {
+            match self.send(method.clone(), ip, path, body.clone()).await {
+                Err(error) if error.is_its_own() => last = error,
+                said => return said,
+            }
+        }
+        Err(last)
+    }
+
     /// `GET`.
     pub async fn get(&self, ip: &str, path: &str) -> Said {
         self.send(Method::GET, ip, path, Bytes::new()).await
@@ -79,14 +115,9 @@ impl Client {
         self.send(Method::POST, ip, path, body.to_string().into()).await
     }
 
-    /// `DELETE`.
-    pub async fn delete(&self, ip: &str, path: &str) -> Said {
-        self.send(Method::DELETE, ip, path, Bytes::new()).await
-    }
-
     async fn send(&self, method: Method, ip: &str, path: &str, body: Bytes) -> Said {
         let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
-        let url = format!("http://{host}:{PORT}{path}");
+        let url = format!("http://{host}:{}{path}", self.port);
         let silent =
             |source: Box<dyn std::error::Error + Send + Sync>| Error::Silent { url: url.clone(), source };
         let request = Request::builder()
@@ -103,8 +134,9 @@ impl Client {
                 Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(silent)?;
             Ok((status, body.to_bytes()))
         };
-        let answer = tokio::time::timeout(TIMEOUT, exchange).await;
-        let (status, body) = answer.map_err(|_| silent(format!("no answer within {TIMEOUT:?}").into()))??;
+        let answer = tokio::time::timeout(self.timeout, exchange).await;
+        let (status, body) =
+            answer.map_err(|_| silent(format!("no answer within {:?}", self.timeout).into()))??;
         super::answer::understand(&url, status, &body)
     }
 }

@@ -3,5 +3,5 @@
 mod answer;
 mod client;
 
-pub use answer::{Placement, database, reply};
+pub use answer::{Placement, Settings, database, failed_disk, namespaces, reply};
 pub use client::{Client, Error, Said};

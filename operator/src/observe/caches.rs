@@ -12,6 +12,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::sync::Arc;
 
 /// What is known without asking.
 pub struct Caches {
@@ -71,6 +72,16 @@ impl Caches {
         (caches, Triggers { owned, any })
     }
 
+    /// The pods of a cluster.
+    pub fn pods_of(&self, key: &Key) -> Vec<Arc<Pod>> {
+        of(&self.pods, key)
+    }
+
+    /// The claims of a cluster.
+    pub fn claims_of(&self, key: &Key) -> Vec<Arc<PersistentVolumeClaim>> {
+        of(&self.claims, key)
+    }
+
     /// Waits until all have been filled once.
     pub async fn filled(&self) -> Result<(), reflector::store::WriterDropped> {
         self.pods.wait_until_ready().await?;
@@ -86,6 +97,18 @@ impl Caches {
         }
         Ok(())
     }
+}
+
+/// What belongs to a cluster, without a copy of it.
+fn of<K>(store: &Store<K>, key: &Key) -> Vec<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone,
+{
+    let is_its = |object: &&Arc<K>| {
+        object.labels().get(names::CLUSTER) == Some(&key.name)
+            && object.meta().namespace.as_deref() == Some(key.namespace.as_str())
+    };
+    store.state().iter().filter(is_its).cloned().collect()
 }
 
 /// A cache and its stream. What nobody reads is left out of it.

@@ -7,19 +7,18 @@ use crate::database::{self, Client as Database, Placement};
 use crate::plan::{self, Claim, Observed, Pod, Shared, Wanted};
 use crate::render;
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DynamicObject, ListParams};
 use kube::core::{ApiResource, GroupVersionKind, PartialObjectMeta};
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// For how long the database's own autopilot stands by when we have said so once.
 const LEASE: Duration = Duration::from_secs(60);
-/// How many nodes are asked before nobody is said to answer.
+/// How many nodes are asked at a time.
 const ASKED_MAX: usize = 4;
 
 /// Whether what is seen may be from caches.
@@ -67,25 +66,21 @@ impl Eyes {
         let key = Key { namespace: namespace.clone(), name: name.clone() };
         let ours = ListParams::default().labels(&format!("{}={name}", names::CLUSTER));
         let (pods, claims) = match look {
-            Look::Cached => (of(&self.caches.pods, &name), of(&self.caches.claims, &name)),
-            Look::Anew => (
-                Api::<core::Pod>::namespaced(self.client.clone(), &namespace).list(&ours).await?.items,
-                Api::<core::PersistentVolumeClaim>::namespaced(self.client.clone(), &namespace)
-                    .list(&ours)
-                    .await?
-                    .items,
-            ),
+            Look::Cached => (self.caches.pods_of(&key), self.caches.claims_of(&key)),
+            Look::Anew => {
+                let pods = Api::<core::Pod>::namespaced(self.client.clone(), &namespace);
+                let claims = Api::<core::PersistentVolumeClaim>::namespaced(self.client.clone(), &namespace);
+                (shared(pods.list(&ours).await?.items), shared(claims.list(&ours).await?.items))
+            }
         };
-        let machines: Option<Vec<core::Node>> = self.wide(&self.caches.machines, look).await?;
-        let volumes: Option<Vec<core::PersistentVolume>> = self.wide(&self.caches.volumes, look).await?;
-        let classes: Option<Vec<StorageClass>> = self.wide(&self.caches.classes, Look::Cached).await?;
-        let mut pods: BTreeMap<String, Pod> = pods.iter().filter_map(seen::pod).collect();
-        let claims: BTreeMap<_, _> = claims.iter().filter_map(seen::claim).collect();
+        let machines = self.wide(&self.caches.machines, look).await?;
+        let volumes = self.wide(&self.caches.volumes, look).await?;
+        let classes = self.wide(&self.caches.classes, Look::Cached).await?;
+        let mut pods: BTreeMap<String, Pod> = pods.iter().filter_map(|pod| seen::pod(pod)).collect();
+        let claims: BTreeMap<_, _> = claims.iter().filter_map(|claim| seen::claim(claim)).collect();
         let mut memory = self.remember(&key);
         let database = self.ask(cluster, &pods, &mut memory).await;
-        if database.is_none() {
-            self.ask_each(&mut pods).await;
-        }
+        self.ask_each(&mut pods, database.is_none()).await;
         let wanted = {
             let stays = |claim: &&Claim| claim.leaving.is_none() && claim.retired.is_none();
             self.wanted(cluster, claims.values().filter(stays).count(), &mut memory).await
@@ -107,9 +102,9 @@ impl Eyes {
             wanted,
             claims,
             pods,
-            machines: machines.map(|list| list.iter().filter_map(seen::machine).collect()),
-            volumes: volumes.map(|list| list.iter().map(seen::volume).collect()),
-            classes: classes.map(|list| list.iter().map(seen::class).collect()),
+            machines: machines.map(|list| list.iter().filter_map(|one| seen::machine(one)).collect()),
+            volumes: volumes.map(|list| list.iter().map(|one| seen::volume(one)).collect()),
+            classes: classes.map(|list| list.iter().map(|one| seen::class(one)).collect()),
             has_token,
             database,
         })
@@ -120,15 +115,15 @@ impl Eyes {
     }
 
     /// What is not in the namespace, if the operator may look there.
-    async fn wide<K>(&self, store: &Option<Store<K>>, look: Look) -> Result<Option<Vec<K>>, kube::Error>
+    async fn wide<K>(&self, store: &Option<Store<K>>, look: Look) -> Result<Option<Vec<Arc<K>>>, kube::Error>
     where
         K: Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>,
         K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
     {
         let Some(store) = store else { return Ok(None) };
         Ok(Some(match look {
-            Look::Cached => store.state().iter().map(|object| K::clone(object)).collect(),
-            Look::Anew => Api::<K>::all(self.client.clone()).list(&ListParams::default()).await?.items,
+            Look::Cached => store.state(),
+            Look::Anew => shared(Api::all(self.client.clone()).list(&ListParams::default()).await?.items),
         }))
     }
 
@@ -139,37 +134,43 @@ impl Eyes {
         pods: &BTreeMap<String, Pod>,
         memory: &mut Memory,
     ) -> Option<plan::Database> {
-        let mut ips: Vec<&str> =
-            pods.values().filter(|pod| pod.containers_ready).filter_map(|pod| pod.ip.as_deref()).collect();
+        let mut ips: Vec<&str> = ready_ips(pods.values());
         let rest = pods
             .values()
             .filter(|pod| !pod.containers_ready && pod.trouble.is_none())
             .filter_map(|pod| pod.ip.as_deref());
         ips.extend(rest);
         ips.sort_by_key(|ip| memory.answered.as_deref() != Some(*ip));
-        let mut best: Option<(Value, String)> = None;
-        for ip in ips.into_iter().take(ASKED_MAX) {
-            let Ok(said) = self.database.get(ip, "/api/v1/status/cluster").await else { continue };
-            let led = said["leader"].is_string();
-            let newer =
-                best.as_ref().is_none_or(|(other, _)| other["epoch"].as_u64() < said["epoch"].as_u64());
-            if newer || led {
-                best = Some((said, ip.to_owned()));
+        let mut best: Option<(Value, &str)> = None;
+        let mut rest = ips.as_slice();
+        // The first alone: it has answered the last time. If it does not now, a whole zone may be away, which is more nodes than can be waited for in turn.
+        let mut at_a_time = 1;
+        while !rest.is_empty() {
+            let (now, after) = rest.split_at(at_a_time.min(rest.len()));
+            (rest, at_a_time) = (after, ASKED_MAX);
+            let ask = now.iter().map(|ip| async move {
+                self.database.get(ip, "/api/v1/status/cluster").await.ok().map(|said| (said, *ip))
+            });
+            for (said, ip) in futures_util::future::join_all(ask).await.into_iter().flatten() {
+                // One that has a leader knows what is agreed on; one that has none may be cut off.
+                let rank = |said: &Value| (said["leader"].is_string(), said["epoch"].as_u64());
+                if best.as_ref().is_none_or(|(other, _)| rank(other) < rank(&said)) {
+                    best = Some((said, ip));
+                }
             }
-            // One that has a leader knows what is agreed on; one that has none may be cut off.
-            if led {
+            if best.as_ref().is_some_and(|(said, _)| said["leader"].is_string()) {
                 break;
             }
         }
         let (mut said, ip) = best?;
-        memory.answered = Some(ip.clone());
+        memory.answered = Some(ip.to_owned());
         let epoch = said["epoch"].as_u64();
         if Some(memory.placement.epoch) != epoch || memory.placement.shards.is_empty() {
             memory.placement =
-                Placement::read(&self.database.get(&ip, "/api/v1/status/placement").await.ok()?)?;
+                Placement::read(&self.database.get(ip, "/api/v1/status/placement").await.ok()?)?;
             // It has changed between the two questions: neither is worth anything without the other.
             if Some(memory.placement.epoch) != epoch {
-                said = self.database.get(&ip, "/api/v1/status/cluster").await.ok()?;
+                said = self.database.get(ip, "/api/v1/status/cluster").await.ok()?;
             }
             if Some(memory.placement.epoch) != said["epoch"].as_u64() {
                 memory.placement = Placement::default();
@@ -184,7 +185,7 @@ impl Eyes {
         // Another operator that holds it is waited for, until its lease ends.
         if due && wanted && (ours || holder.is_none()) && said["leader"].is_string() {
             let body = json!({ "holder": self.me, "ttl_s": LEASE.as_secs() });
-            if let Ok(told) = self.database.post(&ip, "/api/v1/admin/cluster/lease", &body).await {
+            if let Ok(told) = self.database.post(ip, "/api/v1/admin/cluster/lease", &body).await {
                 memory.lease = Some(Instant::now());
                 said["autopilot"] = told;
             }
@@ -192,19 +193,16 @@ impl Eyes {
         database::database(&said, &memory.placement, &self.me)
     }
 
-    /// What each node says of itself, while there is no database that answers.
-    async fn ask_each(&self, pods: &mut BTreeMap<String, Pod>) {
-        let ask = pods.iter().filter_map(|(name, pod)| Some((name.clone(), pod.ip.clone()?))).map(
-            |(name, ip)| async move {
-                let said = self.database.get(&ip, "/api/v1/status/node").await.ok()?;
-                Some((name, database::reply(&said)?))
-            },
-        );
-        for (name, answer) in futures_util::future::join_all(ask).await.into_iter().flatten() {
-            if let Some(pod) = pods.get_mut(&name) {
-                pod.answer = Some(answer);
-            }
-        }
+    /// What nodes say of themselves: those that are not ready, and all while there is no database that answers.
+    async fn ask_each(&self, pods: &mut BTreeMap<String, Pod>, all: bool) {
+        let runs = |pod: &&mut Pod| pod.trouble.is_none() && (all || !pod.containers_ready);
+        let ask = pods.values_mut().filter(runs).filter_map(|pod| Some((pod.ip.clone()?, pod)));
+        let ask = ask.map(|(ip, pod)| async move {
+            let Ok(said) = self.database.get(&ip, "/api/v1/status/node").await else { return };
+            pod.answer = database::reply(&said).filter(|_| all);
+            pod.trouble = database::failed_disk(&said);
+        });
+        futures_util::future::join_all(ask).await;
     }
 
     /// What follows from the specification.
@@ -251,13 +249,17 @@ impl Eyes {
     }
 }
 
-fn of<K>(store: &Store<K>, cluster: &str) -> Vec<K>
-where
-    K: Resource<DynamicType = ()> + Clone,
-{
-    let ours =
-        |object: &&std::sync::Arc<K>| object.labels().get(names::CLUSTER).is_some_and(|name| name == cluster);
-    store.state().iter().filter(ours).map(|object| K::clone(object)).collect()
+/// As a cache has it.
+fn shared<K>(list: Vec<K>) -> Vec<Arc<K>> {
+    list.into_iter().map(Arc::new).collect()
+}
+
+/// Where nodes are that run, those first that most likely answer: a machine that is not heard of has pods whose containers are said to be ready, but that
+/// are not.
+pub fn ready_ips<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Vec<&'a str> {
+    let mut pods: Vec<&Pod> = pods.into_iter().filter(|pod| pod.containers_ready).collect();
+    pods.sort_by_key(|pod| pod.ready.is_none());
+    pods.into_iter().filter_map(|pod| pod.ip.as_deref()).collect()
 }
 
 fn hash_of<K>(store: &Store<PartialObjectMeta<K>>, namespace: &str, name: &str) -> Option<String>

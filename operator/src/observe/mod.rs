@@ -5,4 +5,4 @@ mod look;
 pub mod seen;
 
 pub use caches::{Caches, Key, Triggers};
-pub use look::{Eyes, Look};
+pub use look::{Eyes, Look, ready_ips};

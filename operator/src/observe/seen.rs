@@ -124,10 +124,12 @@ fn trouble(status: &core::PodStatus) -> Option<Trouble> {
 /// What the exit codes of `sarsen server` mean (docs/operations/cluster.md).
 fn exit(code: i32) -> TroubleKind {
     match code {
-        70 => TroubleKind::Wiped,
-        71..=73 => TroubleKind::Foreign,
-        74 => TroubleKind::Removed,
-        76 => TroubleKind::DiskFailed,
+        10 => TroubleKind::Wiped,
+        // Another's data, or an old copy of its own: the right volume is not there.
+        11 | 12 => TroubleKind::Foreign,
+        14 => TroubleKind::Removed,
+        16 => TroubleKind::DiskFailed,
+        // A wrong token, or two of them on copies of one volume (13, 15), are a person's to put right: data made anew elsewhere would mend nothing.
         _ => TroubleKind::Crash,
     }
 }
