@@ -140,3 +140,99 @@ impl Client {
         super::answer::understand(&url, status, &body)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::Response;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use serde_json::json;
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::net::TcpListener;
+
+    /// Longer than a test may take, unless it is the test's matter.
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A node that gives the same answer to everything, and counts. It listens on another address of the loopback for each number.
+    async fn node(
+        number: u8,
+        port: u16,
+        status: u16,
+        body: impl Into<Bytes>,
+    ) -> (u16, String, Arc<AtomicUsize>) {
+        let ip = format!("127.0.0.{number}");
+        let listener = TcpListener::bind((ip.as_str(), port)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (asked, body) = (Arc::new(AtomicUsize::new(0)), body.into());
+        let counted = asked.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (body, counted) = (body.clone(), counted.clone());
+                let answer = service_fn(move |_| {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    let response = Response::builder().status(status).body(Full::new(body.clone()));
+                    async move { Ok::<_, Infallible>(response.unwrap()) }
+                });
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer),
+                );
+            }
+        });
+        (port, ip, asked)
+    }
+
+    fn client(port: u16, timeout: Duration) -> Client {
+        Client { port, timeout, ..Client::default() }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_its_data_and_a_refusal_its_text() {
+        let (port, ip, _) = node(1, 0, 200, r#"{"status":"success","data":{"epoch":7}}"#).await;
+        assert_eq!(client(port, LONG).get(&ip, "/x").await.unwrap(), json!({ "epoch": 7 }));
+        let body = r#"{"status":"error","errorType":"conflict","error":"the epoch is 8"}"#;
+        let (port, ip, _) = node(1, 0, 409, body).await;
+        let error = client(port, LONG).post(&ip, "/x", &json!({})).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("http://{ip}:{port}/x: 409 Conflict: the epoch is 8"));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_one_that_says_nothing() {
+        // Nothing accepts, and the operating system connects all the same.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let error = client(port, Duration::from_millis(50)).get("127.0.0.1", "/x").await.unwrap_err();
+        assert!(matches!(error, Error::Silent { .. }), "{error}");
+        assert!(error.to_string().contains("no answer within 50ms"), "{error}");
+        drop(silent);
+        let error = client(port, LONG).get("127.0.0.1", "/x").await.unwrap_err();
+        assert!(matches!(error, Error::Silent { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_cut_off() {
+        let (port, ip, _) = node(1, 0, 200, vec![b' '; ANSWER_BYTES_MAX + 1]).await;
+        let error = client(port, LONG).get(&ip, "/x").await.unwrap_err();
+        assert!(matches!(error, Error::Silent { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_next_one_is_asked_when_one_cannot_and_not_when_it_refuses() {
+        let (port, busy, _) = node(1, 0, 503, r#"{"error":"no leader"}"#).await;
+        let (_, fine, fine_asked) = node(2, port, 200, r#"{"data":1}"#).await;
+        let (_, refuses, _) = node(3, port, 409, r#"{"error":"no"}"#).await;
+        let client = client(port, LONG);
+        let ask =
+            async |ips: &[&str]| client.any(ips.iter().copied(), Method::POST, "/x", Some(&json!({}))).await;
+        assert_eq!(ask(&["127.0.0.9", &busy, &fine]).await.unwrap(), json!(1));
+        assert_eq!(fine_asked.load(Ordering::Relaxed), 1);
+        let refused = ask(&[&refuses, &fine]).await.unwrap_err();
+        assert!(matches!(refused, Error::Refused { status: StatusCode::CONFLICT, .. }), "{refused}");
+        assert_eq!(fine_asked.load(Ordering::Relaxed), 1);
+        // The last that was heard says why.
+        assert!(ask(&[&busy]).await.unwrap_err().to_string().contains("no leader"));
+        assert!(matches!(ask(&[]).await, Err(Error::Nobody)));
+    }
+}

@@ -201,3 +201,302 @@ pub fn class(object: &StorageClass) -> (String, Class) {
 pub fn instant(text: &str) -> Option<Ms> {
     text.parse::<jiff::Timestamp>().ok().map(|time| time.as_millisecond())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
+
+    fn of<T: DeserializeOwned>(value: Value) -> T {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn at(text: &str) -> Ms {
+        instant(text).unwrap()
+    }
+
+    fn labels() -> Value {
+        json!({ "sarsen.dev/cluster": "metrics", "sarsen.dev/group": "a", "sarsen.dev/instance": "metrics-a-1", "sarsen.dev/spec-hash": "0123456789ab" })
+    }
+
+    #[test]
+    fn every_field_of_a_claim_is_read() {
+        let object = of(json!({
+            "metadata": {
+                "name": "data-metrics-a-1", "namespace": "db", "uid": "claim-1", "labels": labels(),
+                "deletionTimestamp": "2026-01-01T00:00:09Z",
+                "annotations": {
+                    "sarsen.dev/replaces": "metrics-a-0",
+                    "sarsen.dev/replaces-reason": "NodeGone",
+                    "sarsen.dev/replaces-since": "2026-01-01T00:00:01.5Z",
+                    "sarsen.dev/suspect-since": "2026-01-01T00:00:02Z",
+                    "sarsen.dev/suspect-reason": "VolumeLost",
+                    "sarsen.dev/leaving": "abandoned",
+                    "sarsen.dev/retired-since": "2026-01-01T00:00:03Z",
+                    "sarsen.dev/node-id": "ab12",
+                    "sarsen.dev/cluster-id": "cd34",
+                    "sarsen.dev/creates-cluster": "true",
+                    "sarsen.dev/host": "machine-1",
+                    "sarsen.dev/host-uid": "machine-uid",
+                    "sarsen.dev/host-machine-id": "0f0f",
+                    "sarsen.dev/replace": "true",
+                },
+            },
+            "spec": {
+                "accessModes": ["ReadWriteOnce"], "volumeName": "pv-1", "storageClassName": "local",
+                "resources": { "requests": { "storage": "10Gi" } },
+            },
+            "status": { "phase": "Bound", "capacity": { "storage": "20Gi" } },
+        }));
+        let wanted = Claim {
+            uid: "claim-1".into(),
+            group: "a".into(),
+            phase: ClaimPhase::Bound,
+            volume: Some("pv-1".into()),
+            class: Some("local".into()),
+            requested: 10 << 30,
+            capacity: 20 << 30,
+            deleting: true,
+            replaces: Some(Replaces {
+                old: "metrics-a-0".into(),
+                why: "NodeGone".into(),
+                since: at("2026-01-01T00:00:01.5Z"),
+            }),
+            suspect: Some(Suspect { since: at("2026-01-01T00:00:02Z"), why: "VolumeLost".into() }),
+            leaving: Some(Leaving::Abandoned),
+            retired: Some(at("2026-01-01T00:00:03Z")),
+            node_id: Some("ab12".into()),
+            cluster_id: Some("cd34".into()),
+            creates: true,
+            replace: true,
+            host: Some(Host { name: "machine-1".into(), uid: "machine-uid".into(), machine: "0f0f".into() }),
+        };
+        assert_eq!(claim(&object), Some(("metrics-a-1".into(), wanted)));
+    }
+
+    #[test]
+    fn what_is_not_on_a_claim_is_nothing_and_what_is_none_of_ours_is_none() {
+        let mut object =
+            json!({ "metadata": { "name": "x", "uid": "claim-1", "labels": labels() }, "spec": {} });
+        let wanted = Claim { uid: "claim-1".into(), group: "a".into(), ..Claim::default() };
+        assert_eq!(claim(&of(object.clone())).unwrap().1, wanted);
+        for (note, value) in
+            [("replace", "false"), ("replace", ""), ("suspect-reason", "NodeGone"), ("retired-since", "soon")]
+        {
+            object["metadata"]["annotations"] = json!({ format!("sarsen.dev/{note}"): value });
+            assert_eq!(claim(&of(object.clone())).unwrap().1, wanted, "{note}");
+        }
+        // A word that we do not know is never a reason to delete something.
+        object["metadata"]["annotations"] = json!({ "sarsen.dev/leaving": "whatever" });
+        assert_eq!(claim(&of(object.clone())).unwrap().1.leaving, Some(Leaving::ScaleIn));
+        object["status"] = json!({ "phase": "Lost" });
+        assert_eq!(claim(&of(object.clone())).unwrap().1.phase, ClaimPhase::Lost);
+        object["metadata"]["labels"] = json!({ "sarsen.dev/cluster": "metrics" });
+        assert_eq!(claim(&of(object)), None);
+    }
+
+    /// A pod that is ready.
+    fn ready() -> Value {
+        let is = |kind: &str| json!({ "type": kind, "status": "True", "lastTransitionTime": "2026-01-01T00:01:00Z" });
+        json!({
+            "metadata": { "name": "metrics-a-1", "uid": "pod-1", "labels": labels(), "creationTimestamp": "2026-01-01T00:00:00Z" },
+            "spec": { "nodeName": "machine-1", "containers": [{ "name": "sarsen" }] },
+            "status": {
+                "phase": "Running", "podIP": "10.0.0.1",
+                "conditions": [is("PodScheduled"), is("ContainersReady"), is("sarsen.dev/shards-available"), is("Ready")],
+                "containerStatuses": [
+                    { "name": "proxy", "ready": false, "image": "", "imageID": "", "restartCount": 9, "state": { "terminated": { "exitCode": 10 } } },
+                    { "name": "sarsen", "ready": true, "image": "sarsen:1", "imageID": "", "restartCount": 0, "state": { "running": {} } },
+                ],
+            },
+        })
+    }
+
+    #[test]
+    fn every_field_of_a_pod_is_read() {
+        let wanted = Pod {
+            uid: "pod-1".into(),
+            group: "a".into(),
+            hash: "0123456789ab".into(),
+            created: at("2026-01-01T00:00:00Z"),
+            machine: Some("machine-1".into()),
+            unschedulable: None,
+            ip: Some("10.0.0.1".into()),
+            containers_ready: true,
+            ready: Some(at("2026-01-01T00:01:00Z")),
+            gate: Some(true),
+            deleting: false,
+            trouble: None,
+            answer: None,
+        };
+        assert_eq!(pod(&of(ready())), Some(("metrics-a-1".into(), wanted)));
+        let mut other = ready();
+        other["metadata"]["labels"] = json!({ "app": "other" });
+        assert_eq!(pod(&of(other)), None);
+    }
+
+    #[test]
+    fn a_pod_that_waits_for_a_machine_says_why_and_only_if_there_is_none_for_it() {
+        let waits = |reason: &str| {
+            let mut object = ready();
+            object["spec"].as_object_mut().unwrap().remove("nodeName");
+            object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:02:00Z");
+            object["status"] = json!({ "phase": "Pending", "conditions": [
+                { "type": "PodScheduled", "status": "False", "reason": reason, "message": "0/3 nodes are available" },
+            ] });
+            pod(&of(object)).unwrap().1
+        };
+        let pod = waits("Unschedulable");
+        assert_eq!(pod.unschedulable.as_deref(), Some("0/3 nodes are available"));
+        assert_eq!((pod.machine, pod.ip, pod.ready, pod.gate), (None, None, None, None));
+        assert!(pod.deleting && !pod.containers_ready);
+        assert_eq!(waits("SchedulingGated").unschedulable, None);
+    }
+
+    /// The trouble of a pod whose container is in this state, and was in the other.
+    fn troubled(state: Value, last: Value) -> Option<Trouble> {
+        let mut object = ready();
+        let container = &mut object["status"]["containerStatuses"][1];
+        (container["ready"], container["state"], container["lastState"]) = (json!(false), state, last);
+        pod(&of(object)).unwrap().1.trouble
+    }
+
+    fn ended(code: i32) -> Value {
+        let message = "starting\nerror: the directory is not what it was; put it back\n";
+        json!({ "terminated": { "exitCode": code, "message": message } })
+    }
+
+    #[test]
+    fn exit_codes_are_read_as_the_database_means_them() {
+        for (code, kind) in [
+            (1, TroubleKind::Crash),
+            (2, TroubleKind::Crash),
+            (10, TroubleKind::Wiped),
+            (11, TroubleKind::Foreign),
+            (12, TroubleKind::Foreign),
+            (13, TroubleKind::Crash),
+            (14, TroubleKind::Removed),
+            (15, TroubleKind::Crash),
+            (16, TroubleKind::DiskFailed),
+            (137, TroubleKind::Crash),
+        ] {
+            let message = format!("exit code {code}: error: the directory is not what it was; put it back");
+            assert_eq!(troubled(ended(code), json!({})), Some(Trouble { kind, message }));
+        }
+        assert_eq!(troubled(ended(0), json!({})), None);
+    }
+
+    #[test]
+    fn between_two_attempts_the_reason_is_that_of_the_last_one() {
+        let back_off = json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 5m0s restarting failed container" } });
+        let kind = |trouble: Option<Trouble>| trouble.map(|trouble| trouble.kind);
+        assert_eq!(kind(troubled(back_off.clone(), ended(10))), Some(TroubleKind::Wiped));
+        // The next attempt is under way.
+        assert_eq!(kind(troubled(json!({ "running": {} }), ended(16))), Some(TroubleKind::DiskFailed));
+        assert_eq!(troubled(back_off, json!({})), None);
+        // And has succeeded.
+        let mut object = ready();
+        object["status"]["containerStatuses"][1]["lastState"] = ended(10);
+        assert_eq!(pod(&of(object)).unwrap().1.trouble, None);
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_had_is_no_crash() {
+        let waits = |reason: &str| json!({ "waiting": { "reason": reason, "message": "no such image" } });
+        for reason in ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"] {
+            let message = format!("{reason}: no such image");
+            let wanted = Some(Trouble { kind: TroubleKind::Image, message });
+            assert_eq!(troubled(waits(reason), ended(10)), wanted);
+        }
+        assert_eq!(troubled(waits("ContainerCreating"), json!({})), None);
+    }
+
+    #[test]
+    fn a_machine_is_read_with_what_people_have_said_of_it() {
+        let object = |taint: &str, ready: &str| {
+            of(json!({
+                "metadata": { "name": "machine-1", "uid": "machine-uid", "labels": { "topology.kubernetes.io/zone": "eu-1a" } },
+                "spec": { "unschedulable": true, "taints": [{ "key": taint, "effect": "NoExecute" }] },
+                "status": {
+                    "conditions": [{ "type": "MemoryPressure", "status": "True" }, { "type": "Ready", "status": ready }],
+                    "nodeInfo": {
+                        "machineID": "0f0f", "systemUUID": "", "bootID": "", "kernelVersion": "", "osImage": "", "containerRuntimeVersion": "",
+                        "kubeletVersion": "", "kubeProxyVersion": "", "operatingSystem": "", "architecture": "",
+                    },
+                },
+            }))
+        };
+        let wanted = Machine {
+            uid: "machine-uid".into(),
+            machine: "0f0f".into(),
+            labels: [("topology.kubernetes.io/zone".to_owned(), "eu-1a".to_owned())].into(),
+            ready: true,
+            out_of_service: true,
+            cordoned: true,
+        };
+        let read = machine(&object("node.kubernetes.io/out-of-service", "True"));
+        assert_eq!(read, Some(("machine-1".into(), wanted)));
+        let away = machine(&object("node.kubernetes.io/unreachable", "Unknown")).unwrap().1;
+        assert!(!away.ready && !away.out_of_service);
+        let new = of(json!({ "metadata": { "name": "machine-2", "uid": "2" } }));
+        assert_eq!(machine(&new).unwrap().1, Machine { uid: "2".into(), ..Machine::default() });
+    }
+
+    #[test]
+    fn a_volume_is_pinned_by_a_label_of_one_machine_and_not_by_its_zone() {
+        let read = |terms: Value| {
+            let object = json!({
+                "metadata": { "name": "pv-1" },
+                "spec": { "nodeAffinity": { "required": { "nodeSelectorTerms": terms } } },
+                "status": { "phase": "Failed" },
+            });
+            let (name, volume) = volume(&of(object));
+            assert_eq!((name.as_str(), volume.failed), ("pv-1", true));
+            volume.pinned
+        };
+        let is = |key: &str, values: &[&str]| json!({ "key": key, "operator": "In", "values": values });
+        let pinned = |key: &str, values: &[&str]| {
+            Some((key.to_owned(), values.iter().map(|value| (*value).to_owned()).collect()))
+        };
+        let host = is("kubernetes.io/hostname", &["machine-1"]);
+        let zone = is("topology.kubernetes.io/zone", &["eu-1a"]);
+        let by_host = pinned("kubernetes.io/hostname", &["machine-1"]);
+        assert_eq!(read(json!([{ "matchExpressions": [host] }])), by_host);
+        assert_eq!(read(json!([{ "matchExpressions": [zone, host] }])), by_host);
+        let own = is("topology.topolvm.io/node", &["machine-1"]);
+        assert_eq!(
+            read(json!([{ "matchExpressions": [own] }])),
+            pinned("topology.topolvm.io/node", &["machine-1"])
+        );
+        for key in [
+            "topology.kubernetes.io/zone",
+            "failure-domain.beta.kubernetes.io/zone",
+            "topology.ebs.csi.aws.com/zone",
+        ] {
+            assert_eq!(read(json!([{ "matchExpressions": [is(key, &["eu-1a"])] }])), None, "{key}");
+        }
+        let two = json!([
+            { "matchExpressions": [host] },
+            { "matchExpressions": [is("kubernetes.io/hostname", &["machine-2"])] },
+        ]);
+        assert_eq!(read(two), pinned("kubernetes.io/hostname", &["machine-1", "machine-2"]));
+        assert_eq!(read(json!([{ "matchExpressions": [{ "key": "gpu", "operator": "Exists" }] }])), None);
+        let network =
+            of(json!({ "metadata": { "name": "pv-2" }, "spec": {}, "status": { "phase": "Bound" } }));
+        assert_eq!(volume(&network).1, Volume::default());
+    }
+
+    #[test]
+    fn a_class_that_says_nothing_does_not_expand_and_is_not_the_default() {
+        let read = |more: Value| {
+            let mut object = json!({ "metadata": { "name": "local" }, "provisioner": "local" });
+            object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            class(&of(object)).1
+        };
+        assert_eq!(read(json!({})), Class::default());
+        let annotation = json!({ "storageclass.kubernetes.io/is-default-class": "true" });
+        let more = json!({ "allowVolumeExpansion": true, "metadata": { "name": "local", "annotations": annotation } });
+        assert_eq!(read(more), Class { expands: true, is_default: true });
+    }
+}
