@@ -6,16 +6,19 @@
 use crate::api::{SarsenCluster, names};
 use crate::database::{self, Client as Database};
 use crate::observe::ready_ips;
-use crate::plan::{Action, Facts, Note, Observed, Request};
+use crate::plan::{Action, Facts, Note, Observed, Request, Shared};
 use crate::render;
 use hyper::Method;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
-use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::GroupVersionKind;
-use kube::{Api, Client, ResourceExt};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 
 /// Why an action was not done.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +32,14 @@ pub enum Error {
     /// What it is about is not there any more.
     #[error("{0} is not there any more")]
     Gone(String),
+    /// Its name is something else's.
+    #[error("{}", taken(what, whose))]
+    Taken {
+        /// What.
+        what: Shared,
+        /// Who it belongs to, in words, if it is of another cluster.
+        whose: String,
+    },
 }
 
 impl Error {
@@ -47,6 +58,14 @@ impl Error {
     }
 }
 
+/// What to say of a name that is something else's.
+pub fn taken(what: &Shared, whose: &str) -> String {
+    let Shared { kind, name } = what;
+    format!(
+        "{kind} {name} exists and is not of this cluster{whose}: delete it if it is of no use, or choose another name for the cluster or the group"
+    )
+}
+
 /// What doing needs.
 pub struct Hands<'a> {
     /// For Kubernetes.
@@ -63,12 +82,15 @@ impl Hands<'_> {
     /// Does one thing.
     pub async fn act(&self, action: &Action) -> Result<(), Error> {
         match action {
-            Action::AddFinalizer => self.finalizers(|list| list.push(names::FINALIZER.into())).await,
+            Action::AddFinalizer => {
+                Ok(set_finalizer(self.client, self.cluster, names::FINALIZER, true).await?)
+            }
             Action::RemoveFinalizer => {
-                self.finalizers(|list| list.retain(|name| name != names::FINALIZER)).await
+                Ok(set_finalizer(self.client, self.cluster, names::FINALIZER, false).await?)
             }
             Action::CreateToken => self.create_token().await,
-            Action::Apply(shared) => self.apply(&shared.kind, &shared.name).await,
+            Action::Apply(shared) => self.apply(shared).await,
+            Action::DeleteShared(shared) => self.delete_shared(shared).await,
             Action::CreateClaim { instance, group, replaces } => {
                 self.create_claim(instance, group, replaces.as_ref()).await
             }
@@ -81,10 +103,9 @@ impl Hands<'_> {
             }
             Action::CreatePod { instance, group } => {
                 let group = self.group(group)?;
-                self.pods()
-                    .create(&PostParams::default(), &render::pod(self.cluster, group, instance))
-                    .await?;
-                Ok(())
+                let pod = render::pod(self.cluster, group, instance);
+                let made = self.pods().create(&PostParams::default(), &pod).await;
+                self.made(made, "Pod", instance).await
             }
             Action::DeletePod { instance, uid, force, .. } => {
                 let mut params = DeleteParams { preconditions: only(uid), ..DeleteParams::background() };
@@ -116,17 +137,6 @@ impl Hands<'_> {
         found.ok_or_else(|| Error::Gone(format!("group {name}")))
     }
 
-    async fn finalizers(&self, change: impl FnOnce(&mut Vec<String>)) -> Result<(), Error> {
-        let mut list = self.cluster.finalizers().to_vec();
-        change(&mut list);
-        // The resource version makes it a conflict if somebody else has changed the list meanwhile.
-        let patch =
-            json!({ "metadata": { "finalizers": list, "resourceVersion": self.cluster.resource_version() } });
-        let api = Api::<SarsenCluster>::namespaced(self.client.clone(), &self.namespace());
-        api.patch_metadata(&self.cluster.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
-        Ok(())
-    }
-
     async fn create_token(&self) -> Result<(), Error> {
         let mut bytes = [0; 24];
         getrandom::fill(&mut bytes).expect("the operating system has no randomness");
@@ -139,23 +149,63 @@ impl Hands<'_> {
         }
     }
 
-    async fn apply(&self, kind: &str, name: &str) -> Result<(), Error> {
+    async fn apply(&self, shared: &Shared) -> Result<(), Error> {
+        let Shared { kind, name } = shared;
         let staying = |claim: &&crate::plan::Claim| claim.leaving.is_none() && claim.retired.is_none();
         let instances =
             u32::try_from(self.observed.claims.values().filter(staying).count()).unwrap_or(u32::MAX);
         let wanted = render::shared(self.cluster, instances).into_iter().find(|object| {
-            object.name_any() == name && object.types.as_ref().is_some_and(|types| types.kind == kind)
+            object.name_any() == *name && object.types.as_ref().is_some_and(|types| types.kind == *kind)
         });
         let Some(object) = wanted else { return Err(Error::Gone(format!("{kind} {name}"))) };
-        let types = object.types.clone().unwrap_or_default();
-        let kind = GroupVersionKind::try_from(types).map_err(|error| Error::Gone(error.to_string()))?;
-        let api = Api::<DynamicObject>::namespaced_with(
-            self.client.clone(),
-            &self.namespace(),
-            &ApiResource::from_gvk(&kind),
-        );
+        let api = self.any(kind);
+        // The caches know only what has our label.
+        if let Some(found) = api.get_metadata_opt(name).await? {
+            self.check_ours(shared, &found.metadata)?;
+        }
         api.patch(name, &PatchParams::apply(render::MANAGER).force(), &Patch::Apply(&object)).await?;
         Ok(())
+    }
+
+    async fn delete_shared(&self, shared: &Shared) -> Result<(), Error> {
+        let Shared { kind, name } = shared;
+        let api = self.any(kind);
+        let Some(found) = api.get_metadata_opt(name).await? else { return Ok(()) };
+        self.check_ours(shared, &found.metadata)?;
+        let owners = found.owner_references();
+        if !owners.iter().any(|owner| Some(&owner.uid) == self.cluster.metadata.uid.as_ref()) {
+            return Err(Error::Gone(format!("{kind} {name} of this cluster")));
+        }
+        let preconditions = Preconditions { uid: found.uid(), resource_version: found.resource_version() };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+        api.delete(name, &params).await?;
+        Ok(())
+    }
+
+    fn any(&self, kind: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.namespace(), &render::resource(kind))
+    }
+
+    /// Whatever somebody else has made is not taken over.
+    fn check_ours(&self, what: &Shared, found: &ObjectMeta) -> Result<(), Error> {
+        let label = found.labels.as_ref().and_then(|labels| labels.get(names::CLUSTER));
+        let whose = match label {
+            Some(name) if *name == self.cluster.name_any() => return Ok(()),
+            Some(other) => format!(", but of SarsenCluster {other}"),
+            None => String::new(),
+        };
+        Err(Error::Taken { what: what.clone(), whose })
+    }
+
+    /// That there is one already may mean that the caches are old, or that the name is another's.
+    async fn made<K>(&self, made: Result<K, kube::Error>, kind: &str, name: &str) -> Result<(), Error> {
+        let Err(error) = made else { return Ok(()) };
+        if matches!(&error, kube::Error::Api(status) if status.is_already_exists())
+            && let Some(found) = self.any(kind).get_metadata_opt(name).await?
+        {
+            self.check_ours(&Shared { kind: kind.into(), name: name.into() }, &found.metadata)?;
+        }
+        Err(error.into())
     }
 
     async fn create_claim(
@@ -171,10 +221,9 @@ impl Hands<'_> {
             notes.insert(names::REPLACES_WHY.to_owned(), why.clone());
             notes.insert(names::REPLACES_SINCE.to_owned(), now());
         }
-        self.claims()
-            .create(&PostParams::default(), &render::claim(self.cluster, group, instance, notes))
-            .await?;
-        Ok(())
+        let claim = render::claim(self.cluster, group, instance, notes);
+        let made = self.claims().create(&PostParams::default(), &claim).await;
+        self.made(made, "PersistentVolumeClaim", &claim.name_any()).await
     }
 
     async fn annotate(
@@ -246,6 +295,23 @@ impl Hands<'_> {
     }
 }
 
+/// Puts a finalizer on an object, as it was seen, or takes it off.
+pub async fn set_finalizer<K>(client: &Client, object: &K, name: &str, on: bool) -> Result<(), kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let mut list = object.finalizers().to_vec();
+    list.retain(|other| other != name);
+    if on {
+        list.push(name.to_owned());
+    }
+    // The resource version makes it a conflict if somebody else has changed the list meanwhile.
+    let patch = json!({ "metadata": { "finalizers": list, "resourceVersion": object.resource_version() } });
+    let api = Api::<K>::namespaced(client.clone(), &object.namespace().unwrap_or_default());
+    api.patch_metadata(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+    Ok(())
+}
+
 fn only(uid: &str) -> Option<Preconditions> {
     Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None })
 }
@@ -284,4 +350,60 @@ fn known(facts: &Facts) -> Vec<(&'static str, Option<String>)> {
 /// Whole seconds would start the clocks of evidence too early.
 fn now() -> String {
     Timestamp::now().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::StatusCode;
+    use kube::core::Status;
+
+    #[test]
+    fn what_was_decided_on_something_that_has_changed_is_no_failure() {
+        let kube = |code: u16, reason: &str| {
+            Error::Kube(kube::Error::Api(Status::failure("no", reason).with_code(code).boxed()))
+        };
+        let refused = |status| {
+            let url = "http://10.0.0.1:7420/x".to_owned();
+            Error::Database(database::Error::Refused { url, status, message: "no".into() })
+        };
+        for outdated in [
+            kube(409, "Conflict"),
+            kube(409, "AlreadyExists"),
+            kube(404, "NotFound"),
+            refused(StatusCode::CONFLICT),
+            Error::Database(database::Error::Nobody),
+            Error::Gone("x".into()),
+        ] {
+            assert!(outdated.is_outdated(), "{outdated}");
+        }
+        let what = Shared { kind: "Service".into(), name: "metrics".into() };
+        for failure in [
+            kube(403, "Forbidden"),
+            kube(500, "InternalError"),
+            refused(StatusCode::BAD_REQUEST),
+            refused(StatusCode::SERVICE_UNAVAILABLE),
+            Error::Taken { what, whose: String::new() },
+        ] {
+            assert!(!failure.is_outdated(), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_told_with_who_has_it_and_the_way_out() {
+        let what = Shared { kind: "Pod".into(), name: "a-b-c-1".into() };
+        let said = Error::Taken { what, whose: ", but of SarsenCluster a-b".into() }.to_string();
+        assert!(
+            said.starts_with("Pod a-b-c-1 exists and is not of this cluster, but of SarsenCluster a-b: "),
+            "{said}"
+        );
+        assert!(said.contains("choose another name"), "{said}");
+    }
+
+    #[test]
+    fn what_is_not_known_now_is_not_written_over_what_was_known() {
+        let note = Note::Facts(Box::new(Facts { node_id: Some("ab".into()), ..Facts::default() }));
+        assert_eq!(annotations(&note), [(names::NODE_ID, Some("ab".to_owned()))]);
+        assert_eq!(annotations(&Note::Clear), [(names::SUSPECT_WHY, None), (names::SUSPECT_SINCE, None)]);
+    }
 }

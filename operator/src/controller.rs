@@ -5,14 +5,15 @@
 //!                                                        └─ does ─► observe (anew) ─► plan again ─►
 //! ```
 
-use crate::act::Hands;
-use crate::api::SarsenCluster;
+use crate::act::{self as doing, Hands, set_finalizer};
+use crate::api::{SarsenCluster, names};
 use crate::database::Client as Database;
 use crate::metrics::Metrics;
 use crate::observe::{Eyes, Key, Look, Triggers};
-use crate::plan::{self, Observed, Plan, Wanted};
+use crate::plan::{self, Ms, Observed, Plan, Wanted};
 use crate::render::MANAGER;
 use futures_util::{StreamExt, stream};
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::runtime::controller::{Action, Config, Controller};
@@ -42,7 +43,7 @@ const CONCURRENCY: u16 = 4;
 pub const DEBOUNCE: Duration = Duration::from_millis(100);
 
 /// The longest note of an Event; the API server takes 1024 bytes.
-pub const NOTE_CHARS_MAX: usize = 1000;
+const NOTE_CHARS_MAX: usize = 1000;
 
 /// What a look needs.
 pub struct Context {
@@ -97,9 +98,39 @@ pub async fn run(
         .reconcile_on(owned)
         .reconcile_all_on(stream::select_all(triggers.any))
         .graceful_shutdown_on(stop)
-        .run(reconcile, failed, context)
-        .for_each(|_| async {})
+        .run(reconcile, failed, context.clone())
+        .for_each(|looked| {
+            // Something that belonged to a cluster was touched, and the cluster is no more.
+            if let Err(kube::runtime::controller::Error::ObjectNotFound(gone)) = looked {
+                let namespace = gone.namespace.unwrap_or_default();
+                context.forget(&Key { namespace, name: gone.name });
+            }
+            std::future::ready(())
+        })
         .await;
+}
+
+impl Context {
+    /// A cluster that is no more.
+    fn forget(&self, key: &Key) {
+        self.eyes.forget(key);
+        self.put_off.lock().expect("BUG: a holder panicked").remove(key);
+        self.metrics.forget(&key.namespace, &key.name);
+    }
+
+    /// Writes an Event. Nothing depends on Events: one that cannot be written is none.
+    pub async fn event(&self, about: &ObjectReference, warning: bool, reason: &str, note: &str) {
+        let event = Event {
+            type_: if warning { EventType::Warning } else { EventType::Normal },
+            reason: reason.into(),
+            note: Some(note.chars().take(NOTE_CHARS_MAX).collect()),
+            action: "Reconcile".into(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, about).await {
+            tracing::debug!(%error, reason, "an Event could not be written");
+        }
+    }
 }
 
 fn failed(cluster: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
@@ -110,8 +141,20 @@ fn failed(cluster: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action
 
 async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
+    let key = Key { namespace: guarded.namespace().unwrap_or_default(), name: guarded.name_any() };
+    let is_going = guarded.meta().deletion_timestamp.is_some();
+    if is_going && !guarded.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER) {
+        // Nothing is ours to do, or to say, any more.
+        context.forget(&key);
+        return Ok(Action::await_change());
+    }
     let cluster = match &guarded.0 {
         Ok(cluster) => cluster,
+        // Whether its claims were to be deleted cannot be known: they stay.
+        Err(_) if is_going => {
+            set_finalizer(&context.client, &*guarded, names::FINALIZER, false).await?;
+            return Ok(Action::requeue(SOON));
+        }
         Err(invalid) => {
             let why =
                 format!("the specification cannot be read: {}; correct it with kubectl edit", invalid.error);
@@ -128,22 +171,21 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
         observed = context.eyes.observe(cluster, Look::Anew).await?;
         plan = plan::plan(&observed);
     }
-    let outcome = act(&context, cluster, &observed, &plan).await;
-    let (namespace, name) = (cluster.namespace().unwrap_or_default(), cluster.name_any());
-    tell(&context, cluster, &plan).await;
-    let is_going = cluster.metadata.deletion_timestamp.is_some();
-    if !is_going && cluster.status.as_ref() != Some(&plan.status) {
-        write_status::<SarsenCluster>(&context.client, &namespace, &name, &plan.status).await?;
+    let outcome = act(&context, &key, cluster, &observed, &plan).await;
+    tell(&context, &key, cluster, &plan).await;
+    if plan.actions.contains(&plan::Action::RemoveFinalizer) {
+        // The object may be gone by now.
+        return Ok(Action::requeue(if outcome == Outcome::Failed { RETRY } else { SOON }));
     }
-    context.metrics.look(&namespace, &name, &plan, started.elapsed());
-    if is_going {
-        context.metrics.forget(&namespace, &name);
+    if cluster.status.as_ref() != Some(&plan.status) {
+        write_status::<SarsenCluster>(&context.client, &key.namespace, &key.name, &plan.status).await?;
     }
-    Ok(Action::requeue(again(&plan, &observed, outcome)))
+    context.metrics.look(&key.namespace, &key.name, &plan, started.elapsed());
+    Ok(Action::requeue(again(&plan, observed.now, outcome)))
 }
 
-/// What came of the actions of a plan.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What came of the actions of a plan, from well to worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Outcome {
     /// There were none.
     Nothing,
@@ -155,13 +197,30 @@ enum Outcome {
     Failed,
 }
 
-async fn act(context: &Context, cluster: &SarsenCluster, observed: &Observed, plan: &Plan) -> Outcome {
+async fn act(
+    context: &Context,
+    key: &Key,
+    cluster: &SarsenCluster,
+    observed: &Observed,
+    plan: &Plan,
+) -> Outcome {
     let hands = Hands { client: &context.client, database: &context.database, cluster, observed };
+    let mut worst = Outcome::Nothing;
     for action in &plan.actions {
         match hands.act(action).await {
             Ok(()) => {
                 tracing::info!(cluster = observed.name, %action, "done");
                 context.metrics.acted(action);
+                worst = worst.max(Outcome::Done);
+            }
+            // A person has to do something about it. It is said until they have, and the rest is done meanwhile.
+            Err(doing::Error::Taken { what, whose }) => {
+                let why = doing::taken(&what, &whose);
+                if context.eyes.is_taken(key, &what, &why) {
+                    tracing::warn!(cluster = observed.name, %action, why, "not done");
+                    context.event(&cluster.object_ref(&()), true, "NameTaken", &why).await;
+                }
+                worst = Outcome::Failed;
             }
             Err(error) if error.is_outdated() => {
                 tracing::info!(cluster = observed.name, %action, %error, "not done: what it was decided on has changed");
@@ -174,19 +233,18 @@ async fn act(context: &Context, cluster: &SarsenCluster, observed: &Observed, pl
             }
         }
     }
-    if plan.actions.is_empty() { Outcome::Nothing } else { Outcome::Done }
+    worst
 }
 
 /// When to look again at the latest.
-fn again(plan: &Plan, observed: &Observed, outcome: Outcome) -> Duration {
+fn again(plan: &Plan, now: Ms, outcome: Outcome) -> Duration {
     let usual = match outcome {
         Outcome::Failed => RETRY,
         Outcome::Done | Outcome::Outdated => SOON,
         Outcome::Nothing if matches!(plan.status.phase.as_str(), "Ready" | "Paused" | "Invalid") => IDLE,
         Outcome::Nothing => BUSY,
     };
-    let due =
-        plan.again.map_or(usual, |at| Duration::from_millis(u64::try_from(at - observed.now).unwrap_or(0)));
+    let due = plan.again.map_or(usual, |at| Duration::from_millis(u64::try_from(at - now).unwrap_or(0)));
     usual.min(due).max(DEBOUNCE)
 }
 
@@ -223,11 +281,11 @@ async fn unreadable(context: &Context, guarded: &Guarded, why: String) -> Result
 }
 
 /// Writes Events: of what was decided, and of what is put off and was not before.
-async fn tell(context: &Context, cluster: &SarsenCluster, plan: &Plan) {
-    let key = Key { namespace: cluster.namespace().unwrap_or_default(), name: cluster.name_any() };
+async fn tell(context: &Context, key: &Key, cluster: &SarsenCluster, plan: &Plan) {
     let now: BTreeSet<(String, &'static str)> =
         plan.deferrals.iter().map(|deferral| (deferral.instance.clone(), deferral.reason.word())).collect();
-    let before = context.put_off.lock().expect("BUG: a holder panicked").insert(key, now).unwrap_or_default();
+    let before =
+        context.put_off.lock().expect("BUG: a holder panicked").insert(key.clone(), now).unwrap_or_default();
     let put_off = plan
         .deferrals
         .iter()
@@ -240,16 +298,39 @@ async fn tell(context: &Context, cluster: &SarsenCluster, plan: &Plan) {
     let told = plan.told.iter().map(|told| (told.warning, told.reason, told.message.clone()));
     let reference = cluster.object_ref(&());
     for (warning, reason, message) in told.chain(put_off) {
-        let event = Event {
-            type_: if warning { EventType::Warning } else { EventType::Normal },
-            reason: reason.into(),
-            note: Some(message.chars().take(NOTE_CHARS_MAX).collect()),
-            action: "Reconcile".into(),
-            secondary: None,
+        context.event(&reference, warning, reason, &message).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_soon_it_looks_again_depends_on_what_came_of_it() {
+        let plan = |phase: &str, again: Option<Ms>| {
+            let mut plan = Plan { again, ..Plan::default() };
+            plan.status.phase = phase.into();
+            plan
         };
-        if let Err(error) = context.recorder.publish(&event, &reference).await {
-            // Nothing depends on Events.
-            tracing::debug!(%error, reason, "an Event could not be written");
+        let at = |phase: &str, again, outcome| super::again(&plan(phase, again), 1_000_000, outcome);
+        assert_eq!(at("Ready", None, Outcome::Nothing), IDLE);
+        assert_eq!(at("Paused", None, Outcome::Nothing), IDLE);
+        assert_eq!(at("Invalid", None, Outcome::Nothing), IDLE);
+        assert_eq!(at("Degraded", None, Outcome::Nothing), BUSY);
+        for outcome in [Outcome::Done, Outcome::Outdated] {
+            assert_eq!(at("Ready", None, outcome), SOON);
         }
+        assert_eq!(at("Degraded", None, Outcome::Failed), RETRY);
+        // A grace that ends before that is not overslept, one that has ended long ago is no reason to spin, and one that ends later is one to wait for.
+        assert_eq!(at("Ready", Some(1_003_000), Outcome::Nothing), Duration::from_secs(3));
+        assert_eq!(at("Ready", Some(0), Outcome::Nothing), DEBOUNCE);
+        assert_eq!(at("Ready", Some(9_000_000), Outcome::Nothing), IDLE);
+    }
+
+    #[test]
+    fn the_worst_of_what_came_of_several_actions_counts() {
+        use Outcome::{Done, Failed, Nothing, Outdated};
+        assert!(Nothing < Done && Done < Outdated && Outdated < Failed);
     }
 }

@@ -155,6 +155,7 @@ impl Metrics {
             Action::AddFinalizer | Action::RemoveFinalizer => "finalizer",
             Action::CreateToken => "create_secret",
             Action::Apply(_) => "apply",
+            Action::DeleteShared(_) => "delete_shared",
             Action::CreateClaim { .. } => "create_claim",
             Action::Note { .. } => "annotate_claim",
             Action::ExpandClaim { .. } => "expand_claim",
@@ -177,7 +178,8 @@ impl Metrics {
         self.errors.get_or_create(&Kind { kind: what.into() }).inc();
     }
 
-    fn text(&self) -> String {
+    /// As a scrape gets it.
+    pub fn text(&self) -> String {
         let mut out = String::new();
         text::encode(&mut out, &self.registry).expect("BUG: a string takes everything");
         out

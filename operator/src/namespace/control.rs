@@ -1,6 +1,7 @@
 //! Looks at each `SarsenNamespace` when it changed, or when it is time, and does the one step that is due.
 
 use super::decide::{Database, Seen, Step, Verdict, decide, has_finalizer};
+use crate::act::set_finalizer;
 use crate::api::{NamespaceStatus, SarsenCluster, SarsenNamespace, names};
 use crate::controller::{self, Error, write_status};
 use crate::database::{self, Settings};
@@ -10,10 +11,8 @@ use futures_util::StreamExt;
 use hyper::{Method, StatusCode};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
-use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config, Controller};
-use kube::runtime::events::{Event, EventType};
 use kube::runtime::reflector::Store;
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
@@ -87,7 +86,7 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
         Step::Nothing if is_going && !has_finalizer(object) => return Ok(Action::await_change()),
         Step::Nothing => verdict,
         Step::AddFinalizer => {
-            context.finalizers(object, |list| list.push(names::NAMESPACE_FINALIZER.into())).await?;
+            context.set_finalizer(object, true).await?;
             // The object has changed: it is looked at again.
             return Ok(Action::requeue(WAIT));
         }
@@ -149,7 +148,9 @@ impl Context {
         match self.shared.database.any(ips, Method::POST, PATH, Some(&wanted)).await {
             Ok(_) => {
                 tracing::info!(namespace = object.name_any(), %wanted, "applied");
-                self.event(object, EventType::Normal, "SettingsApplied", wanted.to_string()).await;
+                self.shared
+                    .event(&object.object_ref(&()), false, "SettingsApplied", &wanted.to_string())
+                    .await;
                 applied
             }
             Err(error) => verdict(error),
@@ -169,29 +170,16 @@ impl Context {
     /// The object may go, or is not held any more.
     async fn let_go(&self, object: &SarsenNamespace, is_going: bool, verdict: &Verdict) -> Result<(), Error> {
         if is_going {
-            self.event(object, EventType::Normal, verdict.reason, verdict.message.clone()).await;
+            self.shared.event(&object.object_ref(&()), false, verdict.reason, &verdict.message).await;
         }
-        self.finalizers(object, |list| list.retain(|name| name != names::NAMESPACE_FINALIZER)).await
+        self.set_finalizer(object, false).await
     }
 
-    async fn finalizers(
-        &self,
-        object: &SarsenNamespace,
-        change: impl FnOnce(&mut Vec<String>),
-    ) -> Result<(), Error> {
-        let mut list = object.finalizers().to_vec();
-        change(&mut list);
-        // The resource version makes it a conflict if somebody else has changed the list meanwhile.
-        let patch =
-            json!({ "metadata": { "finalizers": list, "resourceVersion": object.resource_version() } });
-        let api = Api::<SarsenNamespace>::namespaced(
-            self.shared.client.clone(),
-            &object.namespace().unwrap_or_default(),
-        );
-        match api.patch_metadata(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
+    async fn set_finalizer(&self, object: &SarsenNamespace, on: bool) -> Result<(), Error> {
+        match set_finalizer(&self.shared.client, object, names::NAMESPACE_FINALIZER, on).await {
             // It is looked at again.
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(()),
-            other => Ok(other.map(drop)?),
+            other => Ok(other?),
         }
     }
 
@@ -204,20 +192,6 @@ impl Context {
         let (namespace, name) =
             (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
         write_status::<SarsenNamespace>(&self.shared.client, &namespace, &name, &status).await
-    }
-
-    async fn event(&self, object: &SarsenNamespace, type_: EventType, reason: &str, note: String) {
-        let event = Event {
-            type_,
-            reason: reason.into(),
-            note: Some(note.chars().take(controller::NOTE_CHARS_MAX).collect()),
-            action: "Reconcile".into(),
-            secondary: None,
-        };
-        if let Err(error) = self.shared.recorder.publish(&event, &object.object_ref(&())).await {
-            // Nothing depends on Events.
-            tracing::debug!(%error, reason, "an Event could not be written");
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Caches of what is watched, and the streams that say when something changed.
 
+use super::seen;
 use crate::api::names;
 use futures_util::{Stream, StreamExt, stream::BoxStream};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
@@ -10,6 +11,7 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -65,9 +67,27 @@ impl Caches {
         let configs = keep(Api::namespaced(in_namespace(client), namespace), &ours, &mut owned);
         let services = keep(Api::namespaced(in_namespace(client), namespace), &ours, &mut owned);
         let budgets = keep(Api::namespaced(in_namespace(client), namespace), &ours, &mut owned);
-        let machines = may_look.then(|| keep_any(Api::all(client.clone()), &mut any));
-        let volumes = may_look.then(|| keep_any(Api::all(client.clone()), &mut any));
-        let classes = may_look.then(|| keep_any(Api::all(client.clone()), &mut any));
+        let machines = may_look.then(|| {
+            // Dozens of images are most of a Node object.
+            let strip = |machine: &mut Node| {
+                if let Some(status) = &mut machine.status {
+                    (status.images, status.volumes_attached, status.volumes_in_use) = (None, None, None);
+                }
+            };
+            let read = |machine: &Node| seen::machine(machine);
+            keep_any(Api::all(client.clone()), strip, read, &mut any)
+        });
+        let volumes = may_look.then(|| {
+            keep_any(
+                Api::all(client.clone()),
+                |_| {},
+                |volume: &PersistentVolume| seen::volume(volume),
+                &mut any,
+            )
+        });
+        let classes = may_look.then(|| {
+            keep_any(Api::all(client.clone()), |_| {}, |class: &StorageClass| seen::class(class), &mut any)
+        });
         let caches = Caches { pods, claims, machines, volumes, classes, configs, services, budgets };
         (caches, Triggers { owned, any })
     }
@@ -80,6 +100,21 @@ impl Caches {
     /// The claims of a cluster.
     pub fn claims_of(&self, key: &Key) -> Vec<Arc<PersistentVolumeClaim>> {
         of(&self.claims, key)
+    }
+
+    /// The settings of a cluster.
+    pub fn configs_of(&self, key: &Key) -> Vec<Arc<PartialObjectMeta<ConfigMap>>> {
+        of(&self.configs, key)
+    }
+
+    /// The services of a cluster.
+    pub fn services_of(&self, key: &Key) -> Vec<Arc<PartialObjectMeta<Service>>> {
+        of(&self.services, key)
+    }
+
+    /// The budgets of a cluster.
+    pub fn budgets_of(&self, key: &Key) -> Vec<Arc<PartialObjectMeta<PodDisruptionBudget>>> {
+        of(&self.budgets, key)
     }
 
     /// Waits until all have been filled once.
@@ -115,7 +150,8 @@ where
 fn cache<K>(
     api: Api<K>,
     config: watcher::Config,
-) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send)
+    strip: fn(&mut K),
+) -> (Store<K>, impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send)
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
@@ -123,9 +159,11 @@ where
     let (reader, writer) = reflector::store();
     let stream = watcher(api, config)
         .default_backoff()
-        .modify(|object| object.managed_fields_mut().clear())
-        .reflect(writer)
-        .touched_objects();
+        .modify(move |object| {
+            object.managed_fields_mut().clear();
+            strip(object);
+        })
+        .reflect(writer);
     (reader, stream)
 }
 
@@ -134,28 +172,90 @@ where
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
 {
-    let (reader, stream) = cache(api, config.clone());
+    let (reader, stream) = cache(api, config.clone(), |_| {});
     let key = |object: K| Key {
         namespace: object.namespace().unwrap_or_default(),
         name: object.labels().get(names::CLUSTER).cloned().unwrap_or_default(),
     };
-    streams.push(stream.map(move |touched| touched.map(key)).boxed());
+    streams.push(stream.touched_objects().map(move |touched| touched.map(key)).boxed());
     reader
 }
 
-fn keep_any<K>(api: Api<K>, streams: &mut Vec<BoxStream<'static, ()>>) -> Store<K>
+/// As [`keep`], for what may concern any cluster. It says so only when something is different that is read of it: machines report every few minutes
+/// that all is as it was, and each time all clusters would be looked at.
+fn keep_any<K, V>(
+    api: Api<K>,
+    strip: fn(&mut K),
+    read: fn(&K) -> V,
+    streams: &mut Vec<BoxStream<'static, ()>>,
+) -> Store<K>
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+    V: PartialEq + Send + 'static,
 {
-    let (reader, stream) = cache(api, watcher::Config::default());
-    streams.push(stream.map(|_| ()).boxed());
+    let (reader, stream) = cache(api, watcher::Config::default(), strip);
+    let mut known = HashMap::new();
+    let differs = move |event| std::future::ready(differs(&mut known, read, event).then_some(()));
+    streams.push(stream.filter_map(differs).boxed());
     reader
+}
+
+fn differs<K: Resource, V: PartialEq>(
+    known: &mut HashMap<String, V>,
+    read: fn(&K) -> V,
+    event: Result<watcher::Event<K>, watcher::Error>,
+) -> bool {
+    match event {
+        Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => {
+            let (name, now) = (object.name_any(), read(&object));
+            let differs = known.get(&name) != Some(&now);
+            known.insert(name, now);
+            differs
+        }
+        Ok(watcher::Event::Delete(object)) => known.remove(&object.name_any()).is_some(),
+        // Whatever went meanwhile does not come again.
+        Ok(watcher::Event::Init) => {
+            known.clear();
+            false
+        }
+        Ok(watcher::Event::InitDone) => true,
+        // It begins anew.
+        Err(_) => false,
+    }
 }
 
 impl Key {
     /// As the controller names it.
     pub fn object<K: Resource<DynamicType = ()>>(&self) -> ObjectRef<K> {
         ObjectRef::new(&self.name).within(&self.namespace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_what_is_read_of_a_machine_makes_a_difference() {
+        let machine = |ready: &str, heard: &str| -> Node {
+            let condition = json!({ "type": "Ready", "status": ready, "lastHeartbeatTime": heard });
+            let status = json!({ "conditions": [condition] });
+            serde_json::from_value(json!({ "metadata": { "name": "m", "uid": "1" }, "status": status }))
+                .unwrap()
+        };
+        let mut known = HashMap::new();
+        let mut differs = |event| differs(&mut known, |machine: &Node| seen::machine(machine), Ok(event));
+        use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
+        let (early, late) = ("2026-01-01T00:00:00Z", "2026-01-01T00:05:00Z");
+        assert!(differs(Apply(machine("True", early))));
+        assert!(!differs(Apply(machine("True", late))));
+        assert!(differs(Apply(machine("Unknown", late))));
+        assert!(differs(Delete(machine("Unknown", late))));
+        assert!(differs(Apply(machine("Unknown", late))));
+        // After the watch was cut off, what is not listed any more was deleted meanwhile.
+        assert!(!differs(Init) && differs(InitDone));
+        assert!(differs(InitApply(machine("Unknown", late))));
     }
 }

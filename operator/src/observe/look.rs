@@ -4,11 +4,10 @@ use super::caches::{Caches, Key};
 use super::seen;
 use crate::api::{SarsenCluster, names};
 use crate::database::{self, Client as Database, Placement};
-use crate::plan::{self, Claim, Observed, Pod, Shared, Wanted};
+use crate::plan::{self, Claim, Observed, Pod, Shared};
 use crate::render;
 use k8s_openapi::api::core::v1 as core;
-use kube::api::{DynamicObject, ListParams};
-use kube::core::{ApiResource, GroupVersionKind, PartialObjectMeta};
+use kube::api::ListParams;
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
@@ -55,8 +54,12 @@ pub struct Memory {
     answered: Option<String>,
     /// When the lease was last renewed.
     lease: Option<Instant>,
-    /// The hash of the ServiceMonitor, which is not watched.
-    monitor: Option<String>,
+    /// The ServiceMonitor, which is not watched: the hash of the one that there is, if there is one. `None`: not known.
+    pub(super) monitor: Option<Option<String>>,
+    /// Names that something else has, and what to say of it.
+    pub(super) taken: BTreeMap<Shared, String>,
+    /// The version of the program in each pod, by uid.
+    versions: BTreeMap<String, String>,
 }
 
 impl Eyes {
@@ -76,15 +79,18 @@ impl Eyes {
         let machines = self.wide(&self.caches.machines, look).await?;
         let volumes = self.wide(&self.caches.volumes, look).await?;
         let classes = self.wide(&self.caches.classes, Look::Cached).await?;
-        let mut pods: BTreeMap<String, Pod> = pods.iter().filter_map(|pod| seen::pod(pod)).collect();
+        let objects = pods;
+        let mut pods: BTreeMap<String, Pod> = objects.iter().filter_map(|pod| seen::pod(pod)).collect();
         let claims: BTreeMap<_, _> = claims.iter().filter_map(|claim| seen::claim(claim)).collect();
         let mut memory = self.remember(&key);
-        let database = self.ask(cluster, &pods, &mut memory).await;
+        let mut database = self.ask(cluster, &pods, &mut memory).await;
         self.ask_each(&mut pods, database.is_none()).await;
-        let wanted = {
-            let stays = |claim: &&Claim| claim.leaving.is_none() && claim.retired.is_none();
-            self.wanted(cluster, claims.values().filter(stays).count(), &mut memory).await
-        };
+        if let Some(database) = &mut database {
+            self.versions(database, &pods, &mut memory).await;
+        }
+        let stays = |claim: &&Claim| claim.leaving.is_none() && claim.retired.is_none();
+        let instances = claims.values().filter(stays).count();
+        let wanted = self.wanted(cluster, &key, instances, &objects, &mut memory).await;
         self.memory.lock().expect("BUG: a holder panicked").insert(key, memory);
         let secret = Api::<core::Secret>::namespaced(self.client.clone(), &namespace);
         // Read until it is there once, and then it is told by the pods that use it.
@@ -110,8 +116,20 @@ impl Eyes {
         })
     }
 
+    /// A cluster that is no more.
+    pub fn forget(&self, key: &Key) {
+        self.memory.lock().expect("BUG: a holder panicked").remove(key);
+    }
+
+    /// A name turned out to be something else's. Whether that is news.
+    pub fn is_taken(&self, key: &Key, what: &Shared, why: &str) -> bool {
+        let mut memory = self.memory.lock().expect("BUG: a holder panicked");
+        memory.entry(key.clone()).or_default().taken.insert(what.clone(), why.to_owned()).is_none()
+    }
+
+    /// Takes it out, for a placement is large. Whoever does not put it back has to ask again.
     fn remember(&self, key: &Key) -> Memory {
-        self.memory.lock().expect("BUG: a holder panicked").get(key).cloned().unwrap_or_default()
+        self.memory.lock().expect("BUG: a holder panicked").remove(key).unwrap_or_default()
     }
 
     /// What is not in the namespace, if the operator may look there.
@@ -193,59 +211,40 @@ impl Eyes {
         database::database(&said, &memory.placement, &self.me)
     }
 
+    /// Which version each member runs. A pod is asked once: another version is another pod.
+    async fn versions(
+        &self,
+        database: &mut plan::Database,
+        pods: &BTreeMap<String, Pod>,
+        memory: &mut Memory,
+    ) {
+        let versions = &mut memory.versions;
+        versions.retain(|uid, _| pods.values().any(|pod| pod.uid == *uid));
+        let new = pods.values().filter(|pod| pod.containers_ready && !versions.contains_key(&pod.uid));
+        let ask =
+            new.filter_map(|pod| Some((pod.uid.clone(), pod.ip.as_deref()?))).map(|(uid, ip)| async move {
+                let said = self.database.get(ip, "/api/v1/status/node").await.ok()?;
+                Some((uid, said["version"].as_str()?.to_owned()))
+            });
+        let told: Vec<_> = futures_util::future::join_all(ask).await;
+        versions.extend(told.into_iter().flatten());
+        for node in database.nodes.values_mut() {
+            let version = pods.get(&node.instance).and_then(|pod| versions.get(&pod.uid));
+            node.version = version.cloned().unwrap_or_default();
+        }
+    }
+
     /// What nodes say of themselves: those that are not ready, and all while there is no database that answers.
     async fn ask_each(&self, pods: &mut BTreeMap<String, Pod>, all: bool) {
-        let runs = |pod: &&mut Pod| pod.trouble.is_none() && (all || !pod.containers_ready);
-        let ask = pods.values_mut().filter(runs).filter_map(|pod| Some((pod.ip.clone()?, pod)));
+        let asked = pods.values_mut().filter(|pod| all || !pod.containers_ready);
+        let ask = asked.filter_map(|pod| Some((pod.ip.clone()?, pod)));
         let ask = ask.map(|(ip, pod)| async move {
             let Ok(said) = self.database.get(&ip, "/api/v1/status/node").await else { return };
             pod.answer = database::reply(&said).filter(|_| all);
-            pod.trouble = database::failed_disk(&said);
+            // How its container ended before says less than what it says now.
+            pod.trouble = database::failed_disk(&said).or(pod.trouble.take());
         });
         futures_util::future::join_all(ask).await;
-    }
-
-    /// What follows from the specification.
-    async fn wanted(&self, cluster: &SarsenCluster, instances: usize, memory: &mut Memory) -> Wanted {
-        let hashes =
-            cluster.spec.groups.iter().map(|group| (group.name.clone(), render::spec_hash(cluster, group)));
-        let mut stale = Vec::new();
-        let budgeted = u32::try_from(instances).unwrap_or(u32::MAX);
-        for object in render::shared(cluster, budgeted) {
-            let (kind, name) =
-                (object.types.as_ref().map_or("", |types| types.kind.as_str()), object.name_any());
-            let hash = object.annotations().get(render::APPLIED_HASH).cloned();
-            let namespace = cluster.namespace().unwrap_or_default();
-            let found = match kind {
-                "ConfigMap" => hash_of(&self.caches.configs, &namespace, &name),
-                "Service" => hash_of(&self.caches.services, &namespace, &name),
-                "PodDisruptionBudget" => hash_of(&self.caches.budgets, &namespace, &name),
-                "ServiceMonitor" if !self.has_monitors => continue,
-                _ => {
-                    if memory.monitor != hash {
-                        memory.monitor = self.applied(&object, &namespace).await;
-                    }
-                    memory.monitor.clone()
-                }
-            };
-            if found != hash {
-                stale.push(Shared { kind: kind.to_owned(), name });
-            }
-        }
-        Wanted { hashes: hashes.collect(), stale, problems: render::invalid_settings(&cluster.spec.config) }
-    }
-
-    /// The hash of an object that is not watched.
-    async fn applied(&self, object: &DynamicObject, namespace: &str) -> Option<String> {
-        let types = object.types.as_ref()?;
-        let kind = GroupVersionKind::try_from(types).ok()?;
-        let api = Api::<DynamicObject>::namespaced_with(
-            self.client.clone(),
-            namespace,
-            &ApiResource::from_gvk(&kind),
-        );
-        let found = api.get_metadata_opt(&object.name_any()).await.ok()??;
-        found.annotations().get(render::APPLIED_HASH).cloned()
     }
 }
 
@@ -260,13 +259,4 @@ pub fn ready_ips<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Vec<&'a str> {
     let mut pods: Vec<&Pod> = pods.into_iter().filter(|pod| pod.containers_ready).collect();
     pods.sort_by_key(|pod| pod.ready.is_none());
     pods.into_iter().filter_map(|pod| pod.ip.as_deref()).collect()
-}
-
-fn hash_of<K>(store: &Store<PartialObjectMeta<K>>, namespace: &str, name: &str) -> Option<String>
-where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
-    let found =
-        store.find(|object| object.name_any() == name && object.namespace().as_deref() == Some(namespace))?;
-    found.annotations().get(render::APPLIED_HASH).cloned()
 }

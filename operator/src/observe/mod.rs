@@ -3,6 +3,7 @@
 mod caches;
 mod look;
 pub mod seen;
+mod wanted;
 
 pub use caches::{Caches, Key, Triggers};
 pub use look::{Eyes, Look, ready_ips};

@@ -14,6 +14,8 @@ pub enum Action {
     CreateToken,
     /// An object that all instances share is made, or brought up to date.
     Apply(Shared),
+    /// An object that all instances shared is of no use any more.
+    DeleteShared(Shared),
     /// A new instance: its claim.
     CreateClaim {
         /// The instance.
@@ -162,7 +164,10 @@ impl Action {
     /// Whether it takes something away that may be needed. A plan has one such action at most.
     pub fn is_destructive(&self) -> bool {
         match self {
-            Action::DeleteClaim { .. } | Action::DeletePod { .. } | Action::RemoveFinalizer => true,
+            Action::DeleteClaim { .. }
+            | Action::DeletePod { .. }
+            | Action::DeleteShared(_)
+            | Action::RemoveFinalizer => true,
             Action::Ask(request) => !matches!(request, Request::Add { .. } | Request::Cancel { .. }),
             _ => false,
         }
@@ -181,6 +186,9 @@ impl fmt::Display for Action {
             Action::RemoveFinalizer => f.write_str("take the finalizer off"),
             Action::CreateToken => f.write_str("make the secret of the nodes"),
             Action::Apply(Shared { kind, name }) => write!(f, "apply {kind} {name}"),
+            Action::DeleteShared(Shared { kind, name }) => {
+                write!(f, "delete {kind} {name}: nothing needs it")
+            }
             Action::CreateClaim { instance, replaces: None, .. } => write!(f, "make instance {instance}"),
             Action::CreateClaim { instance, replaces: Some((old, why)), .. } => {
                 write!(f, "make instance {instance} to take the place of {old} ({why})")

@@ -102,6 +102,9 @@ fn advance(draft: &mut Draft) {
     }
     scale::pods(draft);
     scale::gates(draft);
+    if let Some(surplus) = observed.wanted.surplus.first().filter(|_| !draft.is_disruptive()) {
+        draft.act(Action::DeleteShared(surplus.clone()));
+    }
 }
 
 /// Writes down what is known of instances, as long as it can be asked.

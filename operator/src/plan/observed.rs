@@ -53,7 +53,9 @@ pub struct Wanted {
     pub hashes: BTreeMap<String, String>,
     /// Objects that all instances share and that are not as they should be: missing, or made from something older.
     pub stale: Vec<Shared>,
-    /// Why the specification cannot work, as far as it shows by itself.
+    /// Objects that were made for all instances and are of no use any more.
+    pub surplus: Vec<Shared>,
+    /// Why the specification cannot work, as far as it shows by itself, or by names that something else has.
     pub problems: Vec<String>,
 }
 

@@ -27,7 +27,11 @@ pub use pod::{pod, spec_hash};
 pub use shared::{shared, token_secret};
 
 use crate::api::{self, SarsenCluster};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::ApiResource;
+use kube::core::GroupVersionKind;
 use kube::{Resource, ResourceExt};
 use std::collections::BTreeMap;
 
@@ -38,6 +42,21 @@ pub const MANAGER: &str = "sarsen-operator";
 pub const HTTP_PORT: u16 = 7420;
 /// Port for the other nodes of the database.
 pub const CLUSTER_PORT: u16 = 7421;
+
+/// Where objects of a kind are that the operator makes.
+pub fn resource(kind: &str) -> ApiResource {
+    match kind {
+        "Pod" => ApiResource::erase::<Pod>(&()),
+        "PersistentVolumeClaim" => ApiResource::erase::<PersistentVolumeClaim>(&()),
+        "ConfigMap" => ApiResource::erase::<ConfigMap>(&()),
+        "Service" => ApiResource::erase::<Service>(&()),
+        "PodDisruptionBudget" => ApiResource::erase::<PodDisruptionBudget>(&()),
+        "ServiceMonitor" => {
+            ApiResource::from_gvk(&GroupVersionKind::gvk("monitoring.coreos.com", "v1", "ServiceMonitor"))
+        }
+        other => unreachable!("BUG: the operator makes no {other}"),
+    }
+}
 
 /// The labels that select all pods, or all claims, of a cluster.
 pub fn selector(cluster: &SarsenCluster) -> BTreeMap<String, String> {
@@ -96,6 +115,15 @@ mod tests {
             let owner = &meta.owner_references.as_ref().expect("an owner")[0];
             assert_eq!((owner.kind.as_str(), owner.name.as_str()), ("SarsenCluster", "metrics"));
             assert_eq!((owner.controller, owner.block_owner_deletion), (Some(true), Some(true)));
+        }
+    }
+
+    #[test]
+    fn every_kind_that_is_made_is_found_where_it_says() {
+        for object in shared(&sample::cluster(), 6) {
+            let types = object.types.expect("a kind");
+            let resource = resource(&types.kind);
+            assert_eq!((resource.api_version, resource.kind), (types.api_version, types.kind));
         }
     }
 

@@ -629,7 +629,7 @@ impl World {
             Action::AddFinalizer => self.finalizer = true,
             Action::RemoveFinalizer => self.finalizer = false,
             Action::CreateToken => self.token = true,
-            Action::Apply(_) => {}
+            Action::Apply(_) | Action::DeleteShared(_) => {}
             Action::CreateClaim { instance, group, replaces } => {
                 assert!(!self.db.gone.contains(instance), "the name {instance} was used before");
                 let uid = self.fresh("claim");
