@@ -16,3 +16,5 @@ pub mod observe;
 pub mod plan;
 pub mod render;
 pub mod run;
+#[cfg(test)]
+mod told;
