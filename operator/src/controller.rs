@@ -42,6 +42,8 @@ const CONCURRENCY: u16 = 4;
 /// Changes that come in one go are one.
 pub const DEBOUNCE: Duration = Duration::from_millis(100);
 
+/// What helps if the API server does not know our kinds.
+pub const KINDS: &str = "if they are not known, apply `sarsen-operator manifests --only crds`";
 /// The longest note of an Event; the API server takes 1024 bytes.
 const NOTE_CHARS_MAX: usize = 1000;
 
@@ -100,10 +102,18 @@ pub async fn run(
         .graceful_shutdown_on(stop)
         .run(reconcile, failed, context.clone())
         .for_each(|looked| {
-            // Something that belonged to a cluster was touched, and the cluster is no more.
-            if let Err(kube::runtime::controller::Error::ObjectNotFound(gone)) = looked {
-                let namespace = gone.namespace.unwrap_or_default();
-                context.forget(&Key { namespace, name: gone.name });
+            use kube::runtime::controller::Error::{ObjectNotFound, QueueError};
+            match looked {
+                // Something that belonged to a cluster was touched, and the cluster is no more.
+                Err(ObjectNotFound(gone)) => {
+                    let namespace = gone.namespace.unwrap_or_default();
+                    context.forget(&Key { namespace, name: gone.name });
+                }
+                Err(QueueError(error)) => {
+                    tracing::warn!(%error, "SarsenClusters cannot be watched, trying again; {KINDS}");
+                }
+                // Each failure is told where it is handled.
+                _ => {}
             }
             std::future::ready(())
         })

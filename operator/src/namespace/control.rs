@@ -53,7 +53,12 @@ pub async fn run(
         .with_config(Config::default().concurrency(CONCURRENCY).debounce(controller::DEBOUNCE))
         .graceful_shutdown_on(stop)
         .run(reconcile, failed, Arc::new(context))
-        .for_each(|_| async {})
+        .for_each(|looked| {
+            if let Err(kube::runtime::controller::Error::QueueError(error)) = looked {
+                tracing::warn!(%error, "SarsenNamespaces cannot be watched, trying again; {}", controller::KINDS);
+            }
+            std::future::ready(())
+        })
         .await;
 }
 
