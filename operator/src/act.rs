@@ -274,7 +274,8 @@ impl Hands<'_> {
             return Ok(());
         }
         if let Request::Cancel { job } = request {
-            self.to_any(&format!("/api/v1/admin/jobs/{job}/cancel"), &json!({})).await?;
+            let path = format!("/api/v1/admin/jobs/{job}/cancel");
+            self.database.any(ready_ips(self.observed.pods.values()), Method::POST, &path, Some(&json!({}))).await?;
             return Ok(());
         }
         let by = render::MANAGER;

@@ -258,6 +258,7 @@ mod tests {
         let nodes = [(NODE, a), ("b1", b), ("c1", c), ("x", x)].map(|(id, node)| (id.to_owned(), node));
         assert_eq!(read.nodes, nodes.into());
         let job = Job {
+            id: 7,
             kind: "replace".into(),
             leaving: Some("b1".into()),
             coming: Some("c1".into()),

@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use cluster::control::{ControlError, Sighting};
 use cluster::jobs::Filling;
 use cluster::node::Error;
-use cluster::placement::{NodeId, Phase, ReplicaState};
+use cluster::placement::{NodeId, NodeState, Phase, ReplicaState};
 use cluster::state::{Command, Fault, Outcome, Refusal};
 use cluster::view::{Health, View};
 use model::{Replica, Shard};
@@ -66,7 +66,7 @@ fn write_status(json: &mut Json, db: &Database) {
     let copies = held(view);
     json.raw(",\"nodes\":").list(&view.nodes, |json, (node, peer)| {
         json.raw("{\"id\":").string(&node.to_string()).raw(",\"zone\":").string(&peer.zone.to_string());
-        json.raw(",\"state\":").string(safety::state(peer)).raw(",\"health\":").string(health(peer.health));
+        json.raw(",\"state\":").string(safety::state(peer)).raw(",\"member_state\":").string(member_state(peer.state)).raw(",\"health\":").string(health(peer.health));
         json.raw(",\"address\":").string(&peer.address);
         json.raw(",\"http_address\":").string(&peer.http_address);
         json.raw(&format!(
@@ -181,6 +181,17 @@ fn held(view: &View) -> BTreeMap<NodeId, Copies> {
         }
     }
     held
+}
+
+/// What is agreed on, whether the node answers or not.
+fn member_state(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Joining => "joining",
+        NodeState::Draining => "draining",
+        NodeState::Lost => "lost",
+        NodeState::Gone => "gone",
+        NodeState::Up | NodeState::Down => "up",
+    }
 }
 
 fn health(health: Health) -> &'static str {
