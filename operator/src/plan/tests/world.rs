@@ -240,7 +240,9 @@ impl World {
     }
 
     fn choose_voters(&mut self) {
-        let heard = |(id, member): &(&String, &Member)| member.state != NodeState::Standby && self.hears(id);
+        let heard = |(id, member): &(&String, &Member)| {
+            member.state != NodeState::Standby && self.hears(id) && self.is_intact(id)
+        };
         self.db.voters = self.db.nodes.iter().filter(heard).take(5).map(|(id, _)| id.clone()).collect();
     }
 
@@ -430,7 +432,7 @@ impl World {
                 None => None,
             },
             None => self.boxes.iter().find(|(machine, on)| {
-                let used = self.disks.values().any(|disk| disk.machine == **machine && disk.object);
+                let used = self.disks.values().any(|disk| disk.machine == **machine);
                 fits(machine, on) && !used
             }),
         };

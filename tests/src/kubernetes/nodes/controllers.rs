@@ -52,7 +52,7 @@ impl Controller {
             .sort_by_key(|pod| (pod.metadata.creation_timestamp.clone().map(|time| time.0), pod.name_any()));
         for pod in waiting {
             let namespace = pod.namespace().unwrap_or_default();
-            match scheduler::decide(&pod, &world) {
+            match scheduler::decide(&pod, &world.clone().with_promises()) {
                 Decision::Wait => continue,
                 Decision::Unschedulable(why) => {
                     self.unschedulable(&pod, &why).await?;

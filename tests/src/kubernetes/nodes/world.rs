@@ -54,6 +54,25 @@ impl Snapshot {
         })
     }
 
+    /// The same, with the pods that have no node yet on the node that their volumes were ordered for: what is promised to one is not promised to another.
+    pub fn with_promises(mut self) -> Snapshot {
+        let promised = |pod: &Pod| {
+            let namespace = pod.metadata.namespace.as_deref()?;
+            let claims = Snapshot::claims_of(pod).filter_map(|name| self.claim(namespace, name));
+            claims.filter_map(|claim| claim.annotations().get(super::volumes::SELECTED).cloned()).next()
+        };
+        let placed = |pod: &Arc<Pod>| match (super::scheduler::node_of(pod), promised(pod)) {
+            (None, Some(node)) => {
+                let mut pod = Pod::clone(pod);
+                pod.spec.get_or_insert_default().node_name = Some(node);
+                Arc::new(pod)
+            }
+            _ => pod.clone(),
+        };
+        self.pods = self.pods.iter().map(placed).collect();
+        self
+    }
+
     /// A node by name.
     pub fn node(&self, name: &str) -> Option<&Arc<Node>> {
         self.nodes.iter().find(|node| node.metadata.name.as_deref() == Some(name))
