@@ -275,7 +275,9 @@ impl Hands<'_> {
         }
         if let Request::Cancel { job } = request {
             let path = format!("/api/v1/admin/jobs/{job}/cancel");
-            self.database.any(ready_ips(self.observed.pods.values()), Method::POST, &path, Some(&json!({}))).await?;
+            self.database
+                .any(ready_ips(self.observed.pods.values()), Method::POST, &path, Some(&json!({})))
+                .await?;
             return Ok(());
         }
         let by = render::MANAGER;

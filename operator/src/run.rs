@@ -39,7 +39,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let mut config = Config::infer()
         .await
         .context("no Kubernetes: neither a service account nor a KUBECONFIG was found")?;
-    config.headers.push((USER_AGENT, HeaderValue::from_static(concat!("sarsen-operator/", env!("CARGO_PKG_VERSION")))));
+    config
+        .headers
+        .push((USER_AGENT, HeaderValue::from_static(concat!("sarsen-operator/", env!("CARGO_PKG_VERSION")))));
     // What fails is decided anew, on what is so then.
     config.default_retry = false;
     let client = Client::try_from(config).context("making a client for Kubernetes")?;

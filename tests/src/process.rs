@@ -140,7 +140,8 @@ pub fn binary() -> PathBuf {
 /// The operator: `$SARSEN_OPERATOR_BIN`, or beside this test.
 pub fn operator_binary() -> PathBuf {
     let from_environment = std::env::var_os("SARSEN_OPERATOR_BIN").map(PathBuf::from);
-    let beside = || std::env::current_exe().ok()?.ancestors().nth(2).map(|debug| debug.join("sarsen-operator"));
+    let beside =
+        || std::env::current_exe().ok()?.ancestors().nth(2).map(|debug| debug.join("sarsen-operator"));
     match from_environment.or_else(beside) {
         Some(path) if path.is_file() => path,
         path => panic!(

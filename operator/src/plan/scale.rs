@@ -224,7 +224,11 @@ pub fn gates(draft: &mut Draft) {
         let holds = instance.node.is_some_and(|(id, node)| {
             matches!(node.state, NodeState::Up | NodeState::Draining) && database.initializing(id) == 0
         });
-        let open = holds && (complete || pod.gate == Some(true));
+        // What is open stays open while the node does not answer for a moment: then its pod is not ready anyway.
+        let open = match pod.gate {
+            Some(true) => holds,
+            _ => holds && complete && instance.is_heard(),
+        };
         if pod.gate != Some(open) {
             draft.act(Action::SetGate { instance: instance.name.into(), uid: pod.uid.clone(), open });
         }

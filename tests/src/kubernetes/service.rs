@@ -38,7 +38,9 @@ impl Service {
                 }
                 let pods: Vec<String> = ready.lock().clone();
                 // With nobody ready the connection is refused, as it is there.
-                let Some(ip) = pods.get(turn.fetch_add(1, Ordering::Relaxed) % pods.len().max(1)) else { continue };
+                let Some(ip) = pods.get(turn.fetch_add(1, Ordering::Relaxed) % pods.len().max(1)) else {
+                    continue;
+                };
                 let pod = format!("{ip}:{port}");
                 thread::spawn(move || connect(&client, &pod));
             }
@@ -73,7 +75,8 @@ async fn follow(client: Client, labels: String, ready: Arc<Mutex<Vec<String>>>, 
 
 fn ip_if_ready(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
-    let is_ready = status.conditions.iter().flatten().any(|known| known.type_ == "Ready" && known.status == "True");
+    let is_ready =
+        status.conditions.iter().flatten().any(|known| known.type_ == "Ready" && known.status == "True");
     (is_ready && pod.metadata.deletion_timestamp.is_none()).then(|| status.pod_ip.clone()).flatten()
 }
 

@@ -86,6 +86,7 @@ impl Launch {
              for name in null zero full random urandom; do : > dev/$name; mount --bind /dev/$name dev/$name; done\n\
              [ -e /etc/ld.so.cache ] && cp /etc/ld.so.cache etc\n\
              echo 'hosts: files' > etc/nsswitch.conf\n\
+             echo 'multi on' > etc/host.conf\n\
              echo 'root:x:0:0::/root:/bin/sh\nnonroot:x:65532:65532::/:/bin/false' > etc/passwd\n\
              echo 'root:x:0:\nnonroot:x:65532:' > etc/group\n",
             quoted(&self.hostname),

@@ -6,7 +6,9 @@ use tests::namespaces::inside;
 #[test]
 #[ignore = "needs root"]
 fn a_database_comes_from_nothing_and_is_ready_when_every_shard_has_its_copies() {
-    if !inside("kubernetes::operator::everyday::a_database_comes_from_nothing_and_is_ready_when_every_shard_has_its_copies") {
+    if !inside(
+        "kubernetes::operator::everyday::a_database_comes_from_nothing_and_is_ready_when_every_shard_has_its_copies",
+    ) {
         return;
     }
     let case = Case::start();
@@ -17,9 +19,11 @@ fn a_database_comes_from_nothing_and_is_ready_when_every_shard_has_its_copies() 
     let status = case.status();
     assert_eq!((&status["ready"], &status["shards"]), (&json!("6/6"), &json!("64/64")), "{status:#}");
     case.under_load(|loads| {
-        until("writes to be acknowledged", HEALED, || match loads.iter().all(|load| load.acknowledged() > 20) {
-            true => Ok(()),
-            false => Err("not yet".into()),
+        until("writes to be acknowledged", HEALED, || {
+            match loads.iter().all(|load| load.acknowledged() > 20) {
+                true => Ok(()),
+                false => Err("not yet".into()),
+            }
         });
     });
 }

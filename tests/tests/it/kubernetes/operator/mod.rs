@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, ResourceExt};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -31,7 +32,7 @@ const NAMESPACE: &str = "default";
 
 /// Machines, an operator, and one database.
 struct Case {
-    operator: Option<Process>,
+    operator: Mutex<Option<Process>>,
     service: Service,
     kubernetes: Kubernetes,
     began: Instant,
@@ -51,7 +52,7 @@ impl Case {
         let zones = ["a", "b", "c"].map(|zone| (zone.to_string(), 3)).to_vec();
         let kubernetes = Kubernetes::start(dir.path(), Parameters { images, zones, ..Parameters::default() });
         let service = Service::start(&kubernetes, &format!("sarsen.dev/cluster={NAME}"), 7420);
-        let mut case = Case { operator: None, service, kubernetes, began: Instant::now(), dir };
+        let case = Case { operator: Mutex::new(None), service, kubernetes, began: Instant::now(), dir };
         case.install();
         case.start_operator();
         case.create(spec);
@@ -70,7 +71,11 @@ impl Case {
             .map(|text| serde_saphyr::from_str(text.trim_start_matches("---\n")).expect("YAML"))
             .collect();
         assert_eq!(definitions.len(), 2, "{text}");
-        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition"));
+        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(
+            "apiextensions.k8s.io",
+            "v1",
+            "CustomResourceDefinition",
+        ));
         let api: Api<DynamicObject> = Api::all_with(self.kubernetes.client(), &kind);
         for definition in definitions {
             let object: DynamicObject = serde_json::from_value(definition).expect("an object");
@@ -79,22 +84,23 @@ impl Case {
         }
     }
 
-    fn start_operator(&mut self) {
+    fn start_operator(&self) {
         let kubeconfig = self.dir.path().join("kubeconfig");
         self.kubernetes.api.kubeconfig(&kubeconfig);
         let mut command = Command::new(operator_binary());
         let port = free_port();
         command.args(["run", "--namespace", NAMESPACE, "--listen", &format!("127.0.0.1:{port}")]);
         command.env("KUBECONFIG", &kubeconfig);
-        let mut process = Process::start("sarsen-operator", &mut command, &self.dir.path().join("operator.log"));
+        let mut process =
+            Process::start("sarsen-operator", &mut command, &self.dir.path().join("operator.log"));
         let client = Client::new(port);
         process.await_ready(|| client.is_ok("/healthz"));
-        self.operator = Some(process);
+        *self.operator.lock() = Some(process);
     }
 
     /// Kills the operator and starts another.
-    fn restart_operator(&mut self) {
-        if let Some(mut process) = self.operator.take() {
+    fn restart_operator(&self) {
+        if let Some(mut process) = self.operator.lock().take() {
             process.kill();
         }
         self.start_operator();
@@ -121,7 +127,8 @@ impl Case {
     fn change(&self, spec: Value) {
         let api = self.clusters();
         let patch = json!({ "spec": spec });
-        self.kubernetes.must(async move { api.patch(NAME, &PatchParams::default(), &Patch::Merge(&patch)).await });
+        self.kubernetes
+            .must(async move { api.patch(NAME, &PatchParams::default(), &Patch::Merge(&patch)).await });
     }
 
     /// The status of the cluster object.
@@ -154,7 +161,7 @@ impl Case {
 
     /// Everything that tells why something is not as it should be.
     fn story(&self) -> String {
-        let log = self.operator.as_ref().map(Process::output).unwrap_or_default();
+        let log = self.operator.lock().as_ref().map(Process::output).unwrap_or_default();
         let tail: Vec<&str> = log.lines().rev().take(40).collect();
         let tail: Vec<&str> = tail.into_iter().rev().collect();
         let pods: Vec<String> = self
@@ -162,8 +169,12 @@ impl Case {
             .iter()
             .map(|(name, pod)| {
                 let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-                let conditions: Vec<String> = conditions.map(|known| format!("{}={}", known.type_, known.status)).collect();
-                format!("{name} on {:?}: {conditions:?}", pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()))
+                let conditions: Vec<String> =
+                    conditions.map(|known| format!("{}={}", known.type_, known.status)).collect();
+                format!(
+                    "{name} on {:?}: {conditions:?}",
+                    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref())
+                )
             })
             .collect();
         format!("{:#}\n{}\n{}", self.status(), pods.join("\n"), tail.join("\n"))
@@ -186,7 +197,9 @@ impl Case {
     fn await_ready(&self) -> Duration {
         let began = Instant::now();
         // What was said before the disturbance was noticed is no answer.
-        self.await_status("to be ready", |status| condition(status, "Ready") == "True" && self.is_whole().is_ok());
+        self.await_status("to be ready", |status| {
+            condition(status, "Ready") == "True" && self.is_whole().is_ok()
+        });
         began.elapsed()
     }
 
@@ -198,7 +211,10 @@ impl Case {
                 return Err(answer.body);
             }
             let status = &answer.json()["data"];
-            if status["safety"] != "safe" || status["shards"]["moving"] != 0 || status["shards"]["min_copies"] != 3 {
+            if status["safety"] != "safe"
+                || status["shards"]["moving"] != 0
+                || status["shards"]["min_copies"] != 3
+            {
                 return Err(format!("{}: {} {}", client.base(), status["summary"], status["shards"]));
             }
         }
@@ -221,7 +237,8 @@ impl Case {
         let mut random = Random::announced("operator");
         let start = now_ms() / 60_000 * 60_000 - 86_400_000;
         let pace = Duration::from_millis(200);
-        let loads: Vec<Load> = (0..3).map(|n| Load::new(&format!("w{n}"), 50, start, 1_000).every(pace)).collect();
+        let loads: Vec<Load> =
+            (0..3).map(|n| Load::new(&format!("w{n}"), 50, start, 1_000).every(pace)).collect();
         let clients = [Client::at(&self.service.address())];
         let (stop, seed) = (AtomicBool::new(false), random.number());
         thread::scope(|scope| {
@@ -241,7 +258,10 @@ impl Case {
             disturb(&loads);
             drop(ending);
             for worker in workers {
-                worker.join().expect("no worker panics").unwrap_or_else(|failure| panic!("{failure}\n{}", self.story()));
+                worker
+                    .join()
+                    .expect("no worker panics")
+                    .unwrap_or_else(|failure| panic!("{failure}\n{}", self.story()));
             }
         });
         let end = loads.iter().map(Load::end).max().expect("there are loads");
@@ -260,14 +280,17 @@ impl Case {
         until("three equal copies of every shard", HEALED, || {
             let mut copies: BTreeMap<String, Vec<Value>> = BTreeMap::new();
             for client in self.clients() {
-                let path = format!("/api/v1/status/digests?start={}&end={}", start as f64 / 1e3, end as f64 / 1e3);
+                let path =
+                    format!("/api/v1/status/digests?start={}&end={}", start as f64 / 1e3, end as f64 / 1e3);
                 let answer = client.get(&path)?;
                 let digests = answer.json()["data"].as_object().cloned().ok_or(answer.body)?;
                 for (shard, digest) in digests {
                     copies.entry(shard).or_default().push(digest);
                 }
             }
-            let sound = |digests: &&Vec<Value>| digests.len() == 3 && digests.iter().all(|digest| *digest == digests[0]);
+            let sound = |digests: &&Vec<Value>| {
+                digests.len() == 3 && digests.iter().all(|digest| *digest == digests[0])
+            };
             match copies.values().filter(sound).count() {
                 64 => Ok(()),
                 sound => Err(format!("{sound} of 64 shards")),
@@ -277,7 +300,11 @@ impl Case {
 
     /// Says how long something took, for the report.
     fn report(&self, what: &str, took: Duration) {
-        println!("REPORT {what}: {:.1} s (test began {:.0} s ago)", took.as_secs_f64(), self.began.elapsed().as_secs_f64());
+        println!(
+            "REPORT {what}: {:.1} s (test began {:.0} s ago)",
+            took.as_secs_f64(),
+            self.began.elapsed().as_secs_f64()
+        );
     }
 
     /// The reasons of all Events about the cluster.
@@ -296,7 +323,11 @@ impl Case {
 
 fn condition<'a>(status: &'a Value, kind: &str) -> &'a str {
     let conditions = status["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
-    conditions.iter().find(|known| known["type"] == kind).and_then(|known| known["status"].as_str()).unwrap_or("")
+    conditions
+        .iter()
+        .find(|known| known["type"] == kind)
+        .and_then(|known| known["status"].as_str())
+        .unwrap_or("")
 }
 
 /// Two nodes in each of three zones, and an operator in a hurry.
