@@ -93,16 +93,27 @@ pub fn mode(spec: &ClusterSpec, requested: bool) -> Gate {
     }
 }
 
-/// Nothing that is lost is being replaced in another group, and not too much in this one.
+/// Nothing that was lost is being made anew in another group, and not too much in this one.
 ///
-/// What does not lack anything holds nobody up: a newcomer that is not committed may wait for long, and an instance that is emptied while it answers may wait for just what is lost here.
-pub fn alone(spec: &ClusterSpec, instances: &Instances, instance: &Instance) -> Gate {
-    let committed = |new: &Instance| new.node.is_some_and(|(_, node)| node.state != NodeState::Standby);
+/// What does not lack anything holds nobody up: a newcomer that is not committed may wait for long, one that has everything may itself be what is lost now, and an instance
+/// that is emptied while it answers may wait for just what is lost here.
+pub fn alone(
+    spec: &ClusterSpec,
+    database: Option<&Database>,
+    instances: &Instances,
+    instance: &Instance,
+) -> Gate {
+    let lacks = |new: &Instance| match (new.node, database) {
+        (Some((id, node)), Some(database)) => {
+            node.state != NodeState::Standby && database.initializing(id) > 0
+        }
+        _ => false,
+    };
     let answers = |old: &str| instances.get(old).is_some_and(|old| old.is_heard());
     let others: Vec<&Instance> = instances
         .replacements()
         .filter(|(new, old)| {
-            committed(new) && !answers(old) && *old != instance.name && new.name != instance.name
+            lacks(new) && !answers(old) && *old != instance.name && new.name != instance.name
         })
         .map(|(new, _)| new)
         .collect();

@@ -100,7 +100,7 @@ fn begin(draft: &mut Draft, old: &Instance) {
         gates::database(observed).map(drop),
         gates::zone(observed, spec, old.group),
         gates::infrastructure(spec, &draft.instances, requested),
-        gates::alone(spec, &draft.instances, old),
+        gates::alone(spec, observed.database.as_ref(), &draft.instances, old),
         others_hold(draft, old),
     ];
     if !draft.may(old.name, gates) {
@@ -197,7 +197,7 @@ fn before_the_commit(draft: &mut Draft, new: &Instance, old: &Instance) {
         database.map(drop),
         gates::zone(observed, spec, old.group),
         gates::infrastructure(spec, &draft.instances, requested),
-        gates::alone(spec, &draft.instances, old),
+        gates::alone(spec, observed.database.as_ref(), &draft.instances, old),
         others_hold(draft, old),
     ];
     if !draft.may(old.name, gates) {

@@ -243,7 +243,11 @@ impl World {
         let heard = |(id, member): &(&String, &Member)| {
             member.state != NodeState::Standby && self.hears(id) && self.is_intact(id)
         };
-        self.db.voters = self.db.nodes.iter().filter(heard).take(5).map(|(id, _)| id.clone()).collect();
+        let chosen: BTreeSet<String> =
+            self.db.nodes.iter().filter(heard).take(5).map(|(id, _)| id.clone()).collect();
+        if !chosen.is_empty() {
+            self.db.voters = chosen;
+        }
     }
 
     /// What the operator sees.
