@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 pub type Gate = Result<(), (Reason, String)>;
 
 /// The database answers, can agree on something, and we are the one who heals it.
-pub fn database<'a>(observed: &'a Observed) -> Result<&'a Database, (Reason, String)> {
+pub fn database(observed: &Observed) -> Result<&Database, (Reason, String)> {
     let Some(database) = &observed.database else {
         return Err((
             Reason::DatabaseSilent,

@@ -154,6 +154,10 @@ fn before_the_commit(draft: &mut Draft, new: &Instance, old: &Instance) {
     let planned = why == storage::GROWTH;
     let evidence = draft.evidence.get(old.name).cloned();
     let is_committed = new.node.is_some_and(|(_, node)| node.state != NodeState::Standby);
+    if new.node.is_some_and(|(_, node)| node.state == NodeState::Draining) {
+        abandon(draft, new, "somebody has given its replacement up");
+        return;
+    }
     if lost(draft, new).is_some() {
         abandon(draft, new, "it is lost itself before it has taken the place of another");
         return;

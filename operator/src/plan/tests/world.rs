@@ -74,7 +74,8 @@ pub struct Db {
     pub nodes: BTreeMap<String, Member>,
     pub gone: BTreeSet<String>,
     pub shards: Vec<Vec<Copy>>,
-    pub replacing: BTreeMap<String, String>,
+    /// By who is emptied: who is filled, and the number of the job.
+    pub replacing: BTreeMap<String, (String, u64)>,
     /// Who must agree: as long as most of them do, others take the place of those that are away.
     pub voters: BTreeSet<String>,
 }
@@ -328,8 +329,8 @@ impl World {
             leaving: Some(id.clone()),
             ..Job::default()
         });
-        let replace = self.db.replacing.iter().zip(100..).map(|((old, new), number)| Job {
-            id: number,
+        let replace = self.db.replacing.iter().map(|(old, (new, id))| Job {
+            id: *id,
             kind: "replace".into(),
             leaving: Some(old.clone()),
             coming: Some(new.clone()),
@@ -596,7 +597,8 @@ impl World {
                         || (all_domains.len() < self.full() && placed.len() < self.full())
                 })
                 .collect();
-            let replaced = copies.iter().filter_map(|copy| self.db.replacing.get(&copy.node)).next();
+            let replaced =
+                copies.iter().filter_map(|copy| self.db.replacing.get(&copy.node)).map(|(new, _)| new).next();
             let best = replaced
                 .filter(|node| candidates.contains(node))
                 .or(candidates.into_iter().min_by_key(|node| load(node)));
@@ -784,7 +786,8 @@ impl World {
                     self.forget(old);
                 } else {
                     self.db.nodes.get_mut(old).unwrap().state = NodeState::Draining;
-                    self.db.replacing.insert(old.clone(), new.clone());
+                    self.serial += 1;
+                    self.db.replacing.insert(old.clone(), (new.clone(), self.serial));
                 }
                 self.db.epoch += 1;
             }
@@ -806,8 +809,8 @@ impl World {
                 }
             }
             Request::Cancel { job } => {
-                let found = self.db.replacing.iter().zip(100..).find(|(_, id)| id == job);
-                if let Some((old, new)) = found.map(|((old, new), _)| (old.clone(), new.clone())) {
+                let found = self.db.replacing.iter().find(|(_, (_, id))| id == job);
+                if let Some((old, new)) = found.map(|(old, (new, _))| (old.clone(), new.clone())) {
                     self.db.replacing.remove(&old);
                     self.db.epoch += 1;
                     for (node, state) in [(old, NodeState::Up), (new, NodeState::Draining)] {

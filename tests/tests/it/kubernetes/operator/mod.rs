@@ -314,11 +314,6 @@ impl Case {
         let ours = list.items.into_iter().filter(|event| event.involved_object.name.as_deref() == Some(NAME));
         ours.filter_map(|event| event.reason).collect()
     }
-
-    fn delete_pod(&self, name: &str) {
-        let api: Api<Pod> = Api::namespaced(self.kubernetes.client(), NAMESPACE);
-        self.kubernetes.must(async move { api.delete(name, &DeleteParams::default()).await });
-    }
 }
 
 fn condition<'a>(status: &'a Value, kind: &str) -> &'a str {
