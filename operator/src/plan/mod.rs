@@ -82,7 +82,11 @@ fn advance(draft: &mut Draft) {
     if !observed.has_token {
         draft.act(Action::CreateToken);
     }
-    let valid = status::problems(draft).is_empty();
+    let problems = status::problems(draft);
+    let valid = problems.is_empty();
+    if !valid {
+        draft.defer("", Reason::SpecInvalid, problems.join("; "));
+    }
     for stale in &observed.wanted.stale {
         draft.act(Action::Apply(stale.clone()));
     }

@@ -10,6 +10,7 @@ use super::{rollout, storage};
 use crate::api::{ClusterStatus, GroupStatus, ReplacementStatus};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use std::collections::BTreeSet;
 
 /// Why the specification cannot work, and what would help.
 pub fn problems(draft: &Draft) -> Vec<String> {
@@ -70,16 +71,35 @@ pub fn problems(draft: &Draft) -> Vec<String> {
             // Machines that are away for a while are no reason to call the specification wrong.
             let members = draft.instances.members(name).count();
             if there < group.nodes as usize && members < group.nodes as usize {
-                problems.push(format!(
-                    "group {name}: {} nodes are wanted, one on each machine, and {there} machines have {} = {}: add machines, or want fewer nodes",
-                    group.nodes,
-                    topology.key,
-                    topology.values.join(" or ")
-                ));
+                let (wanted, key) = (group.nodes, &topology.key);
+                let values = topology.values.join(" or ");
+                let known: BTreeSet<&str> = machines
+                    .values()
+                    .filter_map(|machine| machine.labels.get(key))
+                    .map(String::as_str)
+                    .collect();
+                problems.push(match (there, known.is_empty()) {
+                    (0, true) => format!("group {name}: no machine has the label {key}: label the machines, or set topology.key"),
+                    (0, false) => format!(
+                        "group {name}: no machine has {key}={values}; there are {}: correct topology.values, or add machines",
+                        list(&known)
+                    ),
+                    (there, _) => format!(
+                        "group {name}: each node needs a machine of its own, {wanted} are wanted and {there} have {key}={values}: add machines, or want fewer nodes"
+                    ),
+                });
             }
         }
     }
     problems
+}
+
+/// Words that exist; of many, the first ones.
+fn list(words: &BTreeSet<&str>) -> String {
+    const MAX: usize = 10;
+    let first: Vec<&str> = words.iter().copied().take(MAX).collect();
+    let more = if words.len() > MAX { ", …" } else { "" };
+    format!("{}{more}", first.join(", "))
 }
 
 /// The specification cannot be read at all.
@@ -321,6 +341,9 @@ impl Facts<'_, '_> {
         let short = self.counts.map_or(0, |counts| counts.total - counts.whole);
         list.push(match self.draft.evidence.iter().next() {
             Some((_, found)) => say("Degraded", Some(true), found.kind.word(), &found.message),
+            None if self.counts.is_none() => {
+                say("Degraded", None, "DatabaseSilent", "no node of the database answers")
+            }
             None if short > 0 => say(
                 "Degraded",
                 Some(true),
@@ -422,7 +445,13 @@ impl Facts<'_, '_> {
         }
         if !all_there {
             let trouble = draft.instances.all.values().filter(|i| i.role == Role::Member).find_map(trouble);
-            let reason = if draft.observed.database.is_none() { "Creating" } else { "Scaling" };
+            let is_complete = self.status.groups.iter().all(|group| group.instances == group.desired);
+            let reason = match &draft.observed.database {
+                None => "Creating",
+                // Nobody wants more or fewer: some of them are not ready.
+                Some(_) if is_complete => "Recovering",
+                Some(_) => "Scaling",
+            };
             return Some((
                 reason,
                 trouble.unwrap_or_else(|| format!("{} instances are ready", self.status.ready)),

@@ -1,7 +1,13 @@
 //! The operator with a control plane, machines and real databases: whatever is lost, the copies are made anew, nothing acknowledged is lost, and nobody is asked.
 
+mod drains;
 mod everyday;
+mod kubectl;
 mod losses;
+mod rollouts;
+mod scale;
+mod specs;
+mod watching;
 
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -16,6 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tests::client::Client;
+use tests::kubernetes::api::Request;
 use tests::kubernetes::nodes::{Kubernetes, Parameters};
 use tests::kubernetes::service::Service;
 use tests::load::Load;
@@ -314,6 +321,57 @@ impl Case {
         let ours = list.items.into_iter().filter(|event| event.involved_object.name.as_deref() == Some(NAME));
         ours.filter_map(|event| event.reason).collect()
     }
+
+    fn delete_pod(&self, name: &str) {
+        let api: Api<Pod> = Api::namespaced(self.kubernetes.client(), NAMESPACE);
+        self.kubernetes.must(async move { api.delete(name, &DeleteParams::default()).await });
+    }
+
+    /// Changes the specification, if the API server takes it; otherwise what it says.
+    fn try_change(&self, spec: Value) -> Result<(), String> {
+        let api = self.clusters();
+        let patch = json!({ "spec": spec });
+        match self
+            .kubernetes
+            .wait(async move { api.patch(NAME, &PatchParams::default(), &Patch::Merge(&patch)).await })
+        {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) => Err(format!("{}: {}", status.code, status.message)),
+            Err(error) => panic!("the API server: {error}"),
+        }
+    }
+
+    /// The uid of every pod.
+    fn uids(&self) -> BTreeMap<String, String> {
+        self.pods().into_iter().map(|(name, pod)| (name, pod.uid().unwrap_or_default())).collect()
+    }
+
+    /// What the operator has asked to be changed since the audit began, other than its lease.
+    fn writes(&self) -> Vec<Request> {
+        let mut requests = self.kubernetes.api.requests();
+        requests.retain(|request| {
+            request.is_write()
+                && request.user_agent.starts_with("sarsen-operator")
+                && request.resource != "leases.coordination.k8s.io"
+        });
+        requests
+    }
+
+    /// The pods that the operator has deleted since the audit began, in this order.
+    fn deleted_pods(&self) -> Vec<String> {
+        let deletes = self
+            .writes()
+            .into_iter()
+            .filter(|request| request.verb == "delete" && request.resource == "pods");
+        deletes.filter(|request| request.status < 300).map(|request| request.name).collect()
+    }
+}
+
+/// The message of a condition.
+fn message(status: &Value, kind: &str) -> String {
+    let conditions = status["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let known = conditions.iter().find(|known| known["type"] == kind);
+    known.and_then(|known| known["message"].as_str()).unwrap_or("").into()
 }
 
 fn condition<'a>(status: &'a Value, kind: &str) -> &'a str {
