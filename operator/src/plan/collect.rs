@@ -106,9 +106,8 @@ fn depart(draft: &mut Draft, instance: &Instance) {
         draft.note(instance, Note::Retire);
     }
     let gone = pod_is_gone(draft, instance, "its group has fewer nodes now");
-    let never_was = claim.node_id.is_none();
     if gone
-        && (is_retired_in_the_placement(draft, instance) || never_was)
+        && (never_was(instance) || is_retired_in_the_placement(draft, instance))
         && policy(draft, instance) == DeletePolicy::Delete
     {
         delete_claim(draft, instance, "its group has fewer nodes now, and storage.deletePolicy is Delete");
@@ -116,9 +115,17 @@ fn depart(draft: &mut Draft, instance: &Instance) {
 }
 
 fn clear_away(draft: &mut Draft, instance: &Instance, why: &str) {
-    if pod_is_gone(draft, instance, why) {
+    // Whoever was a member held something, whatever was decided on since.
+    if pod_is_gone(draft, instance, why)
+        && (never_was(instance) || is_retired_in_the_placement(draft, instance))
+    {
         delete_claim(draft, instance, why);
     }
+}
+
+/// The instance was never seen to be a member.
+fn never_was(instance: &Instance) -> bool {
+    instance.claim.is_some_and(|claim| claim.node_id.is_none())
 }
 
 /// Whether there is no pod any more. If there is one, it is to go.

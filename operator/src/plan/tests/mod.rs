@@ -1,7 +1,10 @@
 //! The plan against a toy of the world: ten thousand histories of everything that can go wrong, and the ones that are worth a name.
 
 mod histories;
+mod interplay;
+mod losses;
 mod named;
+mod story;
 mod world;
 
 use crate::api::{ClusterSpec, Span};

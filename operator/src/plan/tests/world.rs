@@ -396,6 +396,12 @@ impl World {
         }
         let names: Vec<String> = self.claims.keys().cloned().collect();
         for name in names {
+            let claim = self.claims.get_mut(&name).unwrap();
+            // Kubernetes says so of a claim whose volume is no more.
+            let volume = claim.volume.as_ref().and_then(|volume| self.disks.get(volume));
+            if volume.is_some_and(|disk| !disk.object) {
+                claim.phase = ClaimPhase::Lost;
+            }
             let claim = &self.claims[&name];
             if claim.deleting && !self.pods.contains_key(&name) {
                 if let Some(volume) = &claim.volume {
