@@ -36,8 +36,8 @@ fn known(error: &(dyn std::error::Error + 'static)) -> Option<Reason> {
     if let Some(error) = error.downcast_ref::<storage::Error>() {
         return Some(match error {
             storage::Error::Corrupt { .. } => Reason::Disk,
-            // The identity is another's, or none.
-            storage::Error::Refused { .. } => Reason::Foreign,
+            // Another process has it open, or it is of another version: nothing of that makes the volume another's.
+            storage::Error::Refused { .. } => Reason::Other,
             storage::Error::Disk(error) => Reason::of_disk(error),
             storage::Error::Limit { .. } => Reason::Other,
         });
@@ -86,8 +86,8 @@ mod tests {
         assert_eq!(reason(&anyhow::Error::new(io(30)).context("keeping the token")), Reason::Disk);
         assert_eq!(reason(&anyhow::Error::new(io(13))), Reason::Other);
         assert_eq!(reason(&Stop::new(Reason::Removed, "it was removed").into()), Reason::Removed);
-        let refused = storage::Error::Refused { dir: "/data".into(), why: "another's".into() };
-        assert_eq!(reason(&refused.into()), Reason::Foreign);
+        let refused = storage::Error::Refused { dir: "/data".into(), why: "of a newer version".into() };
+        assert_eq!(reason(&refused.into()), Reason::Other);
         assert_eq!(reason(&anyhow::anyhow!("whatever")), Reason::Other);
     }
 }

@@ -116,11 +116,7 @@ pub fn alone(
     let others: Vec<&Instance> = instances
         .replacements()
         .filter(|(new, old)| {
-            lacks(new)
-                && !goes_on(new)
-                && !answers(old)
-                && *old != instance.name
-                && new.name != instance.name
+            lacks(new) && !goes_on(new) && !answers(old) && *old != instance.name && new.name != instance.name
         })
         .map(|(new, _)| new)
         .collect();
