@@ -108,6 +108,10 @@ fn the_first_query_has_an_answer() {
     assert_eq!(found["value"][1], "1");
     assert_eq!(found["metric"]["job"], "sarsen");
     assert_eq!(found["metric"]["instance"], instance);
-    let metadata = node.get("/api/v1/metadata?metric=sarsen_ready").json();
-    assert_eq!(metadata["data"]["sarsen_ready"][0]["type"], "gauge");
+    // It comes a moment after the samples.
+    let kind = until("the node has stored what its metrics mean", || {
+        let metadata = node.get("/api/v1/metadata?metric=sarsen_ready").json();
+        metadata["data"]["sarsen_ready"][0]["type"].as_str().map(str::to_owned)
+    });
+    assert_eq!(kind, "gauge");
 }

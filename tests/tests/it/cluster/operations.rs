@@ -181,9 +181,12 @@ fn an_operator_heals_repeats_itself_and_gives_up_what_dies_on_the_way() {
     cluster.nodes.push(joined(dir.path(), &cluster, 3));
     let address = cluster.nodes[3].address.clone();
     settles(&cluster.nodes[0], &address, 48);
-    let node = listed(&cluster.nodes[1], &address).expect("a member");
     let settled = serde_json::json!({ "initializing": 0, "available": 48, "leaving": 0 });
-    assert!(node["copies"] == settled && node["filling"].is_null(), "{node}");
+    // What is left to be copied is what the leader has told last.
+    until("nothing to be left to copy", PATIENCE, || {
+        let node = listed(&cluster.nodes[1], &address)?;
+        if node["copies"] == settled && node["filling"].is_null() { Ok(()) } else { Err(node.to_string()) }
+    });
     until("all to hear all, and the epoch to be told", PATIENCE, || {
         let status = cluster.nodes[1].status()?;
         let all = status["nodes"].as_array().ok_or("no nodes")?;
