@@ -7,7 +7,7 @@
 //! Nothing is remembered between two plans. What has been decided is written where it lasts, on claims and in the database's placement, before it is acted upon; the clocks of
 //! evidence are on claims as well. So a plan can be made from any state, by any operator, as often as one likes.
 //!
-//! **Invariants.** At most one action of a plan takes something away. No claim is deleted unless the database, asked now, says that its instance is gone for ever, or it never had
+//! **Invariants.** At most one action of a plan takes something away, but for the nodes of a zone that are given up together, and what goes with a cluster that is deleted. No claim is deleted unless the database, asked now, says that its instance is gone for ever, or it never had
 //! one. Nothing is done to a second group while something of ours is not ready in a first. Every action names the uid or the epoch that it was decided on.
 
 mod action;
