@@ -252,7 +252,9 @@ impl Bootstrap {
         for fill in self.fills.values_mut() {
             let peers = live(&view, fill.shard);
             fill.live = peers.len();
-            let known: BTreeSet<NodeId> = holders(&view, fill.shard).collect();
+            // Whoever is gone for ever may be listed for as long as the move lasts, and is asked no more.
+            let is_member = |node: &NodeId| view.nodes.contains_key(node);
+            let known: BTreeSet<NodeId> = holders(&view, fill.shard).filter(is_member).collect();
             for gone in fill.peers.difference(&known).copied().collect::<Vec<_>>() {
                 fill.leave(gone);
             }

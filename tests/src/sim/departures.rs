@@ -198,8 +198,10 @@ impl World {
                 let voters = process.controller().membership().voters;
                 let live =
                     voters.iter().filter(|id| state.node_of_member(**id).is_some_and(|node| stays(&node)));
-                // With fewer the next one may be about to get its vote, and two cannot do without one of them.
-                voters.len() >= 3 && live.count() > voters.len() / 2
+                // With fewer the next one may be about to get its vote, and two cannot do without one of them. So may one of those that go.
+                let votes = |node: &NodeId| voters.iter().any(|id| state.node_of_member(*id) == Some(*node));
+                let about_to = usize::from(!nodes.iter().all(votes));
+                voters.len() >= 3 && live.count() > (voters.len() + about_to) / 2
             })
     }
 }
