@@ -243,8 +243,7 @@ impl Hands<'_> {
 
     async fn expand(&self, instance: &str, uid: &str) -> Result<(), Error> {
         let claim = self.observed.claims.get(instance).ok_or_else(|| Error::Gone(instance.into()))?;
-        let group = self.group(&claim.group)?;
-        let size = &group.storage.as_ref().unwrap_or(&self.cluster.spec.storage).size;
+        let size = &self.cluster.spec.storage_of(&claim.group).size;
         let patch = json!({ "metadata": { "uid": uid }, "spec": { "resources": { "requests": { "storage": size } } } });
         self.claims()
             .patch(&render::names::claim(instance), &PatchParams::default(), &Patch::Merge(patch))

@@ -124,6 +124,14 @@ pub struct ClusterSpec {
     pub paused: bool,
 }
 
+impl ClusterSpec {
+    /// The volume of the nodes of a group: its own, or what is said for all.
+    pub fn storage_of(&self, group: &str) -> &Storage {
+        let group = self.groups.iter().find(|found| found.name == group);
+        group.and_then(|group| group.storage.as_ref()).unwrap_or(&self.storage)
+    }
+}
+
 /// The nodes of one failure domain.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

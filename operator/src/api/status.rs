@@ -38,6 +38,13 @@ pub struct ClusterStatus {
     pub conditions: Vec<Condition>,
 }
 
+impl ClusterStatus {
+    /// The highest number that an instance of a group was ever named with, as far as it was said.
+    pub fn last_serial(&self, group: &str) -> u64 {
+        self.groups.iter().find(|said| said.name == group).map_or(0, |said| said.last_serial)
+    }
+}
+
 /// One group.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]

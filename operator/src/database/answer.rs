@@ -94,12 +94,6 @@ pub fn database(said: &Value, placement: &Placement, me: &str) -> Option<Databas
         shards: placement.shards.clone(),
         jobs: said["jobs"].as_array().into_iter().flatten().filter_map(job).collect(),
         lease_is_ours: holder == Some(me),
-        waits_for: said["waits_for"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|text| Some(text.as_str()?.to_owned()))
-            .collect(),
     })
 }
 
@@ -223,7 +217,6 @@ mod tests {
         assert_eq!((read.cluster_id.as_str(), read.epoch), ("00112233445566778899aabbccddeeff", 42));
         assert_eq!((read.has_leader, read.factor, read.lease_is_ours), (true, 3, true));
         assert_eq!(read.gone, ["metrics-a-0".to_owned()].into());
-        assert_eq!(read.waits_for, ["node b1 is away"]);
         let a = Node {
             instance: "metrics-a-1".into(),
             state: NodeState::Up,

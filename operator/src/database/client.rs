@@ -1,5 +1,6 @@
 //! A client of the database's admin API. It asks one node, at the address of its pod, and waits for no longer than a bound.
 
+use crate::render::HTTP_PORT;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode, header};
@@ -8,8 +9,6 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use std::time::Duration;
 
-/// Where nodes answer.
-pub const PORT: u16 = 7420;
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest answer: 65,536 shards would be less.
@@ -80,7 +79,7 @@ impl Default for Client {
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_max_idle_per_host(1)
             .build(connector);
-        Client { http, port: PORT, timeout: TIMEOUT }
+        Client { http, port: HTTP_PORT, timeout: TIMEOUT }
     }
 }
 

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 /// Goes on with everything that is to go.
 pub fn advance(draft: &mut Draft) {
-    for instance in draft.instances.all.values().cloned().collect::<Vec<_>>() {
+    for instance in draft.all() {
         match instance.role {
             Role::Leaving(why) => leave(draft, &instance, why),
             Role::Retired => retire(draft, &instance),
@@ -169,6 +169,5 @@ fn may_come_back(draft: &Draft, instance: &Instance) -> bool {
 
 /// What is to become of claims of the instance's group.
 pub fn policy(draft: &Draft, instance: &Instance) -> DeletePolicy {
-    let group = draft.spec.groups.iter().find(|group| group.name == instance.group);
-    group.and_then(|group| group.storage.as_ref()).unwrap_or(&draft.spec.storage).delete_policy
+    draft.spec.storage_of(instance.group).delete_policy
 }

@@ -5,6 +5,7 @@ use super::evidence::{Evidence, evidence};
 use super::gates::{Gate, deferral};
 use super::instances::{Instance, Instances, Role};
 use super::observed::{Ms, Observed};
+use super::status::problems;
 use crate::api::{ClusterSpec, Span};
 use std::collections::BTreeMap;
 
@@ -18,6 +19,8 @@ pub struct Draft<'a> {
     pub instances: Instances<'a>,
     /// Who may be lost, and why.
     pub evidence: BTreeMap<&'a str, Evidence>,
+    /// Why the specification cannot work.
+    pub problems: Vec<String>,
     /// What is to be done, in this order.
     pub actions: Vec<Action>,
     /// What would be done, but.
@@ -39,16 +42,23 @@ impl<'a> Draft<'a> {
             .filter(at_stake)
             .filter_map(|instance| Some((instance.name, evidence(observed, &instances, instance)?)))
             .collect();
+        let problems = problems(observed, spec, &instances);
         Draft {
             observed,
             spec,
             instances,
             evidence,
+            problems,
             actions: Vec::new(),
             deferrals: Vec::new(),
             told: Vec::new(),
             again: None,
         }
+    }
+
+    /// All instances, to go over while the plan is being made.
+    pub fn all(&self) -> Vec<Instance<'a>> {
+        self.instances.all.values().cloned().collect()
     }
 
     /// One more thing to do.

@@ -176,8 +176,3 @@ pub fn group_of<'a>(cluster: &str, instance: &'a str) -> &'a str {
     let rest = instance.strip_prefix(cluster).and_then(|rest| rest.strip_prefix('-')).unwrap_or(instance);
     rest.rsplit_once('-').map_or(rest, |(group, _)| group)
 }
-
-/// The serial number in an instance's name.
-pub fn serial_of(instance: &str) -> Option<u64> {
-    instance.rsplit_once('-')?.1.parse().ok()
-}

@@ -29,7 +29,7 @@ mod zone;
 mod tests;
 
 pub use action::{Action, Deferral, Facts, Note, Reason, Request, Told};
-pub use instances::{group_of, serial_of};
+pub use instances::group_of;
 pub use observed::*;
 pub use storage::bytes;
 
@@ -82,10 +82,9 @@ fn advance(draft: &mut Draft) {
     if !observed.has_token {
         draft.act(Action::CreateToken);
     }
-    let problems = status::problems(draft);
-    let valid = problems.is_empty();
+    let valid = draft.problems.is_empty();
     if !valid {
-        draft.defer("", Reason::SpecInvalid, problems.join("; "));
+        draft.defer("", Reason::SpecInvalid, draft.problems.join("; "));
     }
     for stale in &observed.wanted.stale {
         draft.act(Action::Apply(stale.clone()));
@@ -114,7 +113,7 @@ fn advance(draft: &mut Draft) {
 /// Writes down what is known of instances, as long as it can be asked.
 fn facts(draft: &mut Draft) {
     let observed = draft.observed;
-    for instance in draft.instances.all.values().cloned().collect::<Vec<_>>() {
+    for instance in draft.all() {
         let (Some(claim), Some(pod)) = (instance.claim, instance.pod) else { continue };
         let node_id = instance.node.map(|(id, _)| id.to_owned());
         let cluster_id = node_id

@@ -291,8 +291,6 @@ pub struct Database {
     pub jobs: Vec<Job>,
     /// Who heals the database from outside is us.
     pub lease_is_ours: bool,
-    /// What the database itself says that it waits for.
-    pub waits_for: Vec<String>,
 }
 
 /// A member of the database.

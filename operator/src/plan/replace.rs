@@ -11,7 +11,7 @@
 
 use super::action::{Action, Note, Reason, Request};
 use super::draft::Draft;
-use super::evidence::{Kind, trouble};
+use super::evidence::{Kind, pinned, trouble};
 use super::gates;
 use super::instances::{Instance, Role};
 use super::observed::{Health, Leaving, NodeState};
@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 
 /// Starts and stops the clocks of evidence.
 pub fn suspect(draft: &mut Draft) {
-    for instance in draft.instances.all.values().cloned().collect::<Vec<_>>() {
+    for instance in draft.all() {
         let Some(claim) = instance.claim else { continue };
         match (draft.evidence.get(instance.name).cloned(), &claim.suspect) {
             (Some(found), noted) if noted.as_ref().is_none_or(|noted| noted.why != found.kind.word()) => {
@@ -70,6 +70,7 @@ pub fn advance(draft: &mut Draft) {
             _ => after_the_commit(draft, &new, old),
         }
     }
+    network_volumes(draft);
     let lost_ones: Vec<Instance> = draft
         .instances
         .all
@@ -81,6 +82,25 @@ pub fn advance(draft: &mut Draft) {
         .collect();
     for instance in lost_ones {
         begin(draft, &instance);
+    }
+}
+
+/// Nothing is lost with the machine of a volume that can be used elsewhere, and it is Kubernetes that lets go of it there.
+fn network_volumes(draft: &mut Draft) {
+    for instance in draft.all() {
+        let is_elsewhere = pinned(draft.observed, &instance) == Some(false);
+        if instance.role == Role::Member
+            && is_elsewhere
+            && instance.is_silent()
+            && draft.instances.machine_is_away(&instance)
+        {
+            let machine = draft.instances.machine(&instance).unwrap_or_default();
+            let message = format!(
+                "machine {machine} is away and the volume is not bound to it: the pod comes elsewhere when Kubernetes lets it go; if the machine is off for good, \
+                 taint it with node.kubernetes.io/out-of-service"
+            );
+            draft.defer(instance.name, Reason::NetworkVolume, message);
+        }
     }
 }
 

@@ -2,9 +2,10 @@
 
 use super::action::{Action, Note, Reason, Request};
 use super::draft::Draft;
-use super::instances::{Instance, Role, group_of, serial_of};
+use super::instances::{Instance, Role, group_of};
 use super::observed::{Answer, Health, Leaving, NodeState};
 use crate::api::Group;
+use crate::render::names::{self, serial_of};
 use std::collections::BTreeSet;
 
 /// A name that no instance has, or ever had as far as anybody knows: the claims, the placement with those that are gone, and the status.
@@ -16,15 +17,10 @@ pub fn next_name(draft: &Draft, group: &str) -> String {
         _ => None,
     });
     let known = draft.instances.all.keys().copied().chain(gone).chain(made);
-    let said = observed
-        .status
-        .groups
-        .iter()
-        .find(|status| status.name == group)
-        .map_or(0, |status| status.last_serial);
+    let said = observed.status.last_serial(group);
     let last =
         known.filter(|name| group_of(&observed.name, name) == group).filter_map(serial_of).max().unwrap_or(0);
-    format!("{}-{group}-{}", observed.name, last.max(said) + 1)
+    names::instance(&observed.name, group, last.max(said) + 1)
 }
 
 /// New instances where there are too few.
@@ -89,7 +85,7 @@ fn is_step(action: &Action) -> bool {
 
 /// A pod for every claim that is not retired.
 pub fn pods(draft: &mut Draft) {
-    for instance in draft.instances.all.values().cloned().collect::<Vec<_>>() {
+    for instance in draft.all() {
         let (Some(claim), None) = (instance.claim, instance.pod) else { continue };
         let wanted = match instance.role {
             Role::Member | Role::Newcomer => true,
@@ -183,7 +179,7 @@ pub fn add(draft: &mut Draft) {
     if !database.has_leader {
         return;
     }
-    for instance in draft.instances.all.values().cloned().collect::<Vec<_>>() {
+    for instance in draft.all() {
         let Some((id, node)) = instance.node else { continue };
         if instance.role != Role::Member
             || node.health != Health::Up
@@ -219,7 +215,7 @@ pub fn gates(draft: &mut Draft) {
         .collect();
     // Before there is a group for every copy, nobody is to write: it would be on too few disks.
     let complete = domains.len() >= usize::from(draft.spec.replication_factor);
-    for instance in draft.instances.all.values().cloned().collect::<Vec<_>>() {
+    for instance in draft.all() {
         let Some(pod) = instance.pod.filter(|pod| !pod.deleting) else { continue };
         let holds = instance.node.is_some_and(|(id, node)| {
             matches!(node.state, NodeState::Up | NodeState::Draining) && database.initializing(id) == 0

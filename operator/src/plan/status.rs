@@ -4,17 +4,17 @@ use super::Plan;
 use super::action::{Action, Deferral, Reason};
 use super::draft::Draft;
 use super::evidence::trouble;
-use super::instances::{Instance, Role, group_of, serial_of};
+use super::instances::{Instance, Instances, Role, group_of};
 use super::observed::{Copy, CopyState, Database, NodeState, Observed};
 use super::{rollout, storage};
-use crate::api::{ClusterStatus, GroupStatus, ReplacementStatus};
+use crate::api::{ClusterSpec, ClusterStatus, GroupStatus, ReplacementStatus};
+use crate::render::names::serial_of;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use std::collections::BTreeSet;
 
 /// Why the specification cannot work, and what would help.
-pub fn problems(draft: &Draft) -> Vec<String> {
-    let (observed, spec) = (draft.observed, draft.spec);
+pub fn problems(observed: &Observed, spec: &ClusterSpec, instances: &Instances) -> Vec<String> {
     let mut problems = observed.wanted.problems.clone();
     let groups = spec.groups.iter().filter(|group| group.nodes > 0).count();
     let factor = usize::from(spec.replication_factor);
@@ -24,14 +24,13 @@ pub fn problems(draft: &Draft) -> Vec<String> {
         ));
     }
     for group in &spec.groups {
-        let wanted = storage::of(spec, &group.name);
+        let wanted = spec.storage_of(&group.name);
         let name = &group.name;
         match storage::bytes(&wanted.size) {
             None | Some(0) => problems
                 .push(format!("group {name}: storage.size {:?} is no size such as 100Gi", wanted.size.0)),
             Some(bytes) => {
-                let larger = draft
-                    .instances
+                let larger = instances
                     .members(name)
                     .filter_map(|instance| instance.claim)
                     .find(|claim| claim.requested > bytes);
@@ -69,7 +68,7 @@ pub fn problems(draft: &Draft) -> Vec<String> {
             };
             let there = machines.values().filter(|machine| fits(&machine.labels)).count();
             // Machines that are away for a while are no reason to call the specification wrong.
-            let members = draft.instances.members(name).count();
+            let members = instances.members(name).count();
             if there < group.nodes as usize && members < group.nodes as usize {
                 let (wanted, key) = (group.nodes, &topology.key);
                 let values = topology.values.join(" or ");
@@ -183,9 +182,9 @@ fn status(draft: &Draft) -> ClusterStatus {
         replacements,
         ..ClusterStatus::default()
     };
-    let facts = Facts { draft, status: &status, counts: counts.as_ref() };
-    let conditions = facts.conditions();
-    (status.phase, status.message) = facts.phase();
+    let grounds = Grounds { draft, status: &status, counts: counts.as_ref() };
+    let conditions = grounds.conditions();
+    (status.phase, status.message) = grounds.phase();
     status.conditions = conditions;
     status
 }
@@ -198,8 +197,7 @@ fn of_group(draft: &Draft, name: &str, desired: u32) -> GroupStatus {
         let database = observed.database.as_ref()?;
         Some(database.initializing(member.node?.0))
     };
-    let said =
-        observed.status.groups.iter().find(|group| group.name == name).map_or(0, |group| group.last_serial);
+    let said = observed.status.last_serial(name);
     let serials = draft.instances.all.keys().filter(|instance| group_of(&observed.name, instance) == name);
     GroupStatus {
         name: name.into(),
@@ -274,13 +272,13 @@ fn replacements(draft: &Draft) -> Vec<ReplacementStatus> {
 }
 
 /// What conditions are made from.
-struct Facts<'a, 'b> {
+struct Grounds<'a, 'b> {
     draft: &'b Draft<'a>,
     status: &'b ClusterStatus,
     counts: Option<&'b Shards>,
 }
 
-impl Facts<'_, '_> {
+impl Grounds<'_, '_> {
     fn deferred(&self, reasons: &[Reason]) -> Option<&Deferral> {
         self.draft.deferrals.iter().find(|deferral| reasons.contains(&deferral.reason))
     }
@@ -295,22 +293,27 @@ impl Facts<'_, '_> {
         })
     }
 
+    /// Every pod is as the specification says.
+    fn all_updated(&self) -> bool {
+        self.status.groups.iter().all(|group| group.updated == group.instances)
+    }
+
+    /// There are as many instances as wanted, and all are ready.
+    fn all_there(&self) -> bool {
+        let is_there = |group: &GroupStatus| group.instances == group.desired && group.ready >= group.desired;
+        self.status.groups.iter().all(is_there)
+    }
+
     fn is_replacing(&self) -> bool {
         self.draft.instances.replacements().next().is_some()
     }
 
     fn conditions(&self) -> Vec<Condition> {
         let observed = self.draft.observed;
-        let problems = problems(self.draft);
+        let problems = &self.draft.problems;
         let say = |kind: &str, is: Option<bool>, reason: &str, message: &str| {
             condition(observed, kind, is, reason, message)
         };
-        let all_updated = self.status.groups.iter().all(|group| group.updated == group.instances);
-        let all_there = self
-            .status
-            .groups
-            .iter()
-            .all(|group| group.instances == group.desired && group.ready >= group.desired);
         let mut list = vec![match problems.first() {
             None => say("SpecValid", Some(true), "Valid", "the specification can work"),
             Some(_) => say("SpecValid", Some(false), "SpecInvalid", &problems.join("; ")),
@@ -384,7 +387,7 @@ impl Facts<'_, '_> {
             }
         });
         let small = self.draft.instances.all.values().find(|instance| {
-            let wanted = storage::of(self.draft.spec, instance.group);
+            let wanted = self.draft.spec.storage_of(instance.group);
             let lags = |claim: &super::observed::Claim| {
                 storage::bytes(&wanted.size).is_some_and(|bytes| claim.capacity > 0 && claim.capacity < bytes)
             };
@@ -399,7 +402,7 @@ impl Facts<'_, '_> {
             ),
             None => say("StorageResizing", Some(false), "None", "volumes are as large as wanted"),
         });
-        let progress = self.progress(all_updated, all_there);
+        let progress = self.progress();
         list.push(match &progress {
             Some((reason, message)) => say("Progressing", Some(true), reason, message),
             None => say("Progressing", Some(false), "Settled", "nothing is to be done"),
@@ -410,7 +413,7 @@ impl Facts<'_, '_> {
             false => say("Paused", Some(false), "None", "the operator works"),
         });
         let whole = self.counts.is_some_and(|counts| counts.total > 0 && counts.whole == counts.total);
-        let ready = all_there && all_updated && whole && progress.is_none();
+        let ready = self.all_there() && self.all_updated() && whole && progress.is_none();
         list.push(match ready {
             true => {
                 say("Ready", Some(true), "Ready", "every instance is ready, and every shard has its copies")
@@ -424,7 +427,7 @@ impl Facts<'_, '_> {
     }
 
     /// What is on its way, if anything.
-    fn progress(&self, all_updated: bool, all_there: bool) -> Option<(&'static str, String)> {
+    fn progress(&self) -> Option<(&'static str, String)> {
         let draft = self.draft;
         if let Some((new, old)) = draft.instances.replacements().next() {
             return Some(("Replacing", format!("{} takes the place of {old}", new.name)));
@@ -434,7 +437,7 @@ impl Facts<'_, '_> {
         {
             return Some(("Scaling", format!("{} leaves", leaving.name)));
         }
-        if !all_updated {
+        if !self.all_updated() {
             let left: u32 = self
                 .status
                 .groups
@@ -443,7 +446,7 @@ impl Facts<'_, '_> {
                 .sum();
             return Some(("Updating", format!("{left} pods are not as the specification says")));
         }
-        if !all_there {
+        if !self.all_there() {
             let trouble = draft.instances.all.values().filter(|i| i.role == Role::Member).find_map(trouble);
             let is_complete = self.status.groups.iter().all(|group| group.instances == group.desired);
             let reason = match &draft.observed.database {
@@ -483,7 +486,7 @@ impl Facts<'_, '_> {
         if observed.database.is_none() && !observed.status.cluster_id.is_empty() {
             return say("Unavailable", "no node of the database answers".into());
         }
-        if let Some(problem) = problems(draft).first() {
+        if let Some(problem) = draft.problems.first() {
             return say("Invalid", problem.clone());
         }
         if self.is_replacing() {
@@ -506,13 +509,7 @@ impl Facts<'_, '_> {
         if let Some(deferral) = self.deferred(&[Reason::RolloutStuck]) {
             return say("RolloutStuck", deferral.message.clone());
         }
-        let all_updated = self.status.groups.iter().all(|group| group.updated == group.instances);
-        let all_there = self
-            .status
-            .groups
-            .iter()
-            .all(|group| group.instances == group.desired && group.ready >= group.desired);
-        if let Some((word, message)) = self.progress(all_updated, all_there) {
+        if let Some((word, message)) = self.progress() {
             return say(word, message);
         }
         match self.counts {

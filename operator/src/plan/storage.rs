@@ -5,18 +5,12 @@ use super::draft::Draft;
 use super::gates;
 use super::instances::{Instance, Role};
 use super::observed::{Claim, ClaimPhase, Class, Observed};
-use crate::api::{ClusterSpec, Storage};
+use crate::api::ClusterSpec;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeSet;
 
 /// Why an instance is replaced whose volume is too small.
 pub const GROWTH: &str = "StorageGrowth";
-
-/// The storage of a group.
-pub fn of<'a>(spec: &'a ClusterSpec, group: &str) -> &'a Storage {
-    let group = spec.groups.iter().find(|found| found.name == group);
-    group.and_then(|group| group.storage.as_ref()).unwrap_or(&spec.storage)
-}
 
 /// The class of a claim. `None`: it has none, or it is not known.
 fn class(observed: &Observed, claim: &Claim) -> Option<Class> {
@@ -29,7 +23,7 @@ fn class(observed: &Observed, claim: &Claim) -> Option<Class> {
 
 /// Whether the volume of an instance is smaller than wanted.
 pub fn is_small(spec: &ClusterSpec, instance: &Instance) -> bool {
-    let wanted = bytes(&of(spec, instance.group).size);
+    let wanted = bytes(&spec.storage_of(instance.group).size);
     instance.claim.is_some_and(|claim| wanted.is_some_and(|wanted| claim.requested < wanted))
 }
 

@@ -14,7 +14,7 @@ pub fn claim(
     instance: &str,
     annotations: BTreeMap<String, String>,
 ) -> PersistentVolumeClaim {
-    let storage = group.storage.as_ref().unwrap_or(&cluster.spec.storage);
+    let storage = cluster.spec.storage_of(&group.name);
     let mut metadata = free(cluster, names::claim(instance), "database");
     let labels = metadata.labels.get_or_insert_default();
     labels.insert(api::names::GROUP.into(), group.name.clone());

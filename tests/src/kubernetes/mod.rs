@@ -13,5 +13,6 @@
 //! conflicts, its statuses and its order of events; nothing is kept on disk, and nobody is asked who he is.
 
 pub mod api;
+pub mod kubectl;
 pub mod nodes;
 pub mod service;

@@ -106,7 +106,7 @@ pub struct World {
 }
 
 fn bytes_of(spec: &ClusterSpec, group: &str) -> u64 {
-    bytes(&super::super::storage::of(spec, group).size).unwrap()
+    bytes(&spec.storage_of(group).size).unwrap()
 }
 
 impl World {
@@ -346,7 +346,6 @@ impl World {
             shards: self.db.shards.clone(),
             jobs: remove.chain(replace).collect(),
             lease_is_ours: true,
-            waits_for: Vec::new(),
         }
     }
 

@@ -1,9 +1,8 @@
 //! kubectl is content with the server: what people and their scripts do works.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
 use tempfile::TempDir;
 use tests::kubernetes::api::ApiServer;
+use tests::kubernetes::kubectl::kubectl;
 
 struct Kubectl {
     _server: ApiServer,
@@ -20,15 +19,7 @@ impl Kubectl {
 
     /// Runs it with what it is to read. Says whether it was content, and what it printed.
     fn run(&self, line: &str, input: &str) -> (bool, String) {
-        let mut command = Command::new("kubectl");
-        command.env("KUBECONFIG", self.folder.path().join("config")).env("HOME", self.folder.path());
-        command.args(line.split(' ')).arg("--request-timeout=20s");
-        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("kubectl can be started");
-        child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("kubectl reads");
-        let output = child.wait_with_output().expect("kubectl ends");
-        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        (output.status.success(), text.into_owned())
+        kubectl(&self.folder.path().join("config"), line, input)
     }
 
     fn done(&self, line: &str, input: &str) -> String {

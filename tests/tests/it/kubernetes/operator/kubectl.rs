@@ -2,8 +2,7 @@
 
 use super::*;
 use regex::Regex;
-use std::io::Write;
-use std::process::Stdio;
+use tests::kubernetes::kubectl::kubectl;
 use tests::namespaces::inside;
 
 const SAMPLE: &str = include_str!("../../../../../operator/deploy/sample.yaml");
@@ -11,15 +10,8 @@ const SAMPLE: &str = include_str!("../../../../../operator/deploy/sample.yaml");
 impl Case {
     /// What kubectl prints, without what is another in every run.
     fn kubectl(&self, line: &str, input: &str) -> (bool, String) {
-        let mut command = Command::new("kubectl");
-        command.env("KUBECONFIG", self.dir.path().join("kubeconfig")).env("HOME", self.dir.path());
-        command.args(line.split(' ')).arg("--request-timeout=20s");
-        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("kubectl can be started");
-        child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("kubectl reads");
-        let output = child.wait_with_output().expect("kubectl ends");
-        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        (output.status.success(), steady(&text))
+        let (is_content, text) = kubectl(&self.dir.path().join("kubeconfig"), line, input);
+        (is_content, steady(&text))
     }
 
     fn done(&self, line: &str, input: &str) -> String {

@@ -30,6 +30,13 @@ impl Case {
         took
     }
 
+    /// The machine of an instance is gone with its disk, and so is its Node object.
+    fn destroy(&self, instance: &str) {
+        let machine = self.machine(instance);
+        self.kubernetes.lose(&machine, Disk::Gone);
+        self.kubernetes.delete_node_object(&machine);
+    }
+
     /// Members by group, as their pods say.
     fn members(&self) -> Vec<String> {
         self.pods().into_keys().collect()
@@ -46,9 +53,7 @@ fn a_machine_whose_node_object_is_deleted_is_replaced() {
     case.await_ready();
     case.under_load(|loads| {
         go_on(loads, 5);
-        let machine = case.machine("db-b-1");
-        case.kubernetes.lose(&machine, Disk::Gone);
-        case.kubernetes.delete_node_object(&machine);
+        case.destroy("db-b-1");
         case.report("node object deleted, machine lost", case.await_replaced("db-b-1"));
         go_on(loads, 5);
     });
@@ -159,9 +164,7 @@ fn a_newcomer_that_is_lost_while_it_gets_its_copies_is_replaced_too() {
     case.await_ready();
     case.under_load(|loads| {
         go_on(loads, 50);
-        let machine = case.machine("db-a-1");
-        case.kubernetes.lose(&machine, Disk::Gone);
-        case.kubernetes.delete_node_object(&machine);
+        case.destroy("db-a-1");
         let began = Instant::now();
         case.await_status("the newcomer to get copies", |status| {
             let list = status["replacements"].as_array();
@@ -169,9 +172,7 @@ fn a_newcomer_that_is_lost_while_it_gets_its_copies_is_replaced_too() {
                 list.iter().any(|one| one["new"] == "db-a-2" && one["step"] == "Bootstrapping")
             })
         });
-        let second = case.machine("db-a-2");
-        case.kubernetes.lose(&second, Disk::Gone);
-        case.kubernetes.delete_node_object(&second);
+        case.destroy("db-a-2");
         case.await_replaced("db-a-2");
         case.report("two machines one after the other", began.elapsed());
         go_on(loads, 5);
@@ -191,9 +192,7 @@ fn an_operator_that_is_killed_again_and_again_goes_on_where_it_was() {
     case.await_ready();
     case.under_load(|loads| {
         go_on(loads, 5);
-        let machine = case.machine("db-b-1");
-        case.kubernetes.lose(&machine, Disk::Gone);
-        case.kubernetes.delete_node_object(&machine);
+        case.destroy("db-b-1");
         let began = Instant::now();
         let mut steps = Vec::new();
         // Each state that can be seen is the last thing that an operator does.
@@ -267,9 +266,7 @@ fn a_loss_in_the_middle_of_a_rolling_change_is_replaced_and_the_change_goes_on()
         let began = Instant::now();
         case.change(json!({"image": "sarsen:2"}));
         case.await_status("the first pod to be changed", |status| status["groups"][0]["updated"] == 1);
-        let machine = case.machine("db-c-1");
-        case.kubernetes.lose(&machine, Disk::Gone);
-        case.kubernetes.delete_node_object(&machine);
+        case.destroy("db-c-1");
         case.await_replaced("db-c-1");
         case.await_ready();
         case.report("rolling change with a loss in it", began.elapsed());
