@@ -138,7 +138,10 @@ impl Process {
         let namespace = view.namespaces.get("default").copied().unwrap_or_default();
         let consistency = consistency.unwrap_or(namespace.read);
         let machinery = machinery(out, &view, &wanted, consistency);
-        let read = Read { operation, wanted, consistency, machinery, view, since_ms, tries: 1 };
+        self.begin_read(out, Read { operation, wanted, consistency, machinery, view, since_ms, tries: 1 });
+    }
+
+    fn begin_read(&mut self, out: &mut Out<'_>, read: Read) {
         self.reads.last += 1;
         let number = self.reads.last;
         self.reads.all.insert(number, read);
@@ -250,8 +253,8 @@ impl Process {
             read.machinery = machinery(out, &view, &read.wanted, read.consistency);
             read.view = view;
             read.tries += 1;
-            self.reads.all.insert(number, read);
-            return self.step_read(out, number, Event::Tick);
+            // Under a number of its own: what was asked in the try before may still be answered, and is none of this one's.
+            return self.begin_read(out, read);
         }
         let Read { operation, wanted, consistency, machinery, view, since_ms, .. } = read;
         // One copy alone may lag behind.
