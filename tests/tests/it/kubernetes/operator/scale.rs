@@ -105,7 +105,11 @@ fn a_fourth_group_comes_and_goes_with_its_claims_if_one_says_so() {
         let seven: Vec<&str> = six.iter().copied().chain(["db-d-1"]).collect();
         let took = case.await_instances(&seven);
         case.report("a fourth group under load", took);
-        assert!(case.copies().get("db-d-1").is_some_and(|shards| *shards > 0), "{:?}", case.copies());
+        until("the fourth group to have its share", HEALED, || {
+            let copies = case.copies();
+            let has_share = copies.get("db-d-1").is_some_and(|shards| *shards > 0);
+            has_share.then_some(()).ok_or_else(|| format!("{copies:?}"))
+        });
 
         let refusal =
             case.try_change(json!({"groups": three})).expect_err("a group with nodes is not removed");
