@@ -10,6 +10,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// The unit in which the kernel tells processor time: `CLK_TCK`, which is 100 on every machine that Linux still runs on.
+const CPU_TICK: Duration = Duration::from_millis(10);
+
 /// How long a process may take to become ready or to end. Generous: the machine may be busy with other tests.
 pub const BOUND: Duration = Duration::from_secs(60);
 
@@ -102,6 +105,17 @@ impl Process {
     /// The most memory that was ever in use, in bytes.
     pub fn memory_peak(&self) -> u64 {
         self.status_kib("VmHWM:") * 1024
+    }
+
+    /// The processor time that it has used, of itself and in the kernel, to 10 ms.
+    pub fn cpu(&self) -> Duration {
+        let path = format!("/proc/{}/stat", self.pid());
+        let stat = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        // After the name, which may have spaces in it: utime and stime are fields 14 and 15 of proc_pid_stat(5), and the name is field 2.
+        let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().skip(11).take(2));
+        let ticks =
+            fields.into_iter().flatten().map(|ticks| ticks.parse::<u32>().expect("a number of ticks"));
+        CPU_TICK * ticks.sum::<u32>()
     }
 
     fn status_kib(&self, key: &str) -> u64 {

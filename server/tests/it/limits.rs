@@ -83,6 +83,8 @@ fn queries_over_their_limits_name_the_key() {
 #[test]
 fn a_query_over_its_time_is_stopped_with_503() {
     let node = Node::start();
+    // A node that has no data asks the others whether there is any, which may take longer, and is told in other words.
+    assert_eq!(node.write(&[Series::new(&[("__name__", "m")], &[(T, 1.0)])]).status, 204);
     let heavy = "sum_over_time((vector(1)%2Bvector(2))[80000s:1s])";
     let path = format!("/api/v1/query_range?query={heavy}&start=0&end=10000&step=1&timeout=5ms");
     let answer = node.get(&path);

@@ -97,7 +97,7 @@ fn a_database_that_was_deleted_comes_back_around_its_claims_or_goes_with_them() 
         case.delete_cluster();
         case.report("a database to stop", began.elapsed());
         assert_eq!(uids(&case), claims, "claims stay");
-        case.create(spec());
+        case.create(NAME, spec());
         let took = case.await_ready();
         case.report("a database around the claims of an earlier one", took);
         assert_eq!(

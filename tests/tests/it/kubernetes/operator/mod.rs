@@ -2,6 +2,7 @@
 
 mod drains;
 mod everyday;
+mod fifty;
 mod kubectl;
 mod losses;
 mod rollouts;
@@ -53,16 +54,22 @@ impl Case {
     }
 
     fn with(spec: Value) -> Case {
+        let zones = ["a", "b", "c"].map(|zone| (zone.to_string(), 3)).to_vec();
+        let case = Case::on(Parameters { zones, ..Parameters::default() });
+        case.create(NAME, spec);
+        case
+    }
+
+    /// An operator that has nothing to do yet.
+    fn on(parameters: Parameters) -> Case {
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
         tests::namespaces::run(&format!("chmod 755 {}", dir.path().display()));
         let images = ["sarsen:1", "sarsen:2"].map(|image| (image.to_owned(), binary())).into();
-        let zones = ["a", "b", "c"].map(|zone| (zone.to_string(), 3)).to_vec();
-        let kubernetes = Kubernetes::start(dir.path(), Parameters { images, zones, ..Parameters::default() });
+        let kubernetes = Kubernetes::start(dir.path(), Parameters { images, ..parameters });
         let service = Service::start(&kubernetes, &format!("sarsen.dev/cluster={NAME}"), 7420);
         let case = Case { operator: Mutex::new(None), service, kubernetes, began: Instant::now(), dir };
         case.install();
         case.start_operator();
-        case.create(spec);
         case
     }
 
@@ -121,9 +128,9 @@ impl Case {
         Api::namespaced_with(self.kubernetes.client(), NAMESPACE, &kind)
     }
 
-    fn create(&self, spec: Value) {
+    fn create(&self, name: &str, spec: Value) {
         let object = json!({
-            "apiVersion": "sarsen.dev/v1alpha1", "kind": "SarsenCluster", "metadata": {"name": NAME}, "spec": spec,
+            "apiVersion": "sarsen.dev/v1alpha1", "kind": "SarsenCluster", "metadata": {"name": name}, "spec": spec,
         });
         let object: DynamicObject = serde_json::from_value(object).expect("an object");
         let api = self.clusters();
