@@ -13,5 +13,6 @@ pub mod process;
 pub mod promqltest;
 pub mod random;
 pub mod sim;
+pub mod tsbench;
 pub mod until;
 pub mod wire;

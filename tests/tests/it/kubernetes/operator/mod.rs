@@ -29,6 +29,7 @@ use tests::kubernetes::service::Service;
 use tests::load::Load;
 use tests::process::{Process, binary, free_port, operator_binary};
 use tests::random::{Random, now_ms};
+use tests::tsbench::Tsbench;
 use tests::until::until;
 
 /// How long a database may take to be as it should be. Two cores carry everything.
@@ -254,6 +255,7 @@ impl Case {
         let loads: Vec<Load> =
             (0..3).map(|n| Load::new(&format!("w{n}"), 50, start, 1_000).every(pace)).collect();
         let clients = [Client::at(&self.service.address())];
+        let fleet = Tsbench::from_environment(start, random.number());
         let (stop, seed) = (AtomicBool::new(false), random.number());
         thread::scope(|scope| {
             let mut workers = Vec::new();
@@ -261,6 +263,10 @@ impl Case {
                 let (stop, clients, seed) = (&stop, &clients, seed ^ (number as u64) << 32);
                 workers.push(scope.spawn(move || load.write(clients, PATIENCE, stop, seed)));
                 workers.push(scope.spawn(move || load.read(clients, PATIENCE, stop, seed ^ 1)));
+            }
+            if let Some(fleet) = &fleet {
+                let (stop, address) = (&stop, self.service.address());
+                workers.push(scope.spawn(move || fleet.write(&address, PATIENCE, stop)));
             }
             struct Stop<'a>(&'a AtomicBool);
             impl Drop for Stop<'_> {
@@ -284,9 +290,15 @@ impl Case {
             for load in &loads {
                 load.check(&client).unwrap_or_else(|failure| panic!("{}: {failure}", client.base()));
             }
+            if let Some(fleet) = &fleet {
+                fleet.check(&client).unwrap_or_else(|failure| panic!("tsbench: {failure}"));
+            }
         }
         let requests: i64 = loads.iter().map(Load::acknowledged).sum();
         println!("{requests} requests were acknowledged, and every sample of them is at every node");
+        if let Some(fleet) = &fleet {
+            println!("{} samples of tsbench as well", fleet.acknowledged());
+        }
     }
 
     /// Waits until every shard has three copies with the same digest.
