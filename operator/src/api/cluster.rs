@@ -12,8 +12,12 @@ use std::collections::BTreeMap;
 // one of the same key at an API server, but with the one of the same index elsewhere. They compare what is in force for a group, its own storage or the
 // cluster's, so that moving the same words from one to the other is no change.
 
+// A group that nothing was ever made for, not even a claim, may still be corrected: where it is to be may have been mistyped.
+
 /// Both have none, or the same one.
-const SAME_TOPOLOGY: &str = "oldSelf.groups.all(o, self.groups.all(n, n.name != o.name \
+const SAME_TOPOLOGY: &str = "!has(oldSelf.status) || !has(oldSelf.status.groups) || self.spec.groups.all(n, \
+oldSelf.status.groups.exists(g, g.name == n.name && has(g.lastSerial) && g.lastSerial == 0) \
+|| oldSelf.spec.groups.all(o, n.name != o.name \
 || (has(n.topology) == has(o.topology) && (!has(n.topology) || n.topology == o.topology))))";
 
 const NO_SMALLER_SIZE: &str = "oldSelf.groups.all(o, self.groups.all(n, n.name != o.name \
@@ -21,11 +25,13 @@ const NO_SMALLER_SIZE: &str = "oldSelf.groups.all(o, self.groups.all(n, n.name !
 .compareTo(has(o.storage) ? quantity(o.storage.size) : quantity(oldSelf.storage.size)) >= 0))";
 
 /// `-` stands for none, which is the default class; a class of that name there cannot be. An empty name is something else: no class at all.
-const SAME_CLASS: &str = "oldSelf.groups.all(o, self.groups.all(n, n.name != o.name \
+const SAME_CLASS: &str = "!has(oldSelf.status) || !has(oldSelf.status.groups) || self.spec.groups.all(n, \
+oldSelf.status.groups.exists(g, g.name == n.name && has(g.lastSerial) && g.lastSerial == 0) \
+|| oldSelf.spec.groups.all(o, n.name != o.name \
 || (has(n.storage) ? (has(n.storage.storageClassName) ? n.storage.storageClassName : '-') \
-: (has(self.storage.storageClassName) ? self.storage.storageClassName : '-')) \
+: (has(self.spec.storage.storageClassName) ? self.spec.storage.storageClassName : '-')) \
 == (has(o.storage) ? (has(o.storage.storageClassName) ? o.storage.storageClassName : '-') \
-: (has(oldSelf.storage.storageClassName) ? oldSelf.storage.storageClassName : '-'))))";
+: (has(oldSelf.spec.storage.storageClassName) ? oldSelf.spec.storage.storageClassName : '-'))))";
 
 /// A Sarsen database: nodes in groups, one group for each failure domain, and what happens when one of them is lost.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +47,8 @@ const SAME_CLASS: &str = "oldSelf.groups.all(o, self.groups.all(n, n.name != o.n
     doc = "A Sarsen database: nodes in groups, one group for each failure domain, and what happens when one of them is lost.",
     validation = Rule::new("size(self.metadata.name) <= 40").message("a cluster's name has at most 40 characters: pods and services are named after it; choose a shorter metadata.name"),
     validation = Rule::new("!self.metadata.name.contains('.') && self.metadata.name >= 'a'").message("a cluster's name begins with a letter and has no dots: services are named after it; choose another metadata.name"),
+    validation = Rule::new(SAME_CLASS).message("the storage class of a group cannot be changed: add a group with the new class, and set the nodes of this one to 0"),
+    validation = Rule::new(SAME_TOPOLOGY).message("the topology of a group cannot be changed: add a group with the new one, and set the nodes of this one to 0"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "What goes on, in a word"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.ready", description = "Instances that are ready, of those wanted"),
     printcolumn(name = "Shards", type_ = "string", json_path = ".status.shards", description = "Shards that have all their copies, of all"),
@@ -52,9 +60,7 @@ const SAME_CLASS: &str = "oldSelf.groups.all(o, self.groups.all(n, n.name != o.n
 #[x_kube(
     validation = Rule::new("self.groups.filter(g, g.nodes > 0).size() >= self.replicationFactor || self.paused").message("there are fewer groups with nodes than copies: every copy of a shard needs a group of its own; add groups or nodes to them"),
     validation = Rule::new("oldSelf.groups.all(o, o.nodes == 0 || self.groups.exists(n, n.name == o.name))").message("a group that has nodes cannot be removed: set its nodes to 0 first, and remove it when they are gone"),
-    validation = Rule::new(SAME_TOPOLOGY).message("the topology of a group cannot be changed: add a group with the new one, and set the nodes of this one to 0"),
     validation = Rule::new(NO_SMALLER_SIZE).message("storage cannot shrink: a volume that is too small for its data would lose it; add a group with smaller volumes, and set the nodes of the old one to 0"),
-    validation = Rule::new(SAME_CLASS).message("the storage class of a group cannot be changed: add a group with the new class, and set the nodes of this one to 0"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterSpec {

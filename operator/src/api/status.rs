@@ -1,4 +1,5 @@
-//! What the operator says of a cluster. Nothing of it is ever read back to decide something, but the highest serial number of an instance.
+//! What the operator says of a cluster. Nothing of it is ever read back to decide something, but the highest serial number of an instance, and at the API server
+//! whether there ever was one.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
@@ -29,6 +30,7 @@ pub struct ClusterStatus {
     /// The epoch of the placement.
     pub placement_epoch: u64,
     /// Group by group.
+    #[schemars(length(max = 64))]
     pub groups: Vec<GroupStatus>,
     /// Instances that take the place of others.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -50,6 +52,7 @@ impl ClusterStatus {
 #[serde(rename_all = "camelCase", default)]
 pub struct GroupStatus {
     /// Its name.
+    #[schemars(length(max = 63))]
     pub name: String,
     /// Nodes wanted.
     pub desired: u32,

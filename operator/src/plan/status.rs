@@ -117,9 +117,21 @@ pub fn unreadable(observed: &Observed) -> ClusterStatus {
 pub fn finish(draft: Draft) -> Plan {
     let status = status(&draft);
     let mut draft = draft;
+    // What a person waits for after `kubectl apply`.
+    let last = &draft.observed.status;
+    if last.cluster_id.is_empty() && !status.cluster_id.is_empty() {
+        draft.tell(false, "Created", format!("the database exists; its id is {}", status.cluster_id));
+    }
+    if is_ready(&status) && !is_ready(last) {
+        draft.tell(false, "Ready", status.message.clone());
+    }
     draft.deferrals.sort();
     draft.deferrals.dedup();
     Plan { actions: draft.actions, deferrals: draft.deferrals, told: draft.told, status, again: draft.again }
+}
+
+fn is_ready(status: &ClusterStatus) -> bool {
+    status.conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True")
 }
 
 /// Shards by what they have: all copies, a majority, all.

@@ -45,7 +45,9 @@ fn rules_look_at_bounded_things_only() {
     let mut rules = 0;
     for kind in ["SarsenCluster", "SarsenNamespace"] {
         walk(&schema(kind), &mut |schema| {
-            let compiled = compile_schema(schema);
+            // The estimate looks for a list at the place of the rule: for rules about the whole object, that is in the specification.
+            let place = schema["properties"].get("spec").unwrap_or(schema);
+            let compiled = compile_schema(place);
             assert!(!compiled.has_errors(), "{:?}", compiled.compilation_errors());
             for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
                 rules += 1;

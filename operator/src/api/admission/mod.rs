@@ -116,6 +116,7 @@ pub fn check(schema: &Value, value: &Value, path: &str, problems: &mut Vec<Strin
 pub fn cluster() -> Value {
     let group =
         |name: &str| json!({ "name": name, "nodes": 2, "topology": { "values": [format!("eu-1{name}")] } });
+    let made = |name: &str, last: u64| json!({ "name": name, "lastSerial": last });
     json!({
         "apiVersion": "sarsen.dev/v1alpha1", "kind": "SarsenCluster",
         "metadata": { "name": "metrics", "namespace": "monitoring" },
@@ -124,6 +125,8 @@ pub fn cluster() -> Value {
             "groups": [group("a"), group("b"), group("c"), group("d")],
             "storage": { "size": "100Gi", "storageClassName": "local" },
         },
+        // For group d nothing was made yet.
+        "status": { "groups": [made("a", 2), made("b", 2), made("c", 3), made("d", 0)] },
     })
 }
 

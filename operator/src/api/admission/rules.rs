@@ -123,6 +123,18 @@ fn the_topology_of_a_group_stays() {
 }
 
 #[test]
+fn what_was_mistyped_can_be_corrected_until_something_was_made() {
+    let (old, topology) = (cluster(), json!({ "values": ["eu-1x"] }));
+    check_change(&old, "/spec/groups/3/topology", topology.clone(), "");
+    check_change(&old, "/spec/groups/3/storage", json!({ "size": "100Gi", "storageClassName": "other" }), "");
+    check_change(&old, "/spec/groups/2/topology", topology.clone(), "topology of a group cannot");
+    // Nobody has looked at it yet.
+    let new = with(&old, "/status", Value::Null);
+    check_change(&new, "/spec/groups/1/topology", topology, "");
+    check_change(&new, "/spec/storage/storageClassName", json!("other"), "");
+}
+
+#[test]
 fn storage_grows_and_does_not_shrink() {
     let (old, at) = (cluster(), "/spec/storage/size");
     for (size, expected) in [

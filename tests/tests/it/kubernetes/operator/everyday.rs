@@ -18,6 +18,10 @@ fn a_database_comes_from_nothing_and_is_ready_when_every_shard_has_its_copies() 
     assert_eq!(pods, ["db-a-1", "db-a-2", "db-b-1", "db-b-2", "db-c-1", "db-c-2"]);
     let status = case.status();
     assert_eq!((&status["ready"], &status["shards"]), (&json!("6/6"), &json!("64/64")), "{status:#}");
+    until("Events to say so", HEALED, || match case.events() {
+        events if ["Created", "Ready"].iter().all(|word| events.iter().any(|event| event == word)) => Ok(()),
+        events => Err(format!("{events:?}")),
+    });
     case.under_load(|loads| {
         until("writes to be acknowledged", HEALED, || {
             match loads.iter().all(|load| load.acknowledged() > 20) {

@@ -38,6 +38,8 @@ fn a_specification_that_cannot_work_harms_nothing_and_a_correct_one_goes_on() {
     // What only the operator can know. The image would be another one, too: nothing of it is done.
     let fast = json!({"name": "d", "nodes": 1, "topology": {"values": ["a"]}, "storage": {"size": "1Gi", "storageClassName": "fast"}});
     let many = json!({"name": "d", "nodes": 4, "topology": {"values": ["a"]}});
+    let astray =
+        |nodes: u32, zone: &str| json!({"name": "d", "nodes": nodes, "topology": {"values": [zone]}});
     let listen = json!({"config": {"http_listen": "0.0.0.0:1"}});
     // A group is emptied before it is removed.
     let none = |mut group: Value| {
@@ -54,6 +56,12 @@ fn a_specification_that_cannot_work_harms_nothing_and_a_correct_one_goes_on() {
             with(many.clone()),
             none(many),
             "group d: each node needs a machine of its own, 4 are wanted and 3 have topology.kubernetes.io/zone=a: add machines, or want fewer nodes",
+        ),
+        (
+            with(astray(1, "aa")),
+            // Where nothing was made yet, what was mistyped can be corrected.
+            vec![with(astray(0, "a")), json!({"groups": groups})],
+            "group d: no machine has topology.kubernetes.io/zone=aa; there are a, b, c: correct topology.values, or add machines",
         ),
         (
             listen,
