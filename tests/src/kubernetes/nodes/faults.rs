@@ -24,7 +24,11 @@ pub enum Disk {
 }
 
 impl Kubernetes {
-    fn host<T>(&self, name: &str, act: impl FnOnce(&mut Host, &mut super::network::Network) -> T) -> T {
+    pub(super) fn host<T>(
+        &self,
+        name: &str,
+        act: impl FnOnce(&mut Host, &mut super::network::Network) -> T,
+    ) -> T {
         let mut machines = self.shared.machines.lock();
         let Machines { hosts, network } = &mut *machines;
         let host = hosts.iter_mut().find(|host| host.name == name);

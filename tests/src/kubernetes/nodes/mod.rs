@@ -22,6 +22,7 @@
 pub mod affinity;
 pub mod cluster;
 pub mod controllers;
+pub mod device;
 pub mod dns;
 pub mod faults;
 pub mod host;

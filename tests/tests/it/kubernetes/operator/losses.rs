@@ -151,6 +151,31 @@ fn a_disk_that_is_wiped_under_a_living_machine_is_replaced() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_disk_that_fails_under_a_process_is_replaced() {
+    if !inside("kubernetes::operator::losses::a_disk_that_fails_under_a_process_is_replaced") {
+        return;
+    }
+    let case = Case::on(three_zones());
+    let disks = ["b1", "b2", "b3"].map(|host| (host, case.kubernetes.device(host)));
+    case.create(NAME, spec());
+    case.await_ready();
+    case.under_load(|loads| {
+        go_on(loads, 5);
+        let machine = case.machine("db-b-2");
+        let (_, disk) = disks.iter().find(|(host, _)| *host == machine).expect("it is in zone b");
+        disk.fail();
+        case.await_status("the disk to be the reason", |status| {
+            message(status, "Degraded").starts_with("its disk fails: ")
+        });
+        case.report("disk that fails", case.await_replaced("db-b-2"));
+        go_on(loads, 5);
+    });
+    let before = case.members();
+    assert_eq!(before, ["db-a-1", "db-a-2", "db-b-1", "db-b-3", "db-c-1", "db-c-2"]);
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_newcomer_that_is_lost_while_it_gets_its_copies_is_replaced_too() {
     if !inside(
         "kubernetes::operator::losses::a_newcomer_that_is_lost_while_it_gets_its_copies_is_replaced_too",

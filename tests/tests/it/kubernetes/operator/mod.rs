@@ -55,8 +55,7 @@ impl Case {
     }
 
     fn with(spec: Value) -> Case {
-        let zones = ["a", "b", "c"].map(|zone| (zone.to_string(), 3)).to_vec();
-        let case = Case::on(Parameters { zones, ..Parameters::default() });
+        let case = Case::on(three_zones());
         case.create(NAME, spec);
         case
     }
@@ -400,6 +399,12 @@ fn condition<'a>(status: &'a Value, kind: &str) -> &'a str {
         .find(|known| known["type"] == kind)
         .and_then(|known| known["status"].as_str())
         .unwrap_or("")
+}
+
+/// One machine more in each zone than is in use.
+fn three_zones() -> Parameters {
+    let zones = ["a", "b", "c"].map(|zone| (zone.to_string(), 3)).to_vec();
+    Parameters { zones, ..Parameters::default() }
 }
 
 /// Two nodes in each of three zones, and an operator in a hurry.
