@@ -4,6 +4,7 @@ mod drains;
 mod everyday;
 mod kubectl;
 mod losses;
+mod networks;
 mod rollouts;
 mod scale;
 mod specs;
