@@ -72,11 +72,13 @@ pub fn due(draft: &mut Draft, instance: &Instance, remedy: Remedy) -> Option<Kin
     if draft.has_lasted(suspect.since, grace) {
         return Some(kind);
     }
-    draft.defer(
-        instance.name,
-        Reason::Grace,
-        format!("{} is not lost before that has lasted for {grace}", instance.name),
-    );
+    let message = match remedy {
+        Remedy::Replace => format!("{} is not lost before that has lasted for {grace}", instance.name),
+        Remedy::Free => {
+            format!("the pod {} is not taken off before that has lasted for {grace}", instance.name)
+        }
+    };
+    draft.defer(instance.name, Reason::Grace, message);
     None
 }
 

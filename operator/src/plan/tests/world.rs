@@ -758,8 +758,14 @@ impl World {
         if force {
             let disk = self.disk_of(instance).filter(|_| !self.db.gone.contains(instance));
             if let Some(network) = disk.and_then(|disk| disk.network.as_ref()) {
-                let abandoned = self.claims[instance].leaving == Some(Leaving::Abandoned);
-                assert!(network.exclusive || abandoned, "{instance} is freed and could be run twice");
+                // Who goes without ever having been a member is not run again.
+                let is_member = self.db.nodes.values().any(|member| member.instance == *instance);
+                let goes = match self.claims[instance].leaving {
+                    Some(Leaving::Abandoned) => true,
+                    Some(Leaving::ScaleIn) => !is_member,
+                    None => false,
+                };
+                assert!(network.exclusive || goes, "{instance} is freed and could be run twice");
             }
             let member = self.db.nodes.iter().find(|(_, member)| member.instance == *instance);
             if let Some((id, _)) = member.filter(|_| self.db.nodes.len() > 1) {
