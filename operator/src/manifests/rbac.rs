@@ -55,7 +55,7 @@ pub fn cluster_scoped(namespace: &str) -> Vec<Value> {
     definition["resourceNames"] = json!(["servicemonitors.monitoring.coreos.com"]);
     let rules = json!([
         rule("", &["nodes", "persistentvolumes"], &READ),
-        rule("storage.k8s.io", &["storageclasses"], &READ),
+        rule("storage.k8s.io", &["storageclasses", "csidrivers"], &READ),
         definition,
     ]);
     // There may be one operator in each of several namespaces.

@@ -1,17 +1,17 @@
 //! Caches of what is watched, and the streams that say when something changed.
 
-use super::seen;
+use super::{seen, volumes};
 use crate::api::names;
 use futures_util::{Stream, StreamExt, stream::BoxStream};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass};
 use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -28,6 +28,8 @@ pub struct Caches {
     pub volumes: Option<Store<PersistentVolume>>,
     /// Storage classes. `None`: the operator may not look.
     pub classes: Option<Store<StorageClass>>,
+    /// What attaches volumes. `None`: the operator may not look.
+    pub drivers: Option<Store<CSIDriver>>,
     /// What instances share, by kind.
     pub configs: Store<PartialObjectMeta<ConfigMap>>,
     /// Services.
@@ -81,14 +83,22 @@ impl Caches {
             keep_any(
                 Api::all(client.clone()),
                 |_| {},
-                |volume: &PersistentVolume| seen::volume(volume),
+                |volume: &PersistentVolume| volumes::volume(volume, &BTreeSet::new()),
                 &mut any,
             )
         });
         let classes = may_look.then(|| {
-            keep_any(Api::all(client.clone()), |_| {}, |class: &StorageClass| seen::class(class), &mut any)
+            keep_any(Api::all(client.clone()), |_| {}, |class: &StorageClass| volumes::class(class), &mut any)
         });
-        let caches = Caches { pods, claims, machines, volumes, classes, configs, services, budgets };
+        let drivers = may_look.then(|| {
+            keep_any(
+                Api::all(client.clone()),
+                |_| {},
+                |driver: &CSIDriver| volumes::attachless(driver),
+                &mut any,
+            )
+        });
+        let caches = Caches { pods, claims, machines, volumes, classes, drivers, configs, services, budgets };
         (caches, Triggers { owned, any })
     }
 
@@ -124,11 +134,13 @@ impl Caches {
         self.configs.wait_until_ready().await?;
         self.services.wait_until_ready().await?;
         self.budgets.wait_until_ready().await?;
-        if let (Some(machines), Some(volumes), Some(classes)) = (&self.machines, &self.volumes, &self.classes)
-        {
+        if let (Some(machines), Some(volumes)) = (&self.machines, &self.volumes) {
             machines.wait_until_ready().await?;
             volumes.wait_until_ready().await?;
+        }
+        if let (Some(classes), Some(drivers)) = (&self.classes, &self.drivers) {
             classes.wait_until_ready().await?;
+            drivers.wait_until_ready().await?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 mod caches;
 mod look;
 pub mod seen;
+mod volumes;
 mod wanted;
 
 pub use caches::{Caches, Key, Triggers};

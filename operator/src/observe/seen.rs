@@ -2,19 +2,15 @@
 
 use crate::api::names;
 use crate::plan::{
-    Claim, ClaimPhase, Class, Host, Leaving, Machine, Ms, Pod, Replaces, Suspect, Trouble, TroubleKind,
-    Volume, bytes,
+    Claim, ClaimPhase, Host, Leaving, Machine, Ms, Pod, Replaces, Suspect, Trouble, TroubleKind, bytes,
 };
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The taint of a machine that is off for good.
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
-/// On the storage class that is taken where none is named.
-const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
 /// A claim of ours, with the instance that it makes.
 pub fn claim(object: &core::PersistentVolumeClaim) -> Option<(String, Claim)> {
@@ -152,49 +148,6 @@ pub fn machine(object: &core::Node) -> Option<(String, Machine)> {
         cordoned: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),
     };
     Some((object.name_any(), machine))
-}
-
-/// A volume.
-pub fn volume(object: &core::PersistentVolume) -> (String, Volume) {
-    let affinity = object.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
-    let terms = affinity
-        .and_then(|affinity| affinity.required.as_ref())
-        .map(|required| &required.node_selector_terms);
-    let phase = object.status.as_ref().and_then(|status| status.phase.as_deref());
-    let volume = Volume { failed: phase == Some("Failed"), pinned: terms.and_then(|terms| pinned(terms)) };
-    (object.name_any(), volume)
-}
-
-/// A volume of a machine names it by a label that only it has. One that merely says its zone follows the pod within it.
-fn pinned(terms: &[core::NodeSelectorTerm]) -> Option<(String, BTreeSet<String>)> {
-    let requirements = terms.iter().flat_map(|term| term.match_expressions.iter().flatten());
-    let of_a_machine = |label: &str| {
-        !label.contains("topology.kubernetes.io/")
-            && !label.contains("failure-domain.")
-            && !label.ends_with("/zone")
-            && !label.ends_with("/region")
-    };
-    let mut found: Option<(String, BTreeSet<String>)> = None;
-    for requirement in
-        requirements.filter(|requirement| requirement.operator == "In" && of_a_machine(&requirement.key))
-    {
-        let values = requirement.values.iter().flatten().cloned();
-        match &mut found {
-            Some((key, known)) if *key == requirement.key => known.extend(values),
-            Some(_) => {}
-            None => found = Some((requirement.key.clone(), values.collect())),
-        }
-    }
-    found
-}
-
-/// A storage class.
-pub fn class(object: &StorageClass) -> (String, Class) {
-    let class = Class {
-        expands: object.allow_volume_expansion.unwrap_or(false),
-        is_default: object.annotations().get(DEFAULT_CLASS).is_some_and(|text| text == "true"),
-    };
-    (object.name_any(), class)
 }
 
 /// RFC 3339 to milliseconds.
@@ -441,62 +394,5 @@ mod tests {
         assert!(!away.ready && !away.out_of_service);
         let new = of(json!({ "metadata": { "name": "machine-2", "uid": "2" } }));
         assert_eq!(machine(&new).unwrap().1, Machine { uid: "2".into(), ..Machine::default() });
-    }
-
-    #[test]
-    fn a_volume_is_pinned_by_a_label_of_one_machine_and_not_by_its_zone() {
-        let read = |terms: Value| {
-            let object = json!({
-                "metadata": { "name": "pv-1" },
-                "spec": { "nodeAffinity": { "required": { "nodeSelectorTerms": terms } } },
-                "status": { "phase": "Failed" },
-            });
-            let (name, volume) = volume(&of(object));
-            assert_eq!((name.as_str(), volume.failed), ("pv-1", true));
-            volume.pinned
-        };
-        let is = |key: &str, values: &[&str]| json!({ "key": key, "operator": "In", "values": values });
-        let pinned = |key: &str, values: &[&str]| {
-            Some((key.to_owned(), values.iter().map(|value| (*value).to_owned()).collect()))
-        };
-        let host = is("kubernetes.io/hostname", &["machine-1"]);
-        let zone = is("topology.kubernetes.io/zone", &["eu-1a"]);
-        let by_host = pinned("kubernetes.io/hostname", &["machine-1"]);
-        assert_eq!(read(json!([{ "matchExpressions": [host] }])), by_host);
-        assert_eq!(read(json!([{ "matchExpressions": [zone, host] }])), by_host);
-        let own = is("topology.topolvm.io/node", &["machine-1"]);
-        assert_eq!(
-            read(json!([{ "matchExpressions": [own] }])),
-            pinned("topology.topolvm.io/node", &["machine-1"])
-        );
-        for key in [
-            "topology.kubernetes.io/zone",
-            "failure-domain.beta.kubernetes.io/zone",
-            "topology.ebs.csi.aws.com/zone",
-        ] {
-            assert_eq!(read(json!([{ "matchExpressions": [is(key, &["eu-1a"])] }])), None, "{key}");
-        }
-        let two = json!([
-            { "matchExpressions": [host] },
-            { "matchExpressions": [is("kubernetes.io/hostname", &["machine-2"])] },
-        ]);
-        assert_eq!(read(two), pinned("kubernetes.io/hostname", &["machine-1", "machine-2"]));
-        assert_eq!(read(json!([{ "matchExpressions": [{ "key": "gpu", "operator": "Exists" }] }])), None);
-        let network =
-            of(json!({ "metadata": { "name": "pv-2" }, "spec": {}, "status": { "phase": "Bound" } }));
-        assert_eq!(volume(&network).1, Volume::default());
-    }
-
-    #[test]
-    fn a_class_that_says_nothing_does_not_expand_and_is_not_the_default() {
-        let read = |more: Value| {
-            let mut object = json!({ "metadata": { "name": "local" }, "provisioner": "local" });
-            object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            class(&of(object)).1
-        };
-        assert_eq!(read(json!({})), Class::default());
-        let annotation = json!({ "storageclass.kubernetes.io/is-default-class": "true" });
-        let more = json!({ "allowVolumeExpansion": true, "metadata": { "name": "local", "annotations": annotation } });
-        assert_eq!(read(more), Class { expands: true, is_default: true });
     }
 }

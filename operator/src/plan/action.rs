@@ -251,7 +251,7 @@ pub enum Reason {
     ZoneAway,
     /// Nowhere to put a new instance.
     NoCapacity,
-    /// The volume is not bound to the machine.
+    /// The volume can be used on another machine, and is not there yet, or might then be used on both.
     NetworkVolume,
     /// The new instance has not joined yet.
     Starting,

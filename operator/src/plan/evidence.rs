@@ -4,7 +4,7 @@
 //! is not there. Nothing of that is mended by making the data anew elsewhere. [`trouble`] says what it is.
 
 use super::instances::{Instance, Instances};
-use super::observed::{ClaimPhase, Health, Host, Machine, Observed, TroubleKind};
+use super::observed::{ClaimPhase, Health, Host, Machine, Node, Observed, TroubleKind, Volume};
 use crate::api::{FailurePolicy, Span};
 
 /// Evidence that an instance is lost.
@@ -14,6 +14,17 @@ pub struct Evidence {
     pub kind: Kind,
     /// In a sentence.
     pub message: String,
+    /// What there is to do about it.
+    pub remedy: Remedy,
+}
+
+/// What there is to do about evidence that has lasted for long enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// The data is lost with the machine or the volume: another instance takes its place.
+    Replace,
+    /// The machine is lost and the volume is not: its pod is taken off the machine, and comes elsewhere with its volume.
+    Free,
 }
 
 /// Kinds of evidence, the strongest first.
@@ -59,24 +70,26 @@ impl Kind {
 
 /// The strongest evidence that there is, if there is any.
 pub fn evidence(observed: &Observed, instances: &Instances, instance: &Instance) -> Option<Evidence> {
-    let found = |kind, message: String| Some(Evidence { kind, message });
+    let found = |kind, message: String| Some(Evidence { kind, message, remedy: Remedy::Replace });
     let claim = instance.claim;
     if claim.is_some_and(|claim| claim.replace) {
         return found(Kind::Requested, "a person has asked for its replacement".into());
     }
+    if pinned(observed, instance) == Some(false) {
+        // The volume can follow the pod to another machine. Nothing is lost with a machine but the pod.
+        return match volume_lost(observed, instance) {
+            Some(message) => found(Kind::VolumeLost, message),
+            None => pod_lost(observed, instances, instance),
+        };
+    }
     let name = instances.machine(instance);
-    let pinned = pinned(observed, instance);
     let object = instances.machine_object(instance);
-    if object.is_some_and(|machine| machine.out_of_service) && pinned != Some(false) {
+    if object.is_some_and(|machine| machine.out_of_service) {
         let machine = name.unwrap_or_default();
         return found(Kind::OutOfService, format!("machine {machine} has the taint out-of-service"));
     }
     if let Some(message) = volume_lost(observed, instance) {
         return found(Kind::VolumeLost, message);
-    }
-    if pinned == Some(false) {
-        // The volume can follow the pod to another machine. Nothing is lost with a machine.
-        return None;
     }
     if let (Some(machines), Some(host)) = (&observed.machines, last_host(instance, name)) {
         match machines.get(&host.name) {
@@ -91,13 +104,43 @@ pub fn evidence(observed: &Observed, instances: &Instances, instance: &Instance)
     if let Some(message) = unreachable(observed, instance) {
         return found(Kind::VolumeUnreachable, message);
     }
-    let (machine, (_, node)) = (object?, instance.node?);
-    if !machine.ready && node.health == Health::Down && others_agree(node.heard_by) {
-        let machine = name.unwrap_or_default();
-        let message = format!("machine {machine} is not ready, and the other nodes do not hear the instance");
-        return found(Kind::MachineSilent, message);
+    if is_silent(object?, instance) {
+        return found(Kind::MachineSilent, silent(name.unwrap_or_default()));
     }
     None
+}
+
+/// Evidence that the machine of a pod is lost whose volume can be used elsewhere. There is none while the process answers, and none that is not about the machine
+/// that the pod is on *now*: when the pod is gone from there, however that came, all is done that has to be.
+fn pod_lost(observed: &Observed, instances: &Instances, instance: &Instance) -> Option<Evidence> {
+    let name = instance.pod?.machine.as_deref()?;
+    if !instance.is_silent() {
+        return None;
+    }
+    let found = |kind, message: String| Some(Evidence { kind, message, remedy: Remedy::Free });
+    let Some(machine) = instances.machine_object(instance) else {
+        observed.machines.as_ref()?;
+        return found(Kind::MachineGone, format!("machine {name} is gone"));
+    };
+    if machine.out_of_service {
+        return found(Kind::OutOfService, format!("machine {name} has the taint out-of-service"));
+    }
+    // Whatever is called by that name and is ready starts the pod itself.
+    if !machine.ready && last_host(instance, Some(name)).is_some_and(|host| is_another(&host, machine)) {
+        let message = format!("machine {name} is another one than before by the same name");
+        return found(Kind::MachineGone, message);
+    }
+    is_silent(machine, instance).then(|| silent(name)).and_then(|message| found(Kind::MachineSilent, message))
+}
+
+/// Neither Kubernetes nor the other nodes hear anything.
+fn is_silent(machine: &Machine, instance: &Instance) -> bool {
+    let unheard = |node: &Node| node.health == Health::Down && others_agree(node.heard_by);
+    !machine.ready && instance.node.is_some_and(|(_, node)| unheard(node))
+}
+
+fn silent(machine: &str) -> String {
+    format!("machine {machine} is not ready, and the other nodes do not hear the instance")
 }
 
 /// Trouble that no replacement mends, for people.
@@ -137,8 +180,12 @@ fn is_another(host: &Host, machine: &Machine) -> bool {
 
 /// Whether the volume of an instance can be used on some machines only. `None`: that is not known.
 pub fn pinned(observed: &Observed, instance: &Instance) -> Option<bool> {
-    let volume = instance.claim?.volume.as_ref()?;
-    Some(observed.volumes.as_ref()?.get(volume)?.pinned.is_some())
+    Some(volume(observed, instance)?.pinned.is_some())
+}
+
+/// The volume of an instance, as far as it is known.
+pub fn volume<'a>(observed: &'a Observed, instance: &Instance) -> Option<&'a Volume> {
+    observed.volumes.as_ref()?.get(instance.claim?.volume.as_ref()?)
 }
 
 fn volume_lost(observed: &Observed, instance: &Instance) -> Option<String> {
@@ -171,8 +218,7 @@ fn volume_lost(observed: &Observed, instance: &Instance) -> Option<String> {
 fn unreachable(observed: &Observed, instance: &Instance) -> Option<String> {
     let pod = instance.pod?;
     pod.unschedulable.as_ref()?;
-    let volume = observed.volumes.as_ref()?.get(instance.claim?.volume.as_ref()?)?;
-    let (label, values) = volume.pinned.as_ref()?;
+    let (label, values) = volume(observed, instance)?.pinned.as_ref()?;
     let machines = observed.machines.as_ref()?;
     let reachable = machines
         .values()

@@ -1,20 +1,21 @@
 //! What to do, from what was seen: a pure function that holds every decision of the operator.
 //!
 //! ```text
-//! Observed ─► instances ─► evidence ─► replace, collect, create, change, grow ─► Plan: actions, status, what is put off and why
+//! Observed ─► instances ─► evidence ─► replace, free, collect, create, change, grow ─► Plan: actions, status, what is put off and why
 //! ```
 //!
 //! Nothing is remembered between two plans. What has been decided is written where it lasts, on claims and in the database's placement, before it is acted upon; the clocks of
 //! evidence are on claims as well. So a plan can be made from any state, by any operator, as often as one likes.
 //!
 //! **Invariants.** At most one action of a plan takes something away, but for the nodes of a zone that are given up together, and what goes with a cluster that is deleted. No claim is deleted unless the database, asked now, says that its instance is gone for ever, or it never had
-//! one. Nothing is done to a second group while something of ours is not ready in a first. Every action names the uid or the epoch that it was decided on.
+//! one, and none because of a machine if its volume can be used on another. Nothing is done to a second group while something of ours is not ready in a first. Every action names the uid or the epoch that it was decided on.
 
 mod action;
 mod collect;
 mod deletion;
 mod draft;
 mod evidence;
+mod free;
 mod gates;
 mod instances;
 mod observed;
@@ -93,6 +94,7 @@ fn advance(draft: &mut Draft) {
     replace::suspect(draft);
     scale::database(draft);
     replace::advance(draft);
+    free::advance(draft);
     collect::advance(draft);
     zone::heal(draft);
     scale::add(draft);

@@ -259,6 +259,8 @@ pub struct Volume {
     pub failed: bool,
     /// The machines that it can be used on, if it is bound to any, as a label and its values.
     pub pinned: Option<(String, BTreeSet<String>)>,
+    /// It is attached to one machine at a time, and taken from one before another gets it.
+    pub exclusive: bool,
 }
 
 /// A storage class.

@@ -11,7 +11,7 @@
 
 use super::action::{Action, Note, Reason, Request};
 use super::draft::Draft;
-use super::evidence::{Kind, pinned, trouble};
+use super::evidence::{Kind, Remedy, pinned, trouble};
 use super::gates;
 use super::instances::{Instance, Role};
 use super::observed::{Health, Leaving, NodeState};
@@ -25,13 +25,21 @@ pub fn suspect(draft: &mut Draft) {
         match (draft.evidence.get(instance.name).cloned(), &claim.suspect) {
             (Some(found), noted) if noted.as_ref().is_none_or(|noted| noted.why != found.kind.word()) => {
                 let grace = found.kind.grace(&draft.spec.failure_policy);
+                let what = match found.remedy {
+                    Remedy::Replace => "it is replaced",
+                    Remedy::Free => "its pod is taken off the machine",
+                };
                 let message =
-                    format!("{}: {}; it is replaced if this lasts for {grace}", instance.name, found.message);
+                    format!("{}: {}; {what} if this lasts for {grace}", instance.name, found.message);
                 draft.tell(true, "InstanceSuspect", message);
                 draft.note(&instance, Note::Suspect(found.kind.word().into()));
             }
             (None, Some(_)) if instance.role != Role::Retired => {
-                draft.tell(false, "InstanceBack", format!("{} is there again", instance.name));
+                let message = match has_left(draft, &instance) {
+                    true => format!("{} has left the machine, and its volume follows", instance.name),
+                    false => format!("{} is there again", instance.name),
+                };
+                draft.tell(false, "InstanceBack", message);
                 draft.note(&instance, Note::Clear);
             }
             _ => {}
@@ -39,9 +47,21 @@ pub fn suspect(draft: &mut Draft) {
     }
 }
 
-/// The kind of evidence, if there is any and it has lasted long enough.
+/// Whether the pod is not any more where it was last, with a volume that can be used elsewhere.
+fn has_left(draft: &Draft, instance: &Instance) -> bool {
+    let before = instance.claim.and_then(|claim| claim.host.as_ref()).map(|host| host.name.as_str());
+    let now = instance.pod.and_then(|pod| pod.machine.as_deref());
+    pinned(draft.observed, instance) == Some(false) && before != now
+}
+
+/// The kind of evidence that the data of an instance is lost, if there is any and it has lasted long enough.
 pub fn lost(draft: &mut Draft, instance: &Instance) -> Option<Kind> {
-    let kind = draft.evidence.get(instance.name)?.kind;
+    due(draft, instance, Remedy::Replace)
+}
+
+/// The kind of evidence that calls for this remedy, if there is any and it has lasted long enough.
+pub fn due(draft: &mut Draft, instance: &Instance, remedy: Remedy) -> Option<Kind> {
+    let kind = draft.evidence.get(instance.name).filter(|found| found.remedy == remedy)?.kind;
     let Some(claim) = instance.claim else {
         // There is nothing to write a clock on, and nothing that could come back.
         return Some(kind);
@@ -52,11 +72,13 @@ pub fn lost(draft: &mut Draft, instance: &Instance) -> Option<Kind> {
     if draft.has_lasted(suspect.since, grace) {
         return Some(kind);
     }
-    draft.defer(
-        instance.name,
-        Reason::Grace,
-        format!("{} is not lost before that has lasted for {grace}", instance.name),
-    );
+    let message = match remedy {
+        Remedy::Replace => format!("{} is not lost before that has lasted for {grace}", instance.name),
+        Remedy::Free => {
+            format!("the pod {} is not taken off before that has lasted for {grace}", instance.name)
+        }
+    };
+    draft.defer(instance.name, Reason::Grace, message);
     None
 }
 
@@ -70,7 +92,6 @@ pub fn advance(draft: &mut Draft) {
             _ => after_the_commit(draft, &new, old),
         }
     }
-    network_volumes(draft);
     let lost_ones: Vec<Instance> = draft
         .instances
         .all
@@ -82,25 +103,6 @@ pub fn advance(draft: &mut Draft) {
         .collect();
     for instance in lost_ones {
         begin(draft, &instance);
-    }
-}
-
-/// Nothing is lost with the machine of a volume that can be used elsewhere, and it is Kubernetes that lets go of it there.
-fn network_volumes(draft: &mut Draft) {
-    for instance in draft.all() {
-        let is_elsewhere = pinned(draft.observed, &instance) == Some(false);
-        if instance.role == Role::Member
-            && is_elsewhere
-            && instance.is_silent()
-            && draft.instances.machine_is_away(&instance)
-        {
-            let machine = draft.instances.machine(&instance).unwrap_or_default();
-            let message = format!(
-                "machine {machine} is away and the volume is not bound to it: the pod comes elsewhere when Kubernetes lets it go; if the machine is off for good, \
-                 taint it with node.kubernetes.io/out-of-service"
-            );
-            draft.defer(instance.name, Reason::NetworkVolume, message);
-        }
     }
 }
 
@@ -145,7 +147,7 @@ pub fn make(draft: &mut Draft, old: &Instance, why: &str) {
 }
 
 /// Whether the instance is part of the placement, so that something is lost with it. Unknown is yes.
-fn holds_something(draft: &Draft, instance: &Instance) -> bool {
+pub fn holds_something(draft: &Draft, instance: &Instance) -> bool {
     match (&draft.observed.database, instance.node) {
         (Some(_), Some((_, node))) => node.state != NodeState::Standby,
         (Some(_), None) => false,
@@ -160,7 +162,7 @@ fn abandon(draft: &mut Draft, instance: &Instance, why: &str) {
 }
 
 /// The others hold enough without this instance. One that answers is emptied before it goes, so that nothing depends on them.
-fn others_hold(draft: &Draft, old: &Instance) -> gates::Gate {
+pub fn others_hold(draft: &Draft, old: &Instance) -> gates::Gate {
     let (Some(database), Some((id, _))) = (&draft.observed.database, old.node) else { return Ok(()) };
     if old.is_heard() {
         return Ok(());

@@ -3,7 +3,7 @@
 use super::Plan;
 use super::action::{Action, Deferral, Reason};
 use super::draft::Draft;
-use super::evidence::trouble;
+use super::evidence::{Remedy, trouble};
 use super::instances::{Instance, Instances, Role, group_of};
 use super::observed::{Copy, CopyState, Database, NodeState, Observed};
 use super::{rollout, storage};
@@ -266,7 +266,7 @@ fn replacements(draft: &Draft) -> Vec<ReplacementStatus> {
         .collect();
     // Those that are about to be made, so that nobody wonders.
     for (name, found) in &draft.evidence {
-        if draft.instances.successor(name).is_some() {
+        if found.remedy == Remedy::Free || draft.instances.successor(name).is_some() {
             continue;
         }
         let suspect = draft.instances.get(name).and_then(|instance| instance.claim?.suspect.as_ref());

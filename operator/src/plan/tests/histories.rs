@@ -47,7 +47,7 @@ fn trouble(world: &mut World, dice: &mut Dice) {
     let Some(name) = dice.pick(&names).cloned() else { return };
     let may_lose = world.may_lose(&name);
     let zone = world.boxes[&name].zone.clone();
-    let what = dice.below(22);
+    let what = dice.below(25);
     world.tell(format_args!("trouble {what} at {name}, may be lost: {may_lose}"));
     match what {
         0..=2 => world.boxes.get_mut(&name).unwrap().power ^= true,
@@ -69,6 +69,7 @@ fn trouble(world: &mut World, dice: &mut Dice) {
             for pod in world.pods.values_mut().filter(|pod| pod.machine.as_deref() == Some(&name)) {
                 pod.containers_ready = false;
             }
+            world.zombies.retain(|zombie| zombie.machine != name);
         }
         // Set up anew under the same name.
         11 if may_lose => {
@@ -116,13 +117,23 @@ fn trouble(world: &mut World, dice: &mut Dice) {
                 world.pods.get_mut(&pod).unwrap().containers_ready = false;
             }
         }
+        // Cut off, with everything on it alive.
+        22 | 23 => {
+            let on = world.boxes.get_mut(&name).unwrap();
+            (on.kubelet, on.network) = (false, false);
+        }
+        // Somebody has switched it off and says so.
+        24 => {
+            let on = world.boxes.get_mut(&name).unwrap();
+            (on.power, on.out_of_service) = (false, true);
+        }
         _ => {}
     }
 }
 
 fn destroy(world: &mut World, name: &str) {
     world.boxes.remove(name);
-    for disk in world.disks.values_mut().filter(|disk| disk.machine == *name) {
+    for disk in world.disks.values_mut().filter(|disk| disk.machine == *name && disk.network.is_none()) {
         disk.data = None;
     }
 }
@@ -156,6 +167,11 @@ fn history(seed: u64) {
     spec.failure_policy.max_concurrent_replacements = 1 + dice.below(2) as u32;
     let mut world = World::new(spec, 2 + dice.below(2));
     (world.may_look, world.expands) = (!dice.one_in(6), dice.one_in(2));
+    if dice.one_in(2) {
+        let groups =
+            ["a", "b", "c"].into_iter().filter(|_| !dice.one_in(3)).map(str::to_owned).collect::<Vec<_>>();
+        world.networks = groups.into_iter().map(|group| (group, !dice.one_in(4))).collect();
+    }
     let quiet = dice.below(30);
     let rate = 1 + dice.below(6);
     let mut old = world.observe();
@@ -198,7 +214,9 @@ fn help(world: &mut World) {
         .iter()
         .filter(|(name, claim)| {
             let disk = claim.volume.as_ref().and_then(|volume| world.disks.get(volume));
-            let there = disk.is_some_and(|disk| disk.object && world.boxes.contains_key(&disk.machine));
+            let there = disk.is_some_and(|disk| {
+                disk.object && (disk.network.is_some() || world.boxes.contains_key(&disk.machine))
+            });
             claim.volume.is_some() && !there && world.pods.contains_key(*name)
         })
         .map(|(name, _)| name.clone())

@@ -7,7 +7,7 @@ use super::world::TICK;
 use crate::api::{FailureMode, Grace, Span};
 
 /// Who is lost.
-const VICTIM: &str = "db-b-1";
+pub const VICTIM: &str = "db-b-1";
 /// Who takes its place.
 const HEIR: &str = "db-b-2";
 
@@ -168,30 +168,8 @@ fn without_the_id_of_a_machine_the_uid_of_its_node_object_tells_whether_it_is_an
     assert_eq!(newcomers(&story.steps(10)), [(HEIR, VICTIM, "NodeGone")]);
 }
 
-#[test]
-fn a_volume_that_is_bound_to_no_machine_is_never_touched() {
-    let anywhere: Seen = |observed| {
-        observed.volumes.as_mut().unwrap().values_mut().for_each(|volume| volume.pinned = None);
-    };
-    let table: [(&str, Change); 3] = [
-        ("gone", |story| story.destroy(VICTIM)),
-        ("silent", |story| story.power(VICTIM, false)),
-        ("out of service", |story| {
-            let machine = story.machine(VICTIM);
-            story.world.boxes.get_mut(&machine).unwrap().out_of_service = true;
-        }),
-    ];
-    for (what, change) in table {
-        let mut story = settled();
-        story.seen = anywhere;
-        change(&mut story);
-        let done = story.steps(60);
-        assert!(is_quiet(&done), "{what}: {done:?}");
-    }
-}
-
 /// What holds a replacement up, and whether a person's annotation does away with that.
-const GATES: [(Reason, bool, Change); 9] = [
+pub const GATES: [(Reason, bool, Change); 9] = [
     (Reason::Manual, true, |story| story.world.spec.failure_policy.mode = FailureMode::Manual),
     (Reason::Off, false, |story| story.world.spec.failure_policy.mode = FailureMode::Off),
     (Reason::DatabaseSilent, false, |story| story.seen = |observed| observed.database = None),

@@ -1,9 +1,11 @@
 //! The plan against a toy of the world: ten thousand histories of everything that can go wrong, and the ones that are worth a name.
 
+mod disks;
 mod histories;
 mod interplay;
 mod losses;
 mod named;
+mod networks;
 mod story;
 mod world;
 

@@ -23,7 +23,12 @@ pub struct Story {
 impl Story {
     /// A database of which all is well, with so many machines in each zone.
     pub fn settled(spec: ClusterSpec, machines: usize) -> Story {
-        let mut story = Story { world: World::new(spec, machines), dice: Dice(7), seen: |_| {} };
+        Story::of(World::new(spec, machines))
+    }
+
+    /// A world, from when all is well in it.
+    pub fn of(world: World) -> Story {
+        let mut story = Story { world, dice: Dice(7), seen: |_| {} };
         story.until_well();
         story
     }
@@ -89,8 +94,10 @@ impl Story {
     pub fn destroy(&mut self, instance: &str) {
         let machine = self.machine(instance);
         self.world.boxes.remove(&machine);
-        for disk in self.world.disks.values_mut().filter(|disk| disk.machine == machine) {
-            disk.data = None;
+        for disk in self.world.disks.values_mut() {
+            if disk.machine == machine && disk.network.is_none() {
+                disk.data = None;
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! It is cruder than the real ones, and harsher: it fails more often, answers older things, and checks at every step what must never happen.
 
 use super::super::*;
+use super::disks::{Disk, Network, Zombie};
 use crate::api::{ClusterSpec, ClusterStatus, DeletePolicy};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,15 +52,6 @@ pub struct Box_ {
     pub out_of_service: bool,
 }
 
-#[derive(Clone, Debug)]
-pub struct Disk {
-    pub machine: String,
-    pub machine_id: String,
-    /// Whose data it has.
-    pub data: Option<String>,
-    pub object: bool,
-}
-
 #[derive(Clone, Debug, Default)]
 pub struct Member {
     pub instance: String,
@@ -92,6 +84,9 @@ pub struct World {
     pub claims: BTreeMap<String, Claim>,
     pub disks: BTreeMap<String, Disk>,
     pub pods: BTreeMap<String, Pod>,
+    pub zombies: Vec<Zombie>,
+    /// Groups whose disks are of the network, and whether they are attached to one machine at a time.
+    pub networks: BTreeMap<String, bool>,
     pub finalizer: bool,
     pub token: bool,
     pub status: ClusterStatus,
@@ -121,6 +116,8 @@ impl World {
             claims: BTreeMap::new(),
             disks: BTreeMap::new(),
             pods: BTreeMap::new(),
+            zombies: Vec::new(),
+            networks: BTreeMap::new(),
             finalizer: false,
             token: false,
             status: ClusterStatus::default(),
@@ -169,26 +166,21 @@ impl World {
         );
     }
 
-    fn box_of(&self, instance: &str) -> Option<&Box_> {
+    pub fn box_of(&self, instance: &str) -> Option<&Box_> {
         self.boxes.get(self.pods.get(instance)?.machine.as_deref()?)
     }
 
-    fn disk_of(&self, instance: &str) -> Option<&Disk> {
-        self.disks.get(self.claims.get(instance)?.volume.as_deref()?)
-    }
-
-    /// The process of an instance runs, with its data.
+    /// The process of an instance runs in its pod, with its data.
     pub fn runs(&self, instance: &str) -> bool {
         let Some(pod) = self.pods.get(instance) else { return false };
         let (Some(on), Some(disk)) = (self.box_of(instance), self.disk_of(instance)) else { return false };
-        on.power && pod.containers_ready && disk.machine_id == on.machine
+        on.power && pod.containers_ready && disk.is_usable_at(&on.machine)
     }
 
     pub fn hears(&self, node: &str) -> bool {
         let Some(member) = self.db.nodes.get(node) else { return false };
-        self.runs(&member.instance)
-            && self.disk_of(&member.instance).is_some_and(|disk| disk.data.as_deref() == Some(node))
-            && self.box_of(&member.instance).is_some_and(|on| on.network)
+        self.disk_of(&member.instance).is_some_and(|disk| disk.data.as_deref() == Some(node))
+            && self.writers(&member.instance).iter().any(|on| on.network)
     }
 
     /// Complete copies of a shard on disks that are there, whether they run or not.
@@ -201,11 +193,11 @@ impl World {
     }
 
     /// The disk of a member is there, with its data.
-    fn is_intact(&self, node: &str) -> bool {
+    pub fn is_intact(&self, node: &str) -> bool {
         let member = self.db.nodes.get(node);
         member.and_then(|member| self.disk_of(&member.instance)).is_some_and(|disk| {
             let there = self.boxes.get(&disk.machine).is_some_and(|on| on.machine == disk.machine_id);
-            disk.object && there && disk.data.as_deref() == Some(node)
+            disk.object && (there || disk.network.is_some()) && disk.data.as_deref() == Some(node)
         })
     }
 
@@ -267,8 +259,12 @@ impl World {
             (name.clone(), machine)
         });
         let volumes = self.disks.iter().filter(|(_, disk)| disk.object).map(|(name, disk)| {
-            let pinned = Some(("kubernetes.io/hostname".to_owned(), BTreeSet::from([disk.machine.clone()])));
-            (name.clone(), Volume { failed: false, pinned })
+            let here = ("kubernetes.io/hostname".to_owned(), BTreeSet::from([disk.machine.clone()]));
+            let exclusive = disk.network.as_ref().is_some_and(|network| network.exclusive);
+            (
+                name.clone(),
+                Volume { failed: false, pinned: disk.network.is_none().then_some(here), exclusive },
+            )
         });
         let groups = self.spec.groups.iter().map(|group| group.name.clone());
         Observed {
@@ -368,7 +364,7 @@ impl World {
                 }
                 (Some(_), Some(on)) if !on.object || on.out_of_service => {
                     if dice.one_in(3) {
-                        self.pods.remove(&name);
+                        self.remove_pod(&name);
                     }
                 }
                 (Some(_), Some(on)) if on.power && on.kubelet => {
@@ -385,6 +381,8 @@ impl World {
                 (None, _) => self.place(&name),
             }
         }
+        self.bury();
+        self.attachments();
         for on in self.boxes.values_mut() {
             // A machine that was set up anew, or comes back, registers itself.
             if !on.object && on.power && on.kubelet {
@@ -436,13 +434,17 @@ impl World {
         };
         let on = match &claim.volume {
             Some(volume) => match self.disks.get(volume) {
+                Some(disk) if disk.network.is_some() => {
+                    self.boxes.iter().find(|(machine, on)| fits(machine, on))
+                }
                 Some(disk) => {
                     self.boxes.get_key_value(&disk.machine).filter(|(machine, on)| fits(machine, on))
                 }
                 None => None,
             },
             None => self.boxes.iter().find(|(machine, on)| {
-                let used = self.disks.values().any(|disk| disk.machine == **machine);
+                let is_here = |disk: &Disk| disk.network.is_none() && disk.machine == **machine;
+                let used = self.disks.values().any(is_here);
                 fits(machine, on) && !used
             }),
         };
@@ -452,7 +454,9 @@ impl World {
         };
         if claim.volume.is_none() {
             let volume = format!("pv-{name}");
-            let disk = Disk { machine: machine.clone(), machine_id: id, data: None, object: true };
+            let network =
+                self.networks.get(&group).map(|exclusive| Network { exclusive: *exclusive, unused: None });
+            let disk = Disk { machine: machine.clone(), machine_id: id, data: None, object: true, network };
             self.disks.insert(volume.clone(), disk);
             let claim = self.claims.get_mut(name).unwrap();
             (claim.volume, claim.phase, claim.capacity) = (Some(volume), ClaimPhase::Bound, claim.requested);
@@ -471,8 +475,13 @@ impl World {
         let now = self.now;
         let gone = self.db.gone.contains(name);
         let Some(disk) = self.disks.get_mut(&volume) else { return };
-        // Another machine by the same name has an empty folder.
-        if Some(&disk.machine_id) != machine_id.as_ref() {
+        if disk.network.is_some() {
+            // It has not been attached here yet.
+            if machine_id.as_ref().is_none_or(|id| !disk.is_usable_at(id)) {
+                return;
+            }
+        } else if Some(&disk.machine_id) != machine_id.as_ref() {
+            // Another machine by the same name has an empty folder.
             disk.machine_id = machine_id.unwrap_or_default();
             disk.data = None;
         }
@@ -648,6 +657,12 @@ impl World {
                 let uid = self.fresh("claim");
                 let now = self.now;
                 let requested = bytes_of(&self.spec, group);
+                if let Some((old, why)) = replaces {
+                    assert!(
+                        !self.is_of_machine(old, why),
+                        "{old} is replaced ({why}), and its disk is no machine's"
+                    );
+                }
                 self.claims.entry(instance.clone()).or_insert_with(|| Claim {
                     uid,
                     group: group.clone(),
@@ -741,8 +756,22 @@ impl World {
             assert!(!force, "{instance} is deleted by force and its node is a member that answers");
         }
         if force {
-            // The process lives on if the machine does; nobody knows it any more.
-            self.pods.remove(instance);
+            let disk = self.disk_of(instance).filter(|_| !self.db.gone.contains(instance));
+            if let Some(network) = disk.and_then(|disk| disk.network.as_ref()) {
+                // Who goes without ever having been a member is not run again.
+                let is_member = self.db.nodes.values().any(|member| member.instance == *instance);
+                let goes = match self.claims[instance].leaving {
+                    Some(Leaving::Abandoned) => true,
+                    Some(Leaving::ScaleIn) => !is_member,
+                    None => false,
+                };
+                assert!(network.exclusive || goes, "{instance} is freed and could be run twice");
+            }
+            let member = self.db.nodes.iter().find(|(_, member)| member.instance == *instance);
+            if let Some((id, _)) = member.filter(|_| self.db.nodes.len() > 1) {
+                assert!(self.others_hold(id), "{instance} is freed and is needed: {:?}", self.db);
+            }
+            self.remove_pod(instance);
         } else {
             self.pods.get_mut(instance).unwrap().deleting = true;
         }
@@ -785,6 +814,10 @@ impl World {
                 }
                 assert_ne!(self.db.nodes[old].state, NodeState::Standby, "nothing is to be replaced");
                 assert!(!*lost || self.others_hold(old), "{old} is needed: {:?}", self.db);
+                assert!(
+                    !*lost || !self.is_needlessly_lost(old),
+                    "{old} is called lost, and its disk is no machine's"
+                );
                 self.db.nodes.get_mut(new).unwrap().state = NodeState::Up;
                 if *lost {
                     assert!(!self.hears(old), "{old} answers and is called lost");
@@ -806,6 +839,10 @@ impl World {
                 } else if *lost {
                     assert!(!self.hears(node), "{node} answers and is called lost");
                     assert!(self.others_hold(node), "{node} is needed");
+                    assert!(
+                        !self.is_needlessly_lost(node),
+                        "{node} is called lost, and its disk is no machine's"
+                    );
                     self.forget(node);
                 } else {
                     let member = self.db.nodes.get_mut(node).unwrap();

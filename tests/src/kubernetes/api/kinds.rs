@@ -90,7 +90,7 @@ type Row = (
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 #[rustfmt::skip]
-const TABLE: [Row; 25] = [
+const TABLE: [Row; 26] = [
     ("", "v1", "pods", "Pod", true, &["po"], &["status", "binding", "eviction"], true),
     ("", "v1", "nodes", "Node", false, &["no"], &["status"], false),
     ("", "v1", "persistentvolumes", "PersistentVolume", false, &["pv"], &["status"], false),
@@ -107,6 +107,7 @@ const TABLE: [Row; 25] = [
     ("coordination.k8s.io", "v1", "leases", "Lease", true, &[], &[], false),
     ("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", true, &["pdb"], &["status"], true),
     ("storage.k8s.io", "v1", "storageclasses", "StorageClass", false, &["sc"], &[], false),
+    ("storage.k8s.io", "v1", "csidrivers", "CSIDriver", false, &[], &[], false),
     ("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", false, &[], &["status"], false),
     ("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", false, &["pc"], &[], true),
     (RBAC, "v1", "roles", "Role", true, &[], &[], false),

@@ -5,7 +5,7 @@ use tests::kubernetes::nodes::Disk;
 use tests::namespaces::inside;
 
 /// Waits until every load has gone on for a while.
-fn go_on(loads: &[Load], more: i64) {
+pub fn go_on(loads: &[Load], more: i64) {
     let before: Vec<i64> = loads.iter().map(Load::acknowledged).collect();
     until("writes to go on", HEALED, || {
         let done = loads.iter().zip(&before).all(|(load, before)| load.acknowledged() >= before + more);

@@ -5,6 +5,7 @@ mod everyday;
 mod fifty;
 mod kubectl;
 mod losses;
+mod networks;
 mod rollouts;
 mod scale;
 mod specs;
