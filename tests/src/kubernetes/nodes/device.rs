@@ -26,7 +26,8 @@ impl Kubernetes {
             "{host} has no volumes yet"
         );
         let image = self.dir().join(format!("{host}.img"));
-        File::create(&image).and_then(|file| file.set_len(BYTES)).expect("a file can be made");
+        let file = File::options().write(true).create_new(true).open(&image);
+        file.and_then(|file| file.set_len(BYTES)).expect("a file can be made");
         run(&format!("mkfs.ext4 -q -F {}", image.display()));
         run(&format!("mount -o loop,errors=continue {} {}", image.display(), mounted.display()));
         Device { image, mounted }
