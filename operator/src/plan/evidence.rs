@@ -144,7 +144,7 @@ fn silent(machine: &str) -> String {
 }
 
 /// Trouble that no replacement mends, for people.
-pub fn trouble(instance: &Instance) -> Option<String> {
+pub fn trouble(observed: &Observed, instance: &Instance) -> Option<String> {
     let pod = instance.pod?;
     if let Some(trouble) = &pod.trouble {
         let what = match trouble.kind {
@@ -155,7 +155,16 @@ pub fn trouble(instance: &Instance) -> Option<String> {
         return Some(format!("{}: {what}: {}", instance.name, trouble.message));
     }
     let message = pod.unschedulable.as_ref()?;
-    Some(format!("{} cannot be placed: {message}", instance.name))
+    Some(match cordoned(observed, instance) {
+        Some(machine) => format!(
+            "{name} waits for machine {machine}, which is cordoned and has its volume: kubectl uncordon {machine}, or, if it does not come back, \
+             kubectl annotate pvc {claim} {replace}=true",
+            name = instance.name,
+            claim = crate::render::names::claim(instance.name),
+            replace = crate::api::names::REPLACE,
+        ),
+        None => format!("{} cannot be placed: {message}", instance.name),
+    })
 }
 
 /// Where it was last: what is written on the claim, and, before that was written, where the pod is.
@@ -213,6 +222,14 @@ fn volume_lost(observed: &Observed, instance: &Instance) -> Option<String> {
         TroubleKind::Removed | TroubleKind::Image | TroubleKind::Crash => return None,
     };
     Some(format!("{what}: {}", trouble.message))
+}
+
+/// The machine that has the volume of an instance, if nothing new is to run there.
+fn cordoned<'a>(observed: &'a Observed, instance: &Instance) -> Option<&'a str> {
+    let (label, values) = volume(observed, instance)?.pinned.as_ref()?;
+    let has_it = |machine: &Machine| machine.labels.get(label).is_some_and(|value| values.contains(value));
+    let (name, machine) = observed.machines.as_ref()?.iter().find(|(_, machine)| has_it(machine))?;
+    machine.cordoned.then_some(name.as_str())
 }
 
 fn unreachable(observed: &Observed, instance: &Instance) -> Option<String> {

@@ -189,7 +189,7 @@ fn before_the_commit(draft: &mut Draft, new: &Instance, old: &Instance) {
         return;
     }
     let Some((new_id, newcomer)) = new.node else {
-        let message = match trouble(new) {
+        let message = match trouble(draft.observed, new) {
             Some(message) => message,
             None => format!("{} has not joined the database yet", new.name),
         };

@@ -118,8 +118,8 @@ fn stuck(draft: &mut Draft, instance: &Instance) -> Option<String> {
     if is_outdated(draft, instance) || pod.ready.is_some() || !draft.has_lasted(pod.created, deadline) {
         return None;
     }
-    let trouble =
-        super::evidence::trouble(instance).unwrap_or_else(|| format!("{} is not ready", instance.name));
+    let trouble = super::evidence::trouble(draft.observed, instance)
+        .unwrap_or_else(|| format!("{} is not ready", instance.name));
     Some(format!("{trouble}; no more pods are changed: correct the specification"))
 }
 

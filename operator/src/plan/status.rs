@@ -459,7 +459,12 @@ impl Grounds<'_, '_> {
             return Some(("Updating", format!("{left} pods are not as the specification says")));
         }
         if !self.all_there() {
-            let trouble = draft.instances.all.values().filter(|i| i.role == Role::Member).find_map(trouble);
+            let trouble = draft
+                .instances
+                .all
+                .values()
+                .filter(|i| i.role == Role::Member)
+                .find_map(|instance| trouble(draft.observed, instance));
             let is_complete = self.status.groups.iter().all(|group| group.instances == group.desired);
             let reason = match &draft.observed.database {
                 None => "Creating",
