@@ -146,6 +146,7 @@ pub fn machine(object: &core::Node) -> Option<(String, Machine)> {
         ready: ready.is_some_and(|condition| condition.status == "True"),
         out_of_service: taints.into_iter().flatten().any(|taint| taint.key == OUT_OF_SERVICE),
         cordoned: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),
+        allocatable: status.and_then(|status| status.allocatable.clone()).unwrap_or_default(),
     };
     Some((object.name_any(), machine))
 }
@@ -373,6 +374,7 @@ mod tests {
                 "spec": { "unschedulable": true, "taints": [{ "key": taint, "effect": "NoExecute" }] },
                 "status": {
                     "conditions": [{ "type": "MemoryPressure", "status": "True" }, { "type": "Ready", "status": ready }],
+                    "allocatable": { "memory": "8Gi" },
                     "nodeInfo": {
                         "machineID": "0f0f", "systemUUID": "", "bootID": "", "kernelVersion": "", "osImage": "", "containerRuntimeVersion": "",
                         "kubeletVersion": "", "kubeProxyVersion": "", "operatingSystem": "", "architecture": "",
@@ -387,6 +389,7 @@ mod tests {
             ready: true,
             out_of_service: true,
             cordoned: true,
+            allocatable: [("memory".to_owned(), Quantity("8Gi".into()))].into(),
         };
         let read = machine(&object("node.kubernetes.io/out-of-service", "True"));
         assert_eq!(read, Some(("machine-1".into(), wanted)));

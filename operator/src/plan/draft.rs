@@ -5,7 +5,7 @@ use super::evidence::{Evidence, evidence};
 use super::gates::{Gate, deferral};
 use super::instances::{Instance, Instances, Role};
 use super::observed::{Ms, Observed};
-use super::status::problems;
+use super::problems::problems;
 use crate::api::{ClusterSpec, Span};
 use std::collections::BTreeMap;
 

@@ -19,6 +19,8 @@ mod free;
 mod gates;
 mod instances;
 mod observed;
+mod problems;
+mod quantity;
 mod replace;
 mod rollout;
 mod scale;
@@ -32,7 +34,7 @@ mod tests;
 pub use action::{Action, Deferral, Facts, Note, Reason, Request, Told};
 pub use instances::group_of;
 pub use observed::*;
-pub use storage::bytes;
+pub use quantity::bytes;
 
 use crate::api::ClusterStatus;
 use draft::Draft;

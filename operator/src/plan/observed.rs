@@ -4,6 +4,7 @@
 //! makes no difference here; before anything destructive it is read anew, and the plan made again.
 
 use crate::api::{ClusterSpec, ClusterStatus};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Milliseconds since 1970.
@@ -250,6 +251,8 @@ pub struct Machine {
     pub out_of_service: bool,
     /// Nothing new is to run there.
     pub cordoned: bool,
+    /// What pods may ask for in all, by resource. Nothing: that is not known.
+    pub allocatable: BTreeMap<String, Quantity>,
 }
 
 /// A volume.

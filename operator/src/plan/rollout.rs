@@ -7,6 +7,7 @@ use super::action::{Action, Reason};
 use super::draft::Draft;
 use super::gates;
 use super::instances::{Instance, Role};
+use super::observed::Observed;
 use crate::api::Span;
 use std::collections::BTreeSet;
 
@@ -16,7 +17,7 @@ pub fn advance(draft: &mut Draft) {
     // Who is about to go need not be changed.
     let stays = |instance: &Instance| draft.instances.successor(instance.name).is_none();
     let outdated: Vec<Instance> =
-        in_order(draft).filter(|instance| is_outdated(draft, instance) && stays(instance)).collect();
+        in_order(draft).filter(|instance| is_outdated(draft.observed, instance) && stays(instance)).collect();
     if outdated.is_empty() || draft.is_disruptive() {
         return;
     }
@@ -65,8 +66,8 @@ fn in_order<'a>(draft: &Draft<'a>) -> impl Iterator<Item = Instance<'a>> {
 }
 
 /// Whether the pod of an instance was made from something else than is wanted now.
-pub fn is_outdated(draft: &Draft, instance: &Instance) -> bool {
-    let wanted = draft.observed.wanted.hashes.get(instance.group);
+pub fn is_outdated(observed: &Observed, instance: &Instance) -> bool {
+    let wanted = observed.wanted.hashes.get(instance.group);
     instance.pod.is_some_and(|pod| wanted.is_some_and(|wanted| *wanted != pod.hash))
 }
 
@@ -75,7 +76,8 @@ fn waits(draft: &mut Draft) -> Option<(Reason, String)> {
     let rollout = &draft.spec.rollout;
     let (min_ready, max) =
         (Span::seconds(u64::from(rollout.min_ready_seconds)), rollout.max_unavailable_in_group as usize);
-    let next = in_order(draft).find(|instance| is_outdated(draft, instance) && instance.is_well())?;
+    let next =
+        in_order(draft).find(|instance| is_outdated(draft.observed, instance) && instance.is_well())?;
     // Who may be lost is nobody's change; that enough is left without it is looked at shard by shard.
     let counts = |instance: &&Instance| {
         let holds = match instance.role {
@@ -97,7 +99,7 @@ fn waits(draft: &mut Draft) -> Option<(Reason, String)> {
         return Some((Reason::Busy, format!("{} is not ready yet", first.name)));
     }
     for instance in &well {
-        if is_outdated(draft, instance) {
+        if is_outdated(draft.observed, instance) {
             continue;
         }
         let since = instance.pod.and_then(|pod| pod.ready).unwrap_or(draft.observed.now);
@@ -115,7 +117,10 @@ fn waits(draft: &mut Draft) -> Option<(Reason, String)> {
 fn stuck(draft: &mut Draft, instance: &Instance) -> Option<String> {
     let pod = instance.pod?;
     let deadline = draft.spec.rollout.progress_deadline;
-    if is_outdated(draft, instance) || pod.ready.is_some() || !draft.has_lasted(pod.created, deadline) {
+    if is_outdated(draft.observed, instance)
+        || pod.ready.is_some()
+        || !draft.has_lasted(pod.created, deadline)
+    {
         return None;
     }
     let trouble = super::evidence::trouble(draft.observed, instance)

@@ -4,102 +4,14 @@ use super::Plan;
 use super::action::{Action, Deferral, Reason};
 use super::draft::Draft;
 use super::evidence::{Remedy, trouble};
-use super::instances::{Instance, Instances, Role, group_of};
+use super::instances::{Instance, Role, group_of};
 use super::observed::{Copy, CopyState, Database, NodeState, Observed};
-use super::{rollout, storage};
-use crate::api::{ClusterSpec, ClusterStatus, GroupStatus, ReplacementStatus};
+use super::quantity::bytes;
+use super::rollout;
+use crate::api::{ClusterStatus, GroupStatus, ReplacementStatus};
 use crate::render::names::serial_of;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use std::collections::BTreeSet;
-
-/// Why the specification cannot work, and what would help.
-pub fn problems(observed: &Observed, spec: &ClusterSpec, instances: &Instances) -> Vec<String> {
-    let mut problems = observed.wanted.problems.clone();
-    let groups = spec.groups.iter().filter(|group| group.nodes > 0).count();
-    let factor = usize::from(spec.replication_factor);
-    if groups < factor {
-        problems.push(format!(
-            "{groups} groups have nodes and every shard has {factor} copies, each in another group: add groups, or give nodes to those that have none"
-        ));
-    }
-    for group in &spec.groups {
-        let wanted = spec.storage_of(&group.name);
-        let name = &group.name;
-        match storage::bytes(&wanted.size) {
-            None | Some(0) => problems
-                .push(format!("group {name}: storage.size {:?} is no size such as 100Gi", wanted.size.0)),
-            Some(bytes) => {
-                let larger = instances
-                    .members(name)
-                    .filter_map(|instance| instance.claim)
-                    .find(|claim| claim.requested > bytes);
-                if let Some(claim) = larger {
-                    problems.push(format!(
-                        "group {name}: storage.size {} is less than the {} bytes that its claims have: a volume cannot shrink; say at least as much",
-                        wanted.size.0, claim.requested
-                    ));
-                }
-            }
-        }
-        if let Some(classes) = &observed.classes {
-            match &wanted.storage_class_name {
-                Some(class) if !classes.contains_key(class) => {
-                    let mut there: Vec<&str> = classes.keys().map(String::as_str).collect();
-                    there.sort_unstable();
-                    let there = if there.is_empty() {
-                        "there are none".into()
-                    } else {
-                        format!("there are {}", there.join(", "))
-                    };
-                    problems.push(format!("group {name}: there is no storage class {class:?}; {there}"));
-                }
-                None if !classes.values().any(|class| class.is_default) => {
-                    problems.push(format!(
-                        "group {name}: no storage class is the default one: set storage.storageClassName"
-                    ));
-                }
-                _ => {}
-            }
-        }
-        if let (Some(machines), Some(topology)) = (&observed.machines, &group.topology) {
-            let fits = |labels: &std::collections::BTreeMap<String, String>| {
-                labels.get(&topology.key).is_some_and(|value| topology.values.contains(value))
-            };
-            let there = machines.values().filter(|machine| fits(&machine.labels)).count();
-            // Machines that are away for a while are no reason to call the specification wrong.
-            let members = instances.members(name).count();
-            if there < group.nodes as usize && members < group.nodes as usize {
-                let (wanted, key) = (group.nodes, &topology.key);
-                let values = topology.values.join(" or ");
-                let known: BTreeSet<&str> = machines
-                    .values()
-                    .filter_map(|machine| machine.labels.get(key))
-                    .map(String::as_str)
-                    .collect();
-                problems.push(match (there, known.is_empty()) {
-                    (0, true) => format!("group {name}: no machine has the label {key}: label the machines, or set topology.key"),
-                    (0, false) => format!(
-                        "group {name}: no machine has {key}={values}; there are {}: correct topology.values, or add machines",
-                        list(&known)
-                    ),
-                    (there, _) => format!(
-                        "group {name}: each node needs a machine of its own, {wanted} are wanted and {there} have {key}={values}: add machines, or want fewer nodes"
-                    ),
-                });
-            }
-        }
-    }
-    problems
-}
-
-/// Words that exist; of many, the first ones.
-fn list(words: &BTreeSet<&str>) -> String {
-    const MAX: usize = 10;
-    let first: Vec<&str> = words.iter().copied().take(MAX).collect();
-    let more = if words.len() > MAX { ", …" } else { "" };
-    format!("{}{more}", first.join(", "))
-}
 
 /// The specification cannot be read at all.
 pub fn unreadable(observed: &Observed) -> ClusterStatus {
@@ -216,7 +128,7 @@ fn of_group(draft: &Draft, name: &str, desired: u32) -> GroupStatus {
         desired,
         instances: members.len() as u32,
         ready: count(&|member| member.pod.is_some_and(|pod| pod.ready.is_some() && !pod.deleting)),
-        updated: count(&|member| member.pod.is_some() && !rollout::is_outdated(draft, member)),
+        updated: count(&|member| member.pod.is_some() && !rollout::is_outdated(draft.observed, member)),
         initializing_shards: members.iter().filter_map(initializing).sum::<usize>() as u32,
         last_serial: serials.filter_map(|instance| serial_of(instance)).max().unwrap_or(0).max(said),
     }
@@ -401,7 +313,7 @@ impl Grounds<'_, '_> {
         let small = self.draft.instances.all.values().find(|instance| {
             let wanted = self.draft.spec.storage_of(instance.group);
             let lags = |claim: &super::observed::Claim| {
-                storage::bytes(&wanted.size).is_some_and(|bytes| claim.capacity > 0 && claim.capacity < bytes)
+                bytes(&wanted.size).is_some_and(|bytes| claim.capacity > 0 && claim.capacity < bytes)
             };
             matches!(instance.role, Role::Member) && instance.claim.is_some_and(lags)
         });

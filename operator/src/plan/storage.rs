@@ -5,8 +5,8 @@ use super::draft::Draft;
 use super::gates;
 use super::instances::{Instance, Role};
 use super::observed::{Claim, ClaimPhase, Class, Observed};
+use super::quantity::bytes;
 use crate::api::ClusterSpec;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeSet;
 
 /// Why an instance is replaced whose volume is too small.
@@ -69,30 +69,4 @@ fn replace(draft: &mut Draft, old: &Instance) {
     if draft.may(old.name, gates) {
         super::replace::make(draft, old, GROWTH);
     }
-}
-
-/// A quantity in bytes. `None`: it is none.
-pub fn bytes(quantity: &Quantity) -> Option<u64> {
-    let text = quantity.0.as_str();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit: u64 = match unit {
-        "" => 1,
-        "k" => 1000,
-        "M" => 1000u64.pow(2),
-        "G" => 1000u64.pow(3),
-        "T" => 1000u64.pow(4),
-        "P" => 1000u64.pow(5),
-        "Ki" => 1 << 10,
-        "Mi" => 1 << 20,
-        "Gi" => 1 << 30,
-        "Ti" => 1 << 40,
-        "Pi" => 1 << 50,
-        _ => return None,
-    };
-    if let Ok(whole) = number.parse::<u64>() {
-        return whole.checked_mul(unit);
-    }
-    let number: f64 = number.parse().ok()?;
-    Some((number * unit as f64).ceil() as u64)
 }

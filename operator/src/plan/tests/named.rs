@@ -4,6 +4,7 @@ use super::super::*;
 use super::spec;
 use super::story::{Seen, Story, defers, deleted, is_quiet, newcomers, node};
 use crate::api::{DeletePolicy, Storage};
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 fn changed(done: &[Action]) -> Vec<&str> {
@@ -99,6 +100,55 @@ fn a_specification_that_cannot_work_is_not_done_to_a_cluster_that_works() {
     assert_eq!((valid.status.as_str(), valid.reason.as_str()), ("False", "SpecInvalid"));
     story.destroy("db-b-1");
     story.until("a loss is repaired all the same", |_, done| !newcomers(done).is_empty());
+}
+
+#[test]
+fn pods_that_no_machine_would_take_are_not_made_and_none_is_taken_down_for_them() {
+    let seen: Seen = |observed| {
+        for (name, machine) in observed.machines.as_mut().unwrap() {
+            let memory = if name.ends_with('1') { "8Gi" } else { "16Gi" };
+            machine.allocatable = [("memory", memory), ("cpu", "4")]
+                .map(|(resource, has)| (resource.to_owned(), Quantity(has.into())))
+                .into();
+        }
+    };
+    let asks = |memory: &str, limit: &str| ResourceRequirements {
+        requests: Some([("memory".to_owned(), Quantity(memory.into()))].into()),
+        limits: Some([("cpu".to_owned(), Quantity(limit.into()))].into()),
+        ..ResourceRequirements::default()
+    };
+    let labels = |label: &str| [("zone".to_owned(), label.to_owned())].into();
+    let changes: [(Option<ResourceRequirements>, Option<&str>, &str); 6] = [
+        (Some(asks("16Gi", "4000m")), None, ""),
+        (
+            Some(asks("17Gi", "4")),
+            None,
+            "no machine with zone=a has what each node asks for, 4 of cpu (the most that one has: 4) and 17Gi of memory (the most that one has: 16Gi): ask for less in resources, or add larger machines",
+        ),
+        (Some(asks("1Gi", "4100m")), None, "4100m of cpu (the most that one has: 4)"),
+        (
+            None,
+            Some("nowhere"),
+            "no machine with zone=a has all labels of podTemplate.nodeSelector, zone=nowhere: correct them, or label machines",
+        ),
+        (None, Some("a"), "group b: no machine with zone=b has all labels"),
+        (None, None, ""),
+    ];
+    for (resources, selector, said) in changes {
+        let mut story = Story::settled(spec(1), 2);
+        story.seen = seen;
+        story.world.spec.resources = resources;
+        story.world.spec.pod_template.node_selector = selector.map(labels).unwrap_or_default();
+        // What runs where it is needs no room.
+        assert_eq!(story.step().status.phase, "Ready");
+        story.world.version += 1;
+        let done = story.steps(20);
+        let status = story.step().status;
+        assert_eq!(changed(&done).is_empty(), !said.is_empty(), "{said}: {done:?}");
+        let valid = status.conditions.iter().find(|condition| condition.type_ == "SpecValid").unwrap();
+        assert_eq!(valid.status == "True", said.is_empty(), "{}", valid.message);
+        assert!(valid.message.contains(said), "{}", valid.message);
+    }
 }
 
 #[test]

@@ -255,6 +255,7 @@ impl World {
                 ready: on.power && on.kubelet,
                 out_of_service: on.out_of_service,
                 cordoned: false,
+                allocatable: BTreeMap::new(),
             };
             (name.clone(), machine)
         });

@@ -40,6 +40,13 @@ fn a_specification_that_cannot_work_harms_nothing_and_a_correct_one_goes_on() {
     let many = json!({"name": "d", "nodes": 4, "topology": {"values": ["a"]}});
     let astray =
         |nodes: u32, zone: &str| json!({"name": "d", "nodes": nodes, "topology": {"values": [zone]}});
+    let too_large = ["a", "b", "c"].map(|zone| {
+        format!(
+            "group {zone}: no machine with topology.kubernetes.io/zone={zone} has what each node asks for, 1Ti of memory (the most that one has: 8Gi): \
+             ask for less in resources, or add larger machines"
+        )
+    });
+    let too_large = too_large.join("; ");
     let listen = json!({"config": {"http_listen": "0.0.0.0:1"}});
     // A group is emptied before it is removed.
     let none = |mut group: Value| {
@@ -63,6 +70,7 @@ fn a_specification_that_cannot_work_harms_nothing_and_a_correct_one_goes_on() {
             vec![with(astray(0, "a")), json!({"groups": groups})],
             "group d: no machine has topology.kubernetes.io/zone=aa; there are a, b, c: correct topology.values, or add machines",
         ),
+        (json!({"resources": {"requests": {"memory": "1Ti"}}}), vec![json!({"resources": null})], &too_large),
         (
             listen,
             vec![json!({"config": {"http_listen": null}})],
