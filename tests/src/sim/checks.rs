@@ -1,5 +1,6 @@
 //! What must be so when nothing has gone wrong for a while.
 
+use super::operator;
 use super::values::rows;
 use super::world::{Env, Out, World};
 use cluster::jobs::Kind;
@@ -16,6 +17,9 @@ use std::sync::Arc;
 pub fn unequal(world: &World) -> Option<String> {
     if world.coming() > 0 {
         return Some(format!("{} nodes are yet to come", world.coming()));
+    }
+    if let Some(step) = world.errand_left() {
+        return Some(format!("the operator has yet to {step:?}"));
     }
     let nodes = world.serving().count();
     let processes: Vec<_> = world.processes().collect();
@@ -176,6 +180,9 @@ fn is_news(env: &mut Env, view: &Arc<View>, applied: u64) {
         return;
     }
     let before = env.newest.replace((applied, view.clone()));
+    if let Some((_, before)) = &before {
+        operator::follows(env, before, view);
+    }
     let is_new = |shard: Shard| {
         let known = before.as_ref().map(|(_, known)| &known.placement);
         known.is_none_or(|known| known.changed(shard) < view.placement.changed(shard))

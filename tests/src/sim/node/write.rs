@@ -217,6 +217,10 @@ impl Process {
             let (me, own) = (out.me, view.epoch());
             out.env.violated(format!("{me} knows epoch {own} and takes rows that were sent under {told:?}"));
         }
+        if matches!(received.reply, Reply::Appended { .. }) && view.gone.contains_key(&from) {
+            let me = out.me;
+            out.env.violated(format!("{me} knows that {from} was removed, and takes rows from it"));
+        }
         match received.durable {
             None => self.reply(out, machine, call, vec![received.reply.encode(received.round)]),
             Some(durable) => {
