@@ -292,7 +292,11 @@ fn a_node_that_is_known_to_be_removed_gives_nobody_rows_although_the_placement_i
     view.gone.insert(ME, Departed { address: String::new(), at_ms: 0, heir: None });
     let received = node.receiver.receive(&view, &node.replica, ME, &frame);
     assert!(received.durable.is_none());
-    assert!(matches!(&received.reply, Reply::Failed { why } if why.contains("removed")), "{:?}", received.reply);
+    assert!(
+        matches!(&received.reply, Reply::Failed { why } if why.contains("removed")),
+        "{:?}",
+        received.reply
+    );
     assert!(cluster.replica(2).content().is_empty());
 }
 

@@ -148,6 +148,10 @@ pub fn follows(out: &mut Out<'_>, before: Option<&View>, view: &Arc<View>, appli
         out.env.violated(format!("{me} knows that it was removed, and goes on"));
     }
     out.env.ghosts[me].holds(view.held_by(view.me));
+    let now_ms = out.now_ms();
+    for gone in view.gone.keys() {
+        out.env.informed.entry((view.me, *gone)).or_insert(now_ms);
+    }
     is_news(out.env, view, applied);
     let Some(before) = before.filter(|before| before.has_data) else { return };
     for number in 0..view.shards() {
@@ -164,7 +168,8 @@ pub fn follows(out: &mut Out<'_>, before: Option<&View>, view: &Arc<View>, appli
         };
         // Who was removed in the meantime was not given up by a move, and who is lost may be.
         let had = count(then, &|node| view.nodes.get(node).is_some_and(|peer| peer.state != NodeState::Lost));
-        let have = count(now, &|node| view.nodes.contains_key(node) || before.nodes.contains_key(node));
+        // One that came and was removed while this node was away is known only as gone.
+        let have = count(now, &|node| view.nodes.contains_key(node) || view.gone.contains_key(node));
         let wanted = view.replication_factor.min(before.replication_factor);
         if have < had.min(usize::from(wanted)) {
             out.env.violated(format!(

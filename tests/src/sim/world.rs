@@ -97,6 +97,8 @@ pub struct Env {
     pub orders: BTreeMap<u64, Order>,
     /// What they have led to.
     pub operated: Operated,
+    /// By a process's node and a node that was removed, since when the process knows that.
+    pub informed: BTreeMap<(NodeId, NodeId), u64>,
     /// Who led in which term.
     pub leaders: BTreeMap<u64, NodeId>,
     /// What the run is.
@@ -293,6 +295,7 @@ impl World {
             placements: BTreeMap::new(),
             orders: BTreeMap::new(),
             operated: Operated::default(),
+            informed: BTreeMap::new(),
             leaders: BTreeMap::new(),
             violation: None,
             swarm,
@@ -554,6 +557,8 @@ impl World {
         }
         slot.is_off = false;
         slot.run += 1;
+        // What it had heard it may have to hear again.
+        self.env.informed.retain(|(node, _), _| Some(*node) != slot.last);
         slot.clock.set(self.env.schedule.now_ms());
         let mut out =
             Out { me: machine, run: slot.run, env: &mut self.env, disk: &mut slot.disk, clock: &slot.clock };
