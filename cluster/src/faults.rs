@@ -74,6 +74,14 @@ pub enum Mistake {
     StayAfterRemoval,
     /// Copies are placed without a look at failure domains.
     IgnoreDomains,
+    /// An operation is begun although it was decided on under another placement.
+    SkipOperationEpoch,
+    /// Who asks again for what is at work or done begins it once more.
+    BeginTwice,
+    /// A job goes on although another was begun in its place.
+    KeepOutdone,
+    /// A replica takes rows from a node that it knows to be removed.
+    TakeFromRemoved,
     /// A failed fsync is tried again, and its second answer is taken for the first. Made by the disk of whoever plants it: nothing below this crate
     /// knows of mistakes.
     RetrySync,
@@ -83,7 +91,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Mistake; 36] = [
+    pub const ALL: [Mistake; 40] = [
         Mistake::AcknowledgeAtOne,
         Mistake::CountHint,
         Mistake::AcknowledgeBeforeSync,
@@ -118,6 +126,10 @@ impl Mistake {
         Mistake::RemoveAnyway,
         Mistake::StayAfterRemoval,
         Mistake::IgnoreDomains,
+        Mistake::SkipOperationEpoch,
+        Mistake::BeginTwice,
+        Mistake::KeepOutdone,
+        Mistake::TakeFromRemoved,
         Mistake::RetrySync,
         Mistake::SkipFolderSync,
     ];

@@ -737,7 +737,7 @@ impl Member {
 }
 
 /// Records that say everything. The snapshot first: it keeps of earlier segments what still matters, should the rest not be reached.
-fn whole(identity: &Identity, durable: &Durable) -> Vec<Vec<u8>> {
+pub(super) fn whole(identity: &Identity, durable: &Durable) -> Vec<Vec<u8>> {
     let mut records = vec![record::identity(identity)];
     if durable.snapshot.index > 0 {
         records.push(record::snapshot(&durable.snapshot));

@@ -166,6 +166,49 @@ pub struct Durable {
     pub(super) entries: Vec<Entry>,
 }
 
+/// Reads the records of a log in order.
+///
+/// Older segments are removed one by one, so that a crash may leave the last of them: it begins in the middle of what is not there any more. All of it is said
+/// anew in the segment behind it, as a whole, or it would not have been removed.
+#[derive(Default)]
+pub(super) struct Replay {
+    durable: Durable,
+    /// What makes no sense, as long as it was not said anew.
+    broken: Option<Malformed>,
+    /// It is being said anew; the hard state is the end of that.
+    begun: bool,
+}
+
+impl Replay {
+    /// Takes in the next record.
+    pub fn take(&mut self, record: &[u8]) {
+        let kind = record.first();
+        if self.broken.is_some() && kind == Some(&IDENTITY) {
+            self.durable = Durable { identity: self.durable.identity, ..Durable::default() };
+            self.begun = true;
+        }
+        if self.broken.is_some() && !self.begun {
+            return;
+        }
+        match self.durable.replay(record) {
+            Err(error) => (self.broken, self.begun) = (Some(error), false),
+            Ok(()) if self.begun && kind == Some(&HARD_STATE) => (self.broken, self.begun) = (None, false),
+            Ok(()) => {}
+        }
+    }
+
+    /// What the log says.
+    ///
+    /// # Errors
+    /// When something is missing.
+    pub fn finish(mut self) -> Result<Durable, Malformed> {
+        match self.broken {
+            Some(error) => Err(error),
+            None => self.durable.finish().map(|()| self.durable),
+        }
+    }
+}
+
 impl Durable {
     /// Whose log it is; `None` as long as nothing was written.
     pub fn identity(&self) -> Option<Identity> {

@@ -1,9 +1,8 @@
 //! A member's log on disk: does what [`super::Effect::Persist`] says, one after the other, and waits for it.
 
-use super::record::{Batch, Durable, Identity};
+use super::record::{Batch, Durable, Identity, Replay};
 use crate::faults::{Mistake, planted};
 use crate::stop::{Reason, Stop};
-use crate::wire::Malformed;
 use disk::Vfs;
 use disk::log::{Log, Options};
 use std::path::{Path, PathBuf};
@@ -69,13 +68,8 @@ impl Store {
         expected: Option<Identity>,
     ) -> Result<(Store, Durable), Error> {
         let options = Options { segment_bytes: SEGMENT_BYTES, preallocate: false, ..Options::default() };
-        let mut durable = Durable::default();
-        let mut replayed: Result<(), Malformed> = Ok(());
-        let (log, recovered) = Log::recover(vfs, dir, options, &mut |record| {
-            if replayed.is_ok() {
-                replayed = durable.replay(record.payload);
-            }
-        })?;
+        let mut replay = Replay::default();
+        let (log, recovered) = Log::recover(vfs, dir, options, &mut |record| replay.take(record.payload))?;
         let damaged = |what: String| Error::Damaged { dir: dir.to_owned(), what };
         if let Some(range) = recovered.corrupt.first() {
             return Err(damaged(format!(
@@ -86,7 +80,7 @@ impl Store {
         if let Some(path) = recovered.foreign.first() {
             return Err(damaged(format!("{} belongs to another log", path.display())));
         }
-        replayed.and_then(|()| durable.finish()).map_err(|error| damaged(error.to_string()))?;
+        let durable = replay.finish().map_err(|error| damaged(error.to_string()))?;
         match expected {
             Some(expected) if durable.identity() != Some(expected) => {
                 Err(Error::Foreign { dir: dir.to_owned(), expected, found: durable.identity() })

@@ -1,6 +1,7 @@
 //! What jobs change: their first effect, and what their end or their cancellation does to nodes.
 
 use super::*;
+use crate::faults::{Mistake, planted};
 use crate::jobs::{ACTIVE_MAX, Kind, OVER_MAX, Stage, Step, TEXT_BYTES_MAX};
 
 fn conflict(text: String) -> Refusal {
@@ -20,11 +21,13 @@ impl State {
             return Err(Refusal::invalid(format!("who asks has at most {TEXT_BYTES_MAX} bytes")));
         }
         // Before the epoch is looked at: it may have gone on because of what was asked for.
-        if let Some(answer) = self.asked_before(kind, lost) {
+        if let Some(answer) = self.asked_before(kind, lost)
+            && !planted(Mistake::BeginTwice)
+        {
             return answer;
         }
         let now = self.placement.epoch();
-        if let Some(seen) = epoch.filter(|seen| *seen != now) {
+        if let Some(seen) = epoch.filter(|seen| *seen != now && !planted(Mistake::SkipOperationEpoch)) {
             return Err(conflict(format!(
                 "this was decided on under epoch {seen} of the placement, which is at {now} by now; look again and decide anew"
             )));
@@ -116,15 +119,15 @@ impl State {
         }
         let outdone = |(_, job): &(&u64, &Job)| job.is_active() && kind.outdoes(lost, &job.kind);
         let outdone: Vec<u64> = self.jobs.all.iter().filter(outdone).map(|(id, _)| *id).collect();
-        for id in outdone {
-            let Some(job) = self.jobs.all.get_mut(&id) else { continue };
+        for id in outdone.iter().filter(|_| !planted(Mistake::KeepOutdone)) {
+            let Some(job) = self.jobs.all.get_mut(id) else { continue };
             (job.stage, job.revision, job.finished_ms) = (Stage::Cancelled, job.revision + 1, at_ms);
             // Who was to come in its place is not wanted any more. The node that goes, goes.
             if let Some(node) = job.kind.coming().filter(|node| kind.coming() != Some(*node)) {
                 self.give_up(node)?;
             }
         }
-        let active = self.jobs.all.iter().filter(|(_, job)| job.is_active());
+        let active = self.jobs.all.iter().filter(|(id, job)| job.is_active() && !outdone.contains(id));
         if active.clone().count() >= ACTIVE_MAX {
             return Err(Refusal::new(
                 Fault::Limit,

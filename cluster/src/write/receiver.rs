@@ -77,6 +77,11 @@ impl Receiver {
             Err(error) => return Received::now(0, Reply::Never { why: error.to_string() }),
         };
         let reply = |reply| Received::now(header.round, reply);
+        // A connection from before may still be open, and the placement need not have changed since.
+        if view.gone.contains_key(&from) && !planted(Mistake::TakeFromRemoved) {
+            let why = format!("node {from} was removed from the cluster for ever");
+            return reply(Reply::Failed { why });
+        }
         let epoch = view.epoch();
         if planted(Mistake::SkipEpochCheck) {
             // Whatever the placement is.

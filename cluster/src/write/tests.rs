@@ -5,7 +5,7 @@ use crate::placement::NodeId;
 use crate::quorum::{Consistency, WriteQuorum};
 use crate::rows::Limits;
 use crate::testing::{KEY, Memory, batch, labels, view};
-use crate::view::View;
+use crate::view::{Departed, View};
 use bytes::Bytes;
 use model::{Batch, Durable, Error, Labels, RejectReason, Replica};
 use proptest::prelude::*;
@@ -277,6 +277,26 @@ fn an_epoch_that_differs_a_foreign_shard_and_malformed_bytes_change_nothing() {
         let reply = receive(&node.view, &frame[..len]);
         assert!(matches!(reply, Reply::Never { .. }) || len == Header::BYTES, "{len} {reply:?}");
     }
+    assert!(cluster.replica(2).content().is_empty());
+}
+
+#[test]
+fn a_node_that_is_known_to_be_removed_gives_nobody_rows_although_the_placement_is_the_same() {
+    let mut cluster = Cluster::new(3, 3);
+    let rows = batch(&[(labels("up", &[]), vec![(1, 1.0)])]);
+    let request = cluster.begin(cluster.context(Consistency::Majority), &rows, None);
+    let frame = request.frames[0].1.clone();
+    let node = cluster.nodes.get_mut(&NodeId(2)).expect("there");
+    let mut view = View::clone(&node.view);
+    view.nodes.remove(&ME);
+    view.gone.insert(ME, Departed { address: String::new(), at_ms: 0, heir: None });
+    let received = node.receiver.receive(&view, &node.replica, ME, &frame);
+    assert!(received.durable.is_none());
+    assert!(
+        matches!(&received.reply, Reply::Failed { why } if why.contains("removed")),
+        "{:?}",
+        received.reply
+    );
     assert!(cluster.replica(2).content().is_empty());
 }
 

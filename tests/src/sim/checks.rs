@@ -1,5 +1,6 @@
 //! What must be so when nothing has gone wrong for a while.
 
+use super::operator;
 use super::values::rows;
 use super::world::{Env, Out, World};
 use cluster::jobs::Kind;
@@ -16,6 +17,9 @@ use std::sync::Arc;
 pub fn unequal(world: &World) -> Option<String> {
     if world.coming() > 0 {
         return Some(format!("{} nodes are yet to come", world.coming()));
+    }
+    if let Some(step) = world.errand_left() {
+        return Some(format!("the operator has yet to {step:?}"));
     }
     let nodes = world.serving().count();
     let processes: Vec<_> = world.processes().collect();
@@ -144,6 +148,10 @@ pub fn follows(out: &mut Out<'_>, before: Option<&View>, view: &Arc<View>, appli
         out.env.violated(format!("{me} knows that it was removed, and goes on"));
     }
     out.env.ghosts[me].holds(view.held_by(view.me));
+    let now_ms = out.now_ms();
+    for gone in view.gone.keys() {
+        out.env.informed.entry((view.me, *gone)).or_insert(now_ms);
+    }
     is_news(out.env, view, applied);
     let Some(before) = before.filter(|before| before.has_data) else { return };
     for number in 0..view.shards() {
@@ -160,7 +168,8 @@ pub fn follows(out: &mut Out<'_>, before: Option<&View>, view: &Arc<View>, appli
         };
         // Who was removed in the meantime was not given up by a move, and who is lost may be.
         let had = count(then, &|node| view.nodes.get(node).is_some_and(|peer| peer.state != NodeState::Lost));
-        let have = count(now, &|node| view.nodes.contains_key(node) || before.nodes.contains_key(node));
+        // One that came and was removed while this node was away is known only as gone.
+        let have = count(now, &|node| view.nodes.contains_key(node) || view.gone.contains_key(node));
         let wanted = view.replication_factor.min(before.replication_factor);
         if have < had.min(usize::from(wanted)) {
             out.env.violated(format!(
@@ -176,6 +185,9 @@ fn is_news(env: &mut Env, view: &Arc<View>, applied: u64) {
         return;
     }
     let before = env.newest.replace((applied, view.clone()));
+    if let Some((_, before)) = &before {
+        operator::follows(env, before, view);
+    }
     let is_new = |shard: Shard| {
         let known = before.as_ref().map(|(_, known)| &known.placement);
         known.is_none_or(|known| known.changed(shard) < view.placement.changed(shard))

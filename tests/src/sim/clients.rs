@@ -6,6 +6,7 @@
 use super::ledger::Ledger;
 use super::machine::EPOCH_MS;
 use super::network::Machine;
+use super::operator::Order;
 use super::swarm::Work;
 use super::values::{Row, VERSIONS, Values};
 use crate::random::Random;
@@ -49,6 +50,8 @@ pub enum Request {
         /// How many replicas must answer; `None` for what the namespace says.
         consistency: Option<Consistency>,
     },
+    /// For an operation.
+    Operate(Order),
     /// To set the retention of a namespace that nobody uses.
     Administer {
         /// Different each time.
@@ -73,6 +76,8 @@ pub enum Answer {
     },
     /// The change is agreed on.
     Administered,
+    /// The change shall not be.
+    Refused(String),
     /// Nothing is known of the request's fate; it can be sent again.
     Failed(String),
 }

@@ -75,11 +75,14 @@ impl World {
 
     /// Another number of copies is wanted. Asked once: somebody else may just have wanted another one.
     pub(super) fn replicate(&mut self, to: u8) {
+        // Who is emptied has nobody to give its copies to when more are wanted.
+        let empties =
+            |(_, view): &(u64, Arc<View>)| view.nodes.values().any(|peer| peer.state == NodeState::Draining);
         let known: Vec<(Machine, u8)> = self
             .processes()
             .filter_map(|(at, process)| Some((at, process.view()?.replication_factor)))
             .collect();
-        if known.is_empty() {
+        if known.is_empty() || self.env.newest.as_ref().is_some_and(empties) {
             return self.env.schedule.after(1_000, Event::Act(Action::Replicate(to)));
         }
         let (at, from) = *self.lots.pick(&known);
@@ -88,7 +91,7 @@ impl World {
     }
 
     /// The machine is off, and what was on its disk is gone.
-    fn wipe(&mut self, machine: Machine) {
+    pub(super) fn wipe(&mut self, machine: Machine) {
         self.stop(machine);
         let slot = &mut self.slots[machine];
         slot.disk = Disk::new(self.env.swarm.disk, Random::new(self.lots.number()));
@@ -160,13 +163,25 @@ impl World {
     fn can_spare(&self, nodes: &[NodeId], how: How) -> bool {
         let Some((_, view)) = &self.env.newest else { return false };
         let is_member = |node: &NodeId| view.nodes.get(node).is_some_and(|peer| peer.state == NodeState::Up);
-        if !nodes.iter().all(is_member) {
-            return false;
-        }
+        let may = nodes.iter().all(is_member) && self.spares(nodes, how);
+        may && (how != How::Drained || nodes.iter().all(|node| self.has_room(*node, 0)))
+    }
+
+    /// Whether every shard can have all its copies without this node, when so many others have come: else it keeps some.
+    pub(super) fn has_room(&self, without: NodeId, coming: usize) -> bool {
+        let Some((_, view)) = &self.env.newest else { return false };
+        let stays = |(node, peer): &(&NodeId, &Peer)| **node != without && peer.state == NodeState::Up;
+        view.nodes.iter().filter(stays).count() + coming >= usize::from(view.replication_factor)
+    }
+
+    /// Whether nothing is lost when these nodes go now, as long as they are members.
+    pub(super) fn spares(&self, nodes: &[NodeId], how: How) -> bool {
+        let Some((_, view)) = &self.env.newest else { return false };
         // Others are on their way: nobody knows yet what will be left of their shards.
         let mut departing = self.slots.iter().enumerate().filter(|(_, slot)| slot.role == Role::Leaving);
-        let leaves =
-            departing.any(|(at, _)| self.env.tenants[at].is_some_and(|node| view.nodes.contains_key(&node)));
+        let leaves = departing.any(|(at, _)| {
+            self.env.tenants[at].is_some_and(|node| view.nodes.contains_key(&node) && !nodes.contains(&node))
+        });
         let mut lost = self.env.lost.keys().filter(|node| view.nodes.contains_key(node));
         let heals = lost.any(|node| !view.held_by(*node).is_empty());
         if leaves || heals && !matches!(how, How::Lost | How::Abandoned) {

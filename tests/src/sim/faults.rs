@@ -38,6 +38,10 @@ pub enum Action {
     Depart(usize),
     /// Whoever looks after the machines has the cluster forget a node that went with this departure.
     Dismiss(NodeId, usize),
+    /// The operator takes the next step of its errand, or tries to.
+    Operate,
+    /// It says that it heals the cluster.
+    HoldLease,
     /// Somebody wants so many copies of everything.
     Replicate(u8),
     /// Syncs are slow, or no longer.

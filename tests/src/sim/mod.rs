@@ -21,12 +21,14 @@ pub mod careless;
 pub mod checks;
 pub mod clients;
 pub mod departures;
+pub mod errand;
 pub mod faults;
 pub mod ghost;
 pub mod ledger;
 pub mod machine;
 pub mod network;
 pub mod node;
+pub mod operator;
 pub mod regressions;
 pub mod schedule;
 pub mod suite;
@@ -66,6 +68,8 @@ pub struct Report {
     pub imported: u64,
     /// Nodes that were removed for good.
     pub removed: u64,
+    /// What the operator's requests have led to.
+    pub operated: operator::Operated,
     /// Changes of the placement.
     pub epochs: u64,
     /// How much time went by in it.
@@ -90,6 +94,7 @@ pub fn run(seed: u64, with_text: bool) -> Report {
         faults,
         imported: env.imported,
         removed,
+        operated: env.operated,
         epochs: env.newest.map_or(0, |(_, view)| view.epoch()),
         simulated_ms: env.schedule.now_ms(),
         violation: env.violation,

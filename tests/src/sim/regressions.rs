@@ -20,4 +20,6 @@ pub const ALL: &[Regression] = &[
     ("a segment whose first sync failed gets its header once more", 1013),
     // It still saw itself as the only holder of everything, and answered alone, while the others had acknowledged the first writes.
     ("a node that has not heard of the first data does not read alone", 1605),
+    // A snapshot that failed on the way had left a segment, and the power went while it and the one before it were removed.
+    ("a Raft log that begins in the middle of what was said anew is read", 2085),
 ];

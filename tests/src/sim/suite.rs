@@ -1,5 +1,6 @@
 //! Many seeds, on several threads; each seed runs on one.
 
+use super::operator::Operated;
 use super::{Report, run};
 use crate::random::now;
 use std::fmt;
@@ -20,6 +21,8 @@ pub struct Tally {
     pub faults: u64,
     /// Nodes that were removed for good.
     pub removed: u64,
+    /// What the operator's requests have led to.
+    pub operated: Operated,
     /// Changes of the placement in all.
     pub epochs: u64,
     /// Events in all.
@@ -42,6 +45,7 @@ impl Tally {
         self.answered.1 += report.answered.1;
         self.faults += report.faults;
         self.removed += report.removed;
+        self.operated.add(&report.operated);
         self.epochs += report.epochs;
         self.events += report.events;
         self.imported.0 += u64::from(report.imported > 0);
@@ -57,6 +61,7 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tally { seeds, events, faults, removed, epochs, acknowledged, .. } = self;
         let (importing, imported) = self.imported;
+        let Operated { granted, heals, lost_under_way, replaced_again, stale, repeated } = self.operated;
         let ((answered, not), failed) = (self.answered, self.failures.len());
         let (hours, times) =
             (self.simulated_ms as f64 / 3_600_000.0, self.simulated_ms / self.real_ms.max(1));
@@ -64,6 +69,8 @@ impl fmt::Display for Tally {
             f,
             "{seeds} seeds, {failed} failed: {events} events, {faults} faults, {removed} nodes removed, {epochs} changes of the placement, \
              {imported} blocks copied in {importing} of them, \
+             {granted} wishes of operators granted ({heals} heal a node that is away, {lost_under_way} give up one that goes, {replaced_again} replace one \
+             that comes), {stale} refused for their epoch, {repeated} asked again, \
              {acknowledged} rows acknowledged, {answered} requests answered, {not} tries failed; {hours:.1} simulated hours, {times} times as \
              fast as real ones"
         )

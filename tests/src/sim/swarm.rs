@@ -3,6 +3,7 @@
 //! Most seeds leave most faults out. A bug that needs one fault and nothing else is drowned when everything fails all the time (swarm
 //! testing, Groce and others 2012).
 
+use super::errand::{self, Errand, Ground, Step};
 use super::network::Machine;
 use crate::random::{Random, mix};
 
@@ -31,6 +32,10 @@ pub struct Swarm {
     pub faults: Vec<(FaultKind, u64)>,
     /// Nodes that go for good.
     pub departures: Vec<Departure>,
+    /// What whoever operates the cluster does.
+    pub errands: Vec<Errand>,
+    /// It heals the cluster, and the leader takes nobody for lost meanwhile.
+    pub holds_lease: bool,
     /// When another number of copies is wanted, and how many.
     pub replication: Vec<(u64, u8)>,
     /// After how long a node that nobody hears is lost, and its copies made elsewhere.
@@ -190,6 +195,12 @@ impl Streams {
 }
 
 impl Swarm {
+    /// Whether the operator has a machine's node come.
+    pub fn is_fetched(&self, machine: Machine) -> bool {
+        let mut steps = self.errands.iter().flatten();
+        steps.any(|(_, step)| matches!(step, Step::Fetch(fetched) if *fetched == machine))
+    }
+
     /// What a seed means.
     pub fn of(seed: u64) -> Swarm {
         let mut lots = Random::new(mix(seed ^ mix(5)));
@@ -217,12 +228,14 @@ impl Swarm {
             (*lots.pick(&[1, 2, 3, 3, nodes]), *lots.pick(&[1, 2, 3, 3, 3, 3, 3]));
         let shards = *lots.pick(&[4, 8]);
         let faults_ms = lots.between(20_000, 90_000);
+        let mut operator = Random::new(mix(seed ^ mix(10)));
+        let is_operated = operator.percent(70);
         // Where bits rot as well there need be no whole copy left.
         let rots = faults.iter().any(|(kind, _)| *kind == FaultKind::BitFlip);
         // Where bits rot the others' copies are whole as long as nothing moves.
         let loss_grace_ms = *Random::new(mix(seed ^ mix(8))).pick(&[6_000, 12_000, 25_000, NEVER_MS]);
         let loss_grace_ms = if rots { NEVER_MS } else { loss_grace_ms };
-        let Machines { zones, starts_ms, departures, replication_factor } = {
+        let Machines { mut zones, mut starts_ms, departures, replication_factor } = {
             let mut wide = Random::new(mix(seed ^ mix(7)));
             if wide.percent(60) {
                 if wide.percent(40) {
@@ -249,6 +262,16 @@ impl Swarm {
                 }
             }
         };
+        let (mut errands, holds_lease) = (Vec::new(), operator.percent(50));
+        let mut faults_ms = faults_ms;
+        if is_operated && starts_ms.len() >= 5 && replication_factor >= 2 && !rots {
+            // What dies is known to be dead only after a while.
+            faults_ms = faults_ms.max(60_000);
+            let mut ground = ground(&mut zones, &mut starts_ms, &departures, replication_factor);
+            for _ in 0..operator.between(1, 2) {
+                errands.extend(errand::draw(&mut operator, &mut ground));
+            }
+        }
         let first_nodes = starts_ms.iter().flatten().count();
         // Bits rot only where there are three copies of everything.
         let mut wishes = Random::new(mix(seed ^ mix(9)));
@@ -270,6 +293,8 @@ impl Swarm {
             shards,
             faults_ms,
             departures,
+            errands,
+            holds_lease,
             replication,
             loss_grace_ms,
             network,
@@ -292,6 +317,24 @@ impl Swarm {
             },
         }
     }
+}
+
+/// What the operator finds.
+fn ground<'a>(
+    zones: &'a mut Vec<usize>,
+    starts_ms: &'a mut Vec<Option<u64>>,
+    departures: &[Departure],
+    replication_factor: u8,
+) -> Ground<'a> {
+    let all = || departures.iter().filter(|departure| departure.how != How::Needed);
+    let going = |machine: &Machine| departures.iter().any(|departure| departure.machines.contains(machine));
+    let staying: Vec<Machine> =
+        (0..zones.len()).filter(|machine| starts_ms[*machine] == Some(0) && !going(machine)).collect();
+    let count = |of: &dyn Fn(&Departure) -> usize| all().map(of).sum::<usize>();
+    let there = starts_ms.iter().flatten().count() + count(&|departure| departure.instead.len());
+    let left = there.saturating_sub(count(&|departure| departure.machines.len()));
+    let spare = left.saturating_sub(usize::from(replication_factor).max(3));
+    Ground { zones, starts_ms, staying, spare }
 }
 
 /// Which machines there are, and which come and go.

@@ -7,6 +7,7 @@ use super::ledger::Ledger;
 use super::machine::{Disk, WallClock};
 use super::network::{Machine, Network};
 use super::node::{Packet, Process, Timer};
+use super::operator::{OPERATOR, Operated, Operator, Order};
 use super::schedule::Schedule;
 use super::swarm::{Streams, Swarm};
 use super::trace::Trace;
@@ -92,6 +93,12 @@ pub struct Env {
     pub newest: Option<(u64, Arc<View>)>,
     /// What each change of the placement led to.
     pub placements: BTreeMap<u64, Placement>,
+    /// Requests of the operator, by when they were proposed.
+    pub orders: BTreeMap<u64, Order>,
+    /// What they have led to.
+    pub operated: Operated,
+    /// By a process's node and a node that was removed, since when the process knows that.
+    pub informed: BTreeMap<(NodeId, NodeId), u64>,
     /// Who led in which term.
     pub leaders: BTreeMap<u64, NodeId>,
     /// What the run is.
@@ -202,6 +209,8 @@ pub(super) struct Slot {
     /// Whether its first node has been started.
     pub entered: bool,
     pub process: Option<Process>,
+    /// The last node that was here.
+    pub last: Option<NodeId>,
     /// How often something was started here.
     run: u64,
     /// Whether it has no power.
@@ -221,7 +230,9 @@ pub struct World {
     pub(super) coming: BTreeSet<Machine>,
     /// By departure the nodes that the cluster does not know yet to be gone.
     pub(super) leaving: BTreeMap<usize, BTreeSet<NodeId>>,
-    healed: bool,
+    /// Whoever operates the cluster.
+    pub(super) operator: Operator,
+    pub(super) healed: bool,
     /// How often something went wrong.
     fault_count: u64,
     /// How many nodes the cluster has forgotten.
@@ -260,6 +271,7 @@ impl World {
                 role: Role::Idle,
                 entered: false,
                 process: None,
+                last: None,
                 run: 0,
                 is_off: false,
                 paused: None,
@@ -281,12 +293,16 @@ impl World {
             lost: BTreeMap::new(),
             newest: None,
             placements: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            operated: Operated::default(),
+            informed: BTreeMap::new(),
             leaders: BTreeMap::new(),
             violation: None,
             swarm,
         };
         let clients = Clients::new(env.swarm.work, work);
         let faults = Faults::new(&env.swarm, faults);
+        let operator = Operator::new(env.swarm.seed);
         World {
             env,
             slots,
@@ -295,6 +311,7 @@ impl World {
             lots,
             coming: BTreeSet::new(),
             leaving: BTreeMap::new(),
+            operator,
             healed: false,
             fault_count: 0,
             removed: 0,
@@ -317,6 +334,12 @@ impl World {
         }
         for (n, departure) in swarm.departures.iter().enumerate() {
             self.env.schedule.after(departure.at_ms, Event::Act(Action::Depart(n)));
+        }
+        if let Some((at_ms, _)) = swarm.errands.iter().flatten().next() {
+            self.env.schedule.after(*at_ms, Event::Act(Action::Operate));
+            if swarm.holds_lease {
+                self.env.schedule.after(*at_ms, Event::Act(Action::HoldLease));
+            }
         }
         for (at_ms, factor) in &swarm.replication {
             self.env.schedule.after(*at_ms, Event::Act(Action::Replicate(*factor)));
@@ -400,6 +423,7 @@ impl World {
             Event::Answered { client: AUDITOR, answer, .. } => {
                 self.audited += usize::from(matches!(answer, Answer::Read { .. }));
             }
+            Event::Answered { client: OPERATOR, number, answer } => self.told(number, &answer),
             Event::Answered { client, number, answer } => {
                 if let Some(pause) = self.clients.answered(client, number, &answer) {
                     self.env.note(format_args!("{client}/{number} is told {answer:?}"));
@@ -436,7 +460,10 @@ impl World {
             }
             Event::Act(action) => {
                 // After the healing, what was planned before does no harm any more.
-                let anyway = matches!(action, Action::Start(_) | Action::Enter(_) | Action::Dismiss(..));
+                let anyway = matches!(
+                    action,
+                    Action::Start(_) | Action::Enter(_) | Action::Dismiss(..) | Action::Operate
+                );
                 if !self.healed || anyway {
                     self.act(action);
                 }
@@ -485,6 +512,8 @@ impl World {
             Action::Enter(machine) => self.enter(machine),
             Action::Depart(n) => self.depart(n),
             Action::Dismiss(node, n) => self.dismiss(node, n),
+            Action::Operate => self.operate(),
+            Action::HoldLease => self.hold_lease(),
             Action::Replicate(factor) => self.replicate(factor),
             Action::SlowDisk(machine, slow) => self.slots[machine].disk.set_slow(slow),
         }
@@ -528,12 +557,15 @@ impl World {
         }
         slot.is_off = false;
         slot.run += 1;
+        // What it had heard it may have to hear again.
+        self.env.informed.retain(|(node, _), _| Some(*node) != slot.last);
         slot.clock.set(self.env.schedule.now_ms());
         let mut out =
             Out { me: machine, run: slot.run, env: &mut self.env, disk: &mut slot.disk, clock: &slot.clock };
         match Process::start(&mut out) {
             Ok(process) => {
                 out.env.tenants[machine] = Some(process.id());
+                slot.last = Some(process.id());
                 slot.process = Some(process);
             }
             Err(why) => {
@@ -636,7 +668,7 @@ impl World {
     }
 
     /// Whom clients may ask. As long as not everything is well also whoever is no part of the cluster any more and may not know it.
-    fn asked(&self) -> Vec<Machine> {
+    pub(super) fn asked(&self) -> Vec<Machine> {
         let may = |machine: &Machine| match self.slots[*machine].role {
             Role::Idle => false,
             Role::Serving => true,

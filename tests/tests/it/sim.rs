@@ -1,5 +1,6 @@
 //! The simulator (docs/simulation.md): seeds, each as often as it takes, and what it must have found before it can be believed.
 
+use tests::sim::operator::Operated;
 use tests::sim::regressions;
 use tests::sim::suite::{describe, guarded, run_all};
 
@@ -29,7 +30,10 @@ fn nothing_acknowledged_is_lost_whatever_fails_and_everything_heals() {
     let work = tally.acknowledged > 100 * seeds && tally.answered.0 > 50 * seeds;
     let trouble = tally.faults > seeds && tally.removed > seeds / 4 && tally.epochs > 4 * seeds;
     let copied = tally.imported.0 > seeds / 8;
-    assert!(work && trouble && copied, "the seeds do too little");
+    let Operated { granted, heals, lost_under_way, replaced_again, stale, repeated } = tally.operated;
+    let hard = heals.min(lost_under_way).min(replaced_again) > seeds / 200;
+    let operated = granted > seeds / 4 && hard && stale.min(repeated) > seeds / 20;
+    assert!(work && trouble && copied && operated, "the seeds do too little");
 }
 
 #[test]
@@ -117,6 +121,10 @@ mod planted {
         the_last_copy_is_not_removed: Cluster(RemoveAnyway), within 200;
         who_was_removed_stops: Cluster(StayAfterRemoval), within 100;
         copies_are_spread_over_failure_domains: Cluster(IgnoreDomains), within 40;
+        operations_are_bound_to_their_epoch: Cluster(SkipOperationEpoch), within 40;
+        what_is_asked_again_is_begun_once: Cluster(BeginTwice), within 200;
+        a_job_ends_when_another_takes_its_place: Cluster(KeepOutdone), within 40;
+        who_was_removed_gives_nobody_rows: Cluster(TakeFromRemoved), within 200;
         a_failed_sync_is_not_tried_again: Cluster(RetrySync), within 200;
         names_are_synced_too: Cluster(SkipFolderSync), within 40;
         a_block_of_others_is_checked_page_by_page: Storage(TrustSender), within 200;

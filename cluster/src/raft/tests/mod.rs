@@ -139,6 +139,45 @@ fn a_log_of_somebody_else_or_none_is_refused_at_the_start() {
 }
 
 #[test]
+fn what_a_crash_leaves_of_segments_that_are_removed_is_read_over() {
+    use ::raft::eraftpb::Entry;
+    use disk::fault::{Fault, Operation, Rule};
+    let dir = std::path::Path::new("/raft");
+    let whole = |durable: &Durable| {
+        let records = member::whole(&identity(1), durable);
+        Batch { sequence: 1, records, sync: true, whole: true }
+    };
+    let next = |durable: &Durable| {
+        let entry = Entry { index: durable.last_index() + 1, term: 1, ..Entry::default() };
+        Batch { sequence: 2, records: vec![record::entry(&entry)], sync: true, whole: false }
+    };
+    // How much of a snapshot that failed on the way is in the segment that remains: nothing, or its beginning.
+    for fails in [Fault::Eio, Fault::Short] {
+        let vfs = std::sync::Arc::new(disk::FaultVfs::new(disk::CrashVfs::new()));
+        let open = || Store::open(vfs.clone(), dir, Some(identity(1)));
+        let (store, _) = Store::open(vfs.clone(), dir, None).unwrap();
+        let (_, effects) = Member::create(identity(1), Vec::new(), Options::default());
+        let batches = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Persist(batch) => Some(batch),
+            _ => None,
+        });
+        batches.for_each(|batch| store.persist(&batch).unwrap());
+        let (store, durable) = open().unwrap();
+        vfs.add(Rule::new(Operation::Write, fails).path("0000000000000002-").nth(2));
+        store.persist(&whole(&durable)).unwrap_err();
+        vfs.clear();
+        let (store, durable) = open().unwrap();
+        store.persist(&next(&durable)).unwrap();
+        let (store, durable) = open().unwrap();
+        vfs.add(Rule::new(Operation::Remove, Fault::Eio).nth(2));
+        store.persist(&whole(&durable)).unwrap_err();
+        vfs.clear();
+        let (_, again) = open().unwrap();
+        assert_eq!((again.last_index(), &again.hard_state), (durable.last_index(), &durable.hard_state));
+    }
+}
+
+#[test]
 fn bytes_that_no_member_sent_change_nothing() {
     let mut lots = Lots(1);
     let (mut member, _) = Member::create(identity(1), Vec::new(), Options::default());

@@ -3,19 +3,20 @@
 use super::super::checks;
 use super::super::clients::{Answer, Operation};
 use super::super::network::Machine;
+use super::super::operator::{self, Order};
 use super::super::world::Out;
 use super::calls::{For, Packet};
 use super::read::FirstRead;
 use super::{Process, Timer, address, dice, machine_of};
 use cluster::control::{
-    Controller, Directory, Effect, Event, Flags, Make, Me, NodeFile, NodeReport, Options, Target, decide,
-    raft_dir,
+    ControlError, Controller, Directory, Effect, Event, Flags, Make, Me, NodeFile, NodeReport, Options,
+    Target, decide, raft_dir,
 };
 use cluster::jobs::Kind;
 use cluster::placement::{NodeId, NodeState};
 use cluster::raft::{Batch, Store};
-use cluster::state::{Command, State};
-use cluster::view::Namespace;
+use cluster::state::{Command, Outcome, State};
+use cluster::view::{Health, Namespace};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
@@ -31,6 +32,10 @@ pub enum Waiting {
     FirstWrite,
     /// A read that begins when this node knows what was agreed on before.
     FirstRead(Box<FirstRead>),
+    /// An operation that begins when this node knows what was agreed on before.
+    Order(Operation, Order),
+    /// Whoever operates the cluster, and when it was proposed.
+    Ordered(Operation, u64),
     /// Whoever looks after the machines, and looks for himself.
     Nobody,
 }
@@ -94,7 +99,7 @@ impl Control {
                 .parse()
                 .map_err(|_| "BUG: a zone's name".to_owned())?,
             capacity: 1,
-            standby: false,
+            standby: out.env.swarm.is_fetched(out.me),
             boot: draw(),
         };
         let make = Make { shards: swarm.shards, replication_factor: swarm.replication_factor };
@@ -188,6 +193,13 @@ impl Process {
                     out.note(format_args!("proposal {token}: {result:?}"));
                     match self.control.waiting.remove(&token) {
                         None | Some(Waiting::Nobody) => {}
+                        Some(Waiting::Order(operation, order)) => match result {
+                            Ok(_) => self.order(out, operation, order),
+                            Err(e) => out.answer(&operation, Answer::Failed(e.to_string())),
+                        },
+                        Some(Waiting::Ordered(operation, at_ms)) => {
+                            self.ordered(out, &operation, at_ms, result);
+                        }
                         Some(Waiting::Client(operation)) => out.answer(
                             &operation,
                             match result {
@@ -283,6 +295,62 @@ impl Process {
         let namespace = Namespace { retention_ms, ..Namespace::default() };
         let command = Command::ApplyNamespace { name: "other".into(), namespace };
         self.propose(out, command, Waiting::Client(operation));
+    }
+
+    /// What the server does: it knows what was agreed on before, and takes nobody for lost who answers.
+    pub(super) fn operate(&mut self, out: &mut Out<'_>, operation: Operation, order: Order) {
+        self.catch_up(out, Waiting::Order(operation, order));
+    }
+
+    fn order(&mut self, out: &mut Out<'_>, operation: Operation, order: Order) {
+        let Order { kind, lost, epoch, .. } = order;
+        let leaving = kind.leaving().filter(|_| lost);
+        let peer = |node: NodeId| self.view.as_ref()?.nodes.get(&node);
+        if leaving.and_then(peer).is_some_and(|peer| peer.health != Health::Down) {
+            return out.answer(&operation, Answer::Refused("it answers".into()));
+        }
+        // By its time what comes of it is known again.
+        let mut at_ms = out.now_ms();
+        while out.env.orders.contains_key(&at_ms) {
+            at_ms += 1;
+        }
+        out.env.orders.insert(at_ms, order);
+        let (epoch, by) = (Some(epoch), operator::NAME.into());
+        let command = Command::StartJob { kind, lost, epoch, at_ms, by, copies: 0, bytes: 0 };
+        self.propose(out, command, Waiting::Ordered(operation, at_ms));
+    }
+
+    /// The one who asked is told, and it is counted what that shows.
+    fn ordered(
+        &mut self,
+        out: &mut Out<'_>,
+        operation: &Operation,
+        at_ms: u64,
+        result: Result<Outcome, ControlError>,
+    ) {
+        let operated = &mut out.env.operated;
+        let answer = match result {
+            Ok(outcome) => {
+                let jobs = self.view.iter().flat_map(|view| view.jobs.iter());
+                let began = { jobs }.any(|(number, job)| {
+                    matches!(outcome, Outcome::Record { id, .. } if id == *number) && job.created_ms == at_ms
+                });
+                let mut gone = self.view.iter().flat_map(|view| view.gone.values());
+                operated.repeated += u64::from(!began && !gone.any(|gone| gone.at_ms == at_ms));
+                Answer::Administered
+            }
+            Err(ControlError::Refused(refusal)) => {
+                operated.stale += u64::from(refusal.text.contains("decided on under epoch"));
+                Answer::Refused(refusal.text)
+            }
+            Err(e) => Answer::Failed(e.to_string()),
+        };
+        out.answer(operation, answer);
+    }
+
+    /// Asks for a change, and looks for itself what becomes of it.
+    pub fn command(&mut self, out: &mut Out<'_>, command: Command) {
+        self.propose(out, command, Waiting::Nobody);
     }
 
     /// Something else is expected of a node.

@@ -233,6 +233,7 @@ impl Process {
                 let wanted = read::Wanted { what: Some(what), which, range, partial: false };
                 self.read(out, operation, wanted, consistency)
             }
+            Request::Operate(order) => self.operate(out, operation, order),
             Request::Administer { retention_ms } => self.administer(out, operation, retention_ms),
         }
     }

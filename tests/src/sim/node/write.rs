@@ -217,6 +217,10 @@ impl Process {
             let (me, own) = (out.me, view.epoch());
             out.env.violated(format!("{me} knows epoch {own} and takes rows that were sent under {told:?}"));
         }
+        if matches!(received.reply, Reply::Appended { .. }) && view.gone.contains_key(&from) {
+            let me = out.me;
+            out.env.violated(format!("{me} knows that {from} was removed, and takes rows from it"));
+        }
         match received.durable {
             None => self.reply(out, machine, call, vec![received.reply.encode(received.round)]),
             Some(durable) => {
@@ -344,6 +348,19 @@ fn acknowledge(out: &mut Out<'_>, write: &Write) {
             Consistency::Majority => sets.iter().all(|(have, all)| *have > all / 2),
             Consistency::All => sets.iter().all(|(have, all)| have == all && *all > 0),
         };
+        // Whoever knew, when the client asked, that this node was removed cannot have agreed.
+        let agrees = |r: &&placement::Replica| {
+            let told = out.env.informed.get(&(r.node, write.view.me));
+            told.is_none_or(|since_ms| *since_ms > write.operation.since_ms)
+        };
+        let could = |set: &dyn Fn(&&placement::Replica) -> bool| {
+            let all: Vec<&placement::Replica> = replicas.iter().filter(|r| set(r)).collect();
+            all.iter().filter(|r| agrees(r)).count() > all.len() / 2
+        };
+        if write.consistency != Consistency::One && !(could(&before) && could(&after)) {
+            let me = out.me;
+            out.env.violated(format!("{me} was removed, and acknowledges {row:?}, whose replicas know that"));
+        }
         let kept = is_enough(Consistency::Majority);
         if !is_enough(write.consistency) {
             let shard = id.shard(write.view.shards());
