@@ -47,7 +47,10 @@ impl Error {
     pub fn is_outdated(&self) -> bool {
         match self {
             Error::Kube(kube::Error::Api(status)) => {
-                status.is_conflict() || status.is_not_found() || status.is_already_exists()
+                status.is_conflict()
+                    || status.is_not_found()
+                    || status.is_already_exists()
+                    || is_of_another(status)
             }
             Error::Database(database::Error::Refused { status, .. }) => {
                 *status == hyper::StatusCode::CONFLICT
@@ -56,6 +59,12 @@ impl Error {
             _ => false,
         }
     }
+}
+
+/// A patch names the uid of the object that it is for. Of an object that has another by now, it asks for that to be changed, which cannot be.
+fn is_of_another(status: &kube::core::Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 422 && causes.into_iter().any(|cause| cause.field == "metadata.uid")
 }
 
 /// What to say of a name that is something else's.
@@ -233,7 +242,7 @@ impl Hands<'_> {
         notes: Vec<(&'static str, Option<String>)>,
     ) -> Result<(), Error> {
         let notes: BTreeMap<&str, Option<String>> = notes.into_iter().collect();
-        // A uid that is not the object's is a conflict.
+        // Another object by this name does not take it: its uid cannot be changed.
         let patch = json!({ "metadata": { "uid": uid, "annotations": notes } });
         self.claims()
             .patch_metadata(&render::names::claim(instance), &PatchParams::default(), &Patch::Merge(patch))
@@ -365,6 +374,13 @@ mod tests {
         let kube = |code: u16, reason: &str| {
             Error::Kube(kube::Error::Api(Status::failure("no", reason).with_code(code).boxed()))
         };
+        let invalid = |field: &str| {
+            let details =
+                json!({ "causes": [{ "reason": "FieldValueInvalid", "message": "no", "field": field }] });
+            let mut status = Status::failure("no", "Invalid").with_code(422);
+            status.details = Some(serde_json::from_value(details).unwrap());
+            Error::Kube(kube::Error::Api(status.boxed()))
+        };
         let refused = |status| {
             let url = "http://10.0.0.1:7420/x".to_owned();
             Error::Database(database::Error::Refused { url, status, message: "no".into() })
@@ -373,6 +389,7 @@ mod tests {
             kube(409, "Conflict"),
             kube(409, "AlreadyExists"),
             kube(404, "NotFound"),
+            invalid("metadata.uid"),
             refused(StatusCode::CONFLICT),
             Error::Database(database::Error::Nobody),
             Error::Gone("x".into()),
@@ -383,6 +400,7 @@ mod tests {
         for failure in [
             kube(403, "Forbidden"),
             kube(500, "InternalError"),
+            invalid("spec.resources"),
             refused(StatusCode::BAD_REQUEST),
             refused(StatusCode::SERVICE_UNAVAILABLE),
             Error::Taken { what, whose: String::new() },

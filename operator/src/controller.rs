@@ -6,7 +6,7 @@
 //! ```
 
 use crate::act::{self as doing, Hands, set_finalizer};
-use crate::api::{SarsenCluster, names};
+use crate::api::{ClusterStatus, SarsenCluster, names};
 use crate::database::Client as Database;
 use crate::metrics::Metrics;
 use crate::observe::{Eyes, Key, Look, Triggers};
@@ -14,7 +14,7 @@ use crate::plan::{self, Ms, Observed, Plan, Wanted};
 use crate::render::MANAGER;
 use futures_util::{StreamExt, stream};
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::events::{Event, EventType, Recorder};
@@ -278,15 +278,26 @@ where
 
 /// A specification that this version cannot read: whatever runs goes on running, and a person is told.
 async fn unreadable(context: &Context, guarded: &Guarded, why: String) -> Result<(), Error> {
+    let (namespace, name) = (guarded.namespace().unwrap_or_default(), guarded.name_any());
+    // What was said of it before is still so, as far as it can be read.
+    let kind = ApiResource::erase::<SarsenCluster>(&());
+    let objects = Api::<DynamicObject>::namespaced_with(context.client.clone(), &namespace, &kind);
+    let known = objects.get_opt(&name).await?.and_then(|object| {
+        let status = object.data.get("status").cloned()?;
+        serde_json::from_value::<ClusterStatus>(status).ok()
+    });
     let observed = Observed {
         now: jiff::Timestamp::now().as_millisecond(),
-        name: guarded.name_any(),
+        name,
+        status: known.clone().unwrap_or_default(),
         generation: guarded.meta().generation.unwrap_or(0),
         wanted: Wanted { problems: vec![why], ..Wanted::default() },
         ..Observed::default()
     };
     let status = plan::plan(&observed).status;
-    let namespace = guarded.namespace().unwrap_or_default();
+    if known.as_ref() == Some(&status) {
+        return Ok(());
+    }
     write_status::<SarsenCluster>(&context.client, &namespace, &observed.name, &status).await
 }
 

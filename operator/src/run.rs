@@ -5,16 +5,19 @@ use crate::controller::{self, Context};
 use crate::database::Client as Database;
 use crate::metrics::{self, Metrics};
 use crate::namespace;
-use crate::observe::{Caches, Eyes};
+use crate::observe::{Caches, Eyes, Sight};
 use crate::render::MANAGER;
 use anyhow::{Context as _, bail};
 use hyper::header::{HeaderValue, USER_AGENT};
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::storage::v1::CSIDriver;
 use kube::api::ListParams;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::{Api, Client, Config};
+use kube::{Api, Client, Config, Resource};
 use kube_lease_manager::LeaseManagerBuilder;
+use serde::de::DeserializeOwned;
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -114,15 +117,22 @@ async fn act(
     metrics: Arc<Metrics>,
     ended: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let may_look = may_look(&client).await?;
-    if !may_look {
+    let sight =
+        Sight { machines: may_list::<Node>(&client).await?, drivers: may_list::<CSIDriver>(&client).await? };
+    if !sight.machines {
         tracing::warn!(
             "machines and volumes cannot be read: losses are known from pods and claims only, and a node that is lost is replaced when a person says so; \
              apply the ClusterRole of `sarsen-operator manifests --cluster-scoped` to change that"
         );
     }
+    if sight.machines && !sight.drivers {
+        tracing::warn!(
+            "drivers of volumes cannot be read: the pod of a lost machine whose volume is of a network is freed by a person; \
+             apply the ClusterRole of `sarsen-operator manifests --cluster-scoped`, which is newer than the one that is there"
+        );
+    }
     let has_monitors = has_monitors(&client).await;
-    let (caches, triggers) = Caches::watch(&client, &args.namespace, may_look);
+    let (caches, triggers) = Caches::watch(&client, &args.namespace, sight);
     let database = Database::default();
     let reporter = Reporter { controller: MANAGER.into(), instance: Some(args.identity.clone()) };
     let context = Arc::new(Context {
@@ -147,12 +157,15 @@ async fn act(
     Ok(())
 }
 
-/// Whether machines may be read, for which there is a ClusterRole.
-async fn may_look(client: &Client) -> anyhow::Result<bool> {
-    match Api::<Node>::all(client.clone()).list_metadata(&ListParams::default().limit(1)).await {
+/// Whether what is of no namespace may be read, for which there is a ClusterRole.
+async fn may_list<K>(client: &Client) -> anyhow::Result<bool>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    match Api::<K>::all(client.clone()).list_metadata(&ListParams::default().limit(1)).await {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(false),
-        Err(error) => Err(error).context("asking Kubernetes for its machines"),
+        Err(error) => Err(error).with_context(|| format!("asking Kubernetes for its {}", K::plural(&()))),
     }
 }
 

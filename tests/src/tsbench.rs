@@ -46,7 +46,7 @@ impl Tsbench {
 
     /// Samples that were acknowledged.
     pub fn acknowledged(&self) -> u64 {
-        self.scrapes.load(Ordering::SeqCst) * SERIES.parse::<u64>().expect("a number")
+        self.scrapes.load(Ordering::SeqCst) * series()
     }
 
     fn run(&self, command: &str, more: &[&str]) -> Result<Output, String> {
@@ -68,15 +68,14 @@ impl Tsbench {
                     &["--url", &url, "--first-step", &scrape, "--rate", RATE, "--retries", "20"],
                 )?;
                 let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-                if told["failed_samples"] == 0
-                    && told["acked_samples"] == SERIES.parse::<u64>().expect("a number")
-                {
+                if told["failed_samples"] == 0 && told["acked_samples"] == series() {
                     break;
                 }
                 if began.elapsed() > patience {
                     let errors = String::from_utf8_lossy(&output.stderr);
                     return Err(format!("tsbench could not write scrape {scrape}: {told}{errors}"));
                 }
+                std::thread::park_timeout(Duration::from_millis(100));
             }
             self.scrapes.fetch_add(1, Ordering::SeqCst);
         }
@@ -94,6 +93,14 @@ impl Tsbench {
         for line in text.lines().filter(|line| !line.starts_with('{')) {
             let (name, labels, sample) = parse(line).ok_or_else(|| format!("tsbench prints {line}"))?;
             sent.entry(name).or_default().entry(labels).or_default().push(sample);
+        }
+        let count: usize = sent.values().flat_map(BTreeMap::values).map(Vec::len).sum();
+        if !output.status.success() || count as u64 != (scrapes + 1) * series() {
+            return Err(format!(
+                "tsbench prints {count} samples of {} scrapes: {}",
+                scrapes + 1,
+                output.status
+            ));
         }
         let end = self.start + INTERVAL_S * (scrapes as i64 + 1);
         for (name, sent) in &sent {
@@ -124,6 +131,10 @@ impl Tsbench {
         }
         Ok(())
     }
+}
+
+fn series() -> u64 {
+    SERIES.parse().expect("a number")
 }
 
 /// A line as `tsbench` prints it, which has no escapes: `name{label="value",…} value time`.

@@ -127,6 +127,7 @@ impl State {
                 self.give_up(node)?;
             }
         }
+        // They are over, also where that was planted not to be so: else they would refuse what takes their place.
         let active = self.jobs.all.iter().filter(|(id, job)| job.is_active() && !outdone.contains(id));
         if active.clone().count() >= ACTIVE_MAX {
             return Err(Refusal::new(

@@ -14,6 +14,11 @@ use std::collections::BTreeMap;
 
 // A group that nothing was ever made for, not even a claim, may still be corrected: where it is to be may have been mistyped.
 
+/// What is still being emptied is not forgotten either.
+const EMPTY_IF_REMOVED: &str = "oldSelf.spec.groups.all(o, self.spec.groups.exists(n, n.name == o.name) || (o.nodes == 0 \
+&& (!has(oldSelf.status) || !has(oldSelf.status.groups) || !oldSelf.status.groups.exists(g, g.name == o.name \
+&& (has(g.instances) && g.instances > 0 || has(g.leaving) && g.leaving > 0)))))";
+
 /// Both have none, or the same one.
 const SAME_TOPOLOGY: &str = "!has(oldSelf.status) || !has(oldSelf.status.groups) || self.spec.groups.all(n, \
 oldSelf.status.groups.exists(g, g.name == n.name && has(g.lastSerial) && g.lastSerial == 0) \
@@ -47,8 +52,9 @@ oldSelf.status.groups.exists(g, g.name == n.name && has(g.lastSerial) && g.lastS
     doc = "A Sarsen database: nodes in groups, one group for each failure domain, and what happens when one of them is lost.",
     validation = Rule::new("size(self.metadata.name) <= 40").message("a cluster's name has at most 40 characters: pods and services are named after it; choose a shorter metadata.name"),
     validation = Rule::new("!self.metadata.name.contains('.') && self.metadata.name >= 'a'").message("a cluster's name begins with a letter and has no dots: services are named after it; choose another metadata.name"),
-    validation = Rule::new(SAME_CLASS).message("the storage class of a group cannot be changed: add a group with the new class, and set the nodes of this one to 0"),
-    validation = Rule::new(SAME_TOPOLOGY).message("the topology of a group cannot be changed: add a group with the new one, and set the nodes of this one to 0"),
+    validation = Rule::new(EMPTY_IF_REMOVED).message("a group that has nodes cannot be removed: set its nodes to 0 first, and remove it when they are gone").field_path(".spec.groups"),
+    validation = Rule::new(SAME_CLASS).message("the storage class of a group cannot be changed: add a group with the new class, and set the nodes of this one to 0").field_path(".spec.groups"),
+    validation = Rule::new(SAME_TOPOLOGY).message("the topology of a group cannot be changed: add a group with the new one, and set the nodes of this one to 0").field_path(".spec.groups"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "What goes on, in a word"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.ready", description = "Instances that are ready, of those wanted"),
     printcolumn(name = "Shards", type_ = "string", json_path = ".status.shards", description = "Shards that have all their copies, of all"),
@@ -59,7 +65,6 @@ oldSelf.status.groups.exists(g, g.name == n.name && has(g.lastSerial) && g.lastS
 )]
 #[x_kube(
     validation = Rule::new("self.groups.filter(g, g.nodes > 0).size() >= self.replicationFactor || self.paused").message("there are fewer groups with nodes than copies: every copy of a shard needs a group of its own; add groups or nodes to them"),
-    validation = Rule::new("oldSelf.groups.all(o, o.nodes == 0 || self.groups.exists(n, n.name == o.name))").message("a group that has nodes cannot be removed: set its nodes to 0 first, and remove it when they are gone"),
     validation = Rule::new(NO_SMALLER_SIZE).message("storage cannot shrink: a volume that is too small for its data would lose it; add a group with smaller volumes, and set the nodes of the old one to 0"),
 )]
 #[serde(rename_all = "camelCase")]

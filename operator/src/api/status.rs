@@ -58,6 +58,8 @@ pub struct GroupStatus {
     pub desired: u32,
     /// Instances that exist and are to stay.
     pub instances: u32,
+    /// Instances that are to go and have not gone yet.
+    pub leaving: u32,
     /// Pods that are ready.
     pub ready: u32,
     /// Pods as the specification says.

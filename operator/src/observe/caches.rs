@@ -11,7 +11,7 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -50,6 +50,15 @@ pub struct Key {
     pub name: String,
 }
 
+/// What the operator may read outside of its namespace, for which there is a ClusterRole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// Machines, volumes and storage classes.
+    pub machines: bool,
+    /// What attaches volumes.
+    pub drivers: bool,
+}
+
 /// The streams of all caches. They must be polled for the caches to fill.
 pub struct Triggers {
     /// Pods, claims and what instances share: each belongs to a cluster.
@@ -60,7 +69,8 @@ pub struct Triggers {
 
 impl Caches {
     /// Watches the namespace, and what there is outside of it if that is allowed.
-    pub fn watch(client: &Client, namespace: &str, may_look: bool) -> (Caches, Triggers) {
+    pub fn watch(client: &Client, namespace: &str, sight: Sight) -> (Caches, Triggers) {
+        let Sight { machines: may_look, drivers: may_see_drivers } = sight;
         let (mut owned, mut any) = (Vec::new(), Vec::new());
         let ours = watcher::Config::default().labels(names::CLUSTER);
         let in_namespace = |client: &Client| client.clone();
@@ -83,14 +93,14 @@ impl Caches {
             keep_any(
                 Api::all(client.clone()),
                 |_| {},
-                |volume: &PersistentVolume| volumes::volume(volume, &BTreeSet::new()),
+                |volume: &PersistentVolume| volumes::volume(volume, None),
                 &mut any,
             )
         });
         let classes = may_look.then(|| {
             keep_any(Api::all(client.clone()), |_| {}, |class: &StorageClass| volumes::class(class), &mut any)
         });
-        let drivers = may_look.then(|| {
+        let drivers = may_see_drivers.then(|| {
             keep_any(
                 Api::all(client.clone()),
                 |_| {},
@@ -138,8 +148,10 @@ impl Caches {
             machines.wait_until_ready().await?;
             volumes.wait_until_ready().await?;
         }
-        if let (Some(classes), Some(drivers)) = (&self.classes, &self.drivers) {
+        if let Some(classes) = &self.classes {
             classes.wait_until_ready().await?;
+        }
+        if let Some(drivers) = &self.drivers {
             drivers.wait_until_ready().await?;
         }
         Ok(())

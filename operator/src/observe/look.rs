@@ -79,8 +79,9 @@ impl Eyes {
         let machines = self.wide(&self.caches.machines, look).await?;
         let volumes = self.wide(&self.caches.volumes, look).await?;
         let classes = self.wide(&self.caches.classes, Look::Cached).await?;
-        let drivers = self.wide(&self.caches.drivers, Look::Cached).await?.unwrap_or_default();
-        let attachless = drivers.iter().filter_map(|driver| volumes::attachless(driver)).collect();
+        let drivers = self.wide(&self.caches.drivers, look).await?;
+        let attachless =
+            drivers.map(|drivers| drivers.iter().filter_map(|driver| volumes::attachless(driver)).collect());
         let objects = pods;
         let mut pods: BTreeMap<String, Pod> = objects.iter().filter_map(|pod| seen::pod(pod)).collect();
         let claims: BTreeMap<_, _> = claims.iter().filter_map(|claim| seen::claim(claim)).collect();
@@ -111,7 +112,8 @@ impl Eyes {
             claims,
             pods,
             machines: machines.map(|list| list.iter().filter_map(|one| seen::machine(one)).collect()),
-            volumes: volumes.map(|list| list.iter().map(|one| volumes::volume(one, &attachless)).collect()),
+            volumes: volumes
+                .map(|list| list.iter().map(|one| volumes::volume(one, attachless.as_ref())).collect()),
             classes: classes.map(|list| list.iter().map(|one| volumes::class(one)).collect()),
             has_token,
             database,

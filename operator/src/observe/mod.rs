@@ -6,5 +6,5 @@ pub mod seen;
 mod volumes;
 mod wanted;
 
-pub use caches::{Caches, Key, Triggers};
+pub use caches::{Caches, Key, Sight, Triggers};
 pub use look::{Eyes, Look, ready_ips};

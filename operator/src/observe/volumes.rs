@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 /// On the storage class that is taken where none is named.
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
-/// A volume, where these drivers attach nothing.
-pub fn volume(object: &core::PersistentVolume, attachless: &BTreeSet<String>) -> (String, Volume) {
+/// A volume, where these drivers attach nothing. `None`: which ones is not known, and none is trusted.
+pub fn volume(object: &core::PersistentVolume, attachless: Option<&BTreeSet<String>>) -> (String, Volume) {
     let affinity = object.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
     let terms = affinity
         .and_then(|affinity| affinity.required.as_ref())
@@ -26,7 +26,7 @@ pub fn volume(object: &core::PersistentVolume, attachless: &BTreeSet<String>) ->
 
 /// What Kubernetes goes by is the volume, not the claim: it keeps one from being attached twice if none of the volume's modes is for several machines. And there must be
 /// something that attaches it: a share of a file server that says *ReadWriteOnce* can be mounted anywhere.
-fn exclusive(spec: &core::PersistentVolumeSpec, attachless: &BTreeSet<String>) -> bool {
+fn exclusive(spec: &core::PersistentVolumeSpec, attachless: Option<&BTreeSet<String>>) -> bool {
     let modes = spec.access_modes.as_deref().unwrap_or_default();
     let one = !modes.is_empty()
         && modes.iter().all(|mode| matches!(mode.as_str(), "ReadWriteOnce" | "ReadWriteOncePod"));
@@ -36,7 +36,10 @@ fn exclusive(spec: &core::PersistentVolumeSpec, attachless: &BTreeSet<String>) -
         || spec.cinder.is_some()
         || spec.gce_persistent_disk.is_some()
         || spec.vsphere_volume.is_some();
-    let attaches = spec.csi.as_ref().map_or(of_old, |csi| !attachless.contains(&csi.driver));
+    let attaches = spec
+        .csi
+        .as_ref()
+        .map_or(of_old, |csi| attachless.is_some_and(|attachless| !attachless.contains(&csi.driver)));
     one && attaches
 }
 
@@ -45,14 +48,14 @@ pub fn attachless(object: &CSIDriver) -> Option<String> {
     (object.spec.attach_required == Some(false)).then(|| object.name_any())
 }
 
-/// A volume of a machine names it by a label that only it has. One that merely says its zone follows the pod within it.
+/// A volume of a machine names it by a label that only it has. One that merely says its zone follows the pod within it; whether other labels are shared, the plan can see.
 fn pinned(terms: &[core::NodeSelectorTerm]) -> Option<(String, BTreeSet<String>)> {
     let requirements = terms.iter().flat_map(|term| term.match_expressions.iter().flatten());
     let of_a_machine = |label: &str| {
-        !label.contains("topology.kubernetes.io/")
-            && !label.contains("failure-domain.")
-            && !label.ends_with("/zone")
-            && !label.ends_with("/region")
+        let name = label.rsplit('/').next().unwrap_or(label);
+        !label.starts_with("topology.kubernetes.io/")
+            && !label.starts_with("failure-domain.")
+            && !["zone", "region", "location"].iter().any(|place| name.contains(place))
     };
     let mut found: Option<(String, BTreeSet<String>)> = None;
     for requirement in
@@ -95,7 +98,7 @@ mod tests {
                 "spec": { "nodeAffinity": { "required": { "nodeSelectorTerms": terms } } },
                 "status": { "phase": "Failed" },
             });
-            let (name, volume) = volume(&of(object), &BTreeSet::new());
+            let (name, volume) = volume(&of(object), None);
             assert_eq!((name.as_str(), volume.failed), ("pv-1", true));
             volume.pinned
         };
@@ -117,6 +120,9 @@ mod tests {
             "topology.kubernetes.io/zone",
             "failure-domain.beta.kubernetes.io/zone",
             "topology.ebs.csi.aws.com/zone",
+            "topology.csi.vmware.com/k8s-zone",
+            "csi.hetzner.cloud/location",
+            "region",
         ] {
             assert_eq!(read(json!([{ "matchExpressions": [is(key, &["eu-1a"])] }])), None, "{key}");
         }
@@ -128,7 +134,7 @@ mod tests {
         assert_eq!(read(json!([{ "matchExpressions": [{ "key": "gpu", "operator": "Exists" }] }])), None);
         let network =
             of(json!({ "metadata": { "name": "pv-2" }, "spec": {}, "status": { "phase": "Bound" } }));
-        assert_eq!(volume(&network, &BTreeSet::new()).1, Volume::default());
+        assert_eq!(volume(&network, None).1, Volume::default());
     }
 
     #[test]
@@ -156,7 +162,11 @@ mod tests {
         ] {
             let mut object = json!({ "metadata": { "name": "pv-1" }, "spec": source });
             object["spec"]["accessModes"] = modes.clone();
-            assert_eq!(volume(&of(object), &attachless).1.exclusive, exclusive, "{source} {modes}");
+            let object = of(object);
+            assert_eq!(volume(&object, Some(&attachless)).1.exclusive, exclusive, "{source} {modes}");
+            // Where drivers cannot be read, only those from before them are trusted.
+            let is_trusted = exclusive && source.get("cinder").is_some();
+            assert_eq!(volume(&object, None).1.exclusive, is_trusted, "{source} {modes}");
         }
     }
 

@@ -6,6 +6,7 @@
 use super::instances::{Instance, Instances};
 use super::observed::{ClaimPhase, Health, Host, Machine, Node, Observed, TroubleKind, Volume};
 use crate::api::{FailurePolicy, Span};
+use std::collections::BTreeMap;
 
 /// Evidence that an instance is lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -189,7 +190,12 @@ fn is_another(host: &Host, machine: &Machine) -> bool {
 
 /// Whether the volume of an instance can be used on some machines only. `None`: that is not known.
 pub fn pinned(observed: &Observed, instance: &Instance) -> Option<bool> {
-    Some(volume(observed, instance)?.pinned.is_some())
+    let Some((label, values)) = &volume(observed, instance)?.pinned else { return Some(false) };
+    // A label that several machines share is that of a place, whatever it is called: the volume follows the pod within it.
+    let of_machines = observed.machines.iter().flat_map(BTreeMap::values);
+    let labelled = of_machines.filter_map(|machine| machine.labels.get(label));
+    let there = labelled.filter(|value| values.contains(*value)).count();
+    Some(there <= values.len())
 }
 
 /// The volume of an instance, as far as it is known.
@@ -226,6 +232,7 @@ fn volume_lost(observed: &Observed, instance: &Instance) -> Option<String> {
 
 /// The machine that has the volume of an instance, if nothing new is to run there.
 fn cordoned<'a>(observed: &'a Observed, instance: &Instance) -> Option<&'a str> {
+    pinned(observed, instance).filter(|is_pinned| *is_pinned)?;
     let (label, values) = volume(observed, instance)?.pinned.as_ref()?;
     let has_it = |machine: &Machine| machine.labels.get(label).is_some_and(|value| values.contains(value));
     let (name, machine) = observed.machines.as_ref()?.iter().find(|(_, machine)| has_it(machine))?;

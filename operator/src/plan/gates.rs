@@ -157,8 +157,7 @@ pub fn infrastructure(spec: &ClusterSpec, instances: &Instances, requested: bool
     Err((
         Reason::TooManyAway,
         format!(
-            "{} of {} machines are away, more than failurePolicy.maxAffectedNodesPercent ({percent} %): rather what connects them is; bring them back, or \
-             put the annotation sarsen.dev/replace=true on the claims of those that are lost",
+            "{} of {} machines are away, more than failurePolicy.maxAffectedNodesPercent ({percent} %): rather what connects them is; bring them back",
             away.len(),
             machines.len()
         ),

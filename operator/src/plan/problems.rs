@@ -1,5 +1,6 @@
 //! Why a specification cannot work, as far as the API server cannot know it, and what would help.
 
+use super::evidence::pinned;
 use super::instances::Instances;
 use super::observed::{Machine, Observed};
 use super::quantity::{bytes, thousandths};
@@ -25,6 +26,7 @@ pub fn problems(observed: &Observed, spec: &ClusterSpec, instances: &Instances) 
                 class(observed, spec, group),
                 machines(observed, instances, group),
                 room(observed, spec, instances, group),
+                fit(observed, spec, instances, group),
             ];
             problems.extend(found.into_iter().flatten().map(|what| format!("group {}: {what}", group.name)));
         }
@@ -103,53 +105,59 @@ fn machines(observed: &Observed, instances: &Instances, group: &Group) -> Option
     })
 }
 
-/// Pods that no machine of theirs would take. Only if some are to be made: what runs where it is needs no room.
-fn room(observed: &Observed, spec: &ClusterSpec, instances: &Instances, group: &Group) -> Option<String> {
-    let members: Vec<_> = instances.members(&group.name).collect();
-    let is_settled = members.len() >= group.nodes as usize
-        && members.iter().all(|member| member.pod.is_some() && !rollout::is_outdated(observed, member));
-    let machines = of_group(observed, group).filter(|machines| !is_settled && !machines.is_empty())?;
+/// What pods ask for and a machine does not have, in words. A machine that says nothing of what it has may have it.
+fn lacks(spec: &ClusterSpec, group: &Group, machine: &Machine) -> Option<String> {
     let selector = &spec.pod_template.node_selector;
-    let is_selected =
-        |machine: &&&Machine| selector.iter().all(|(label, value)| machine.labels.get(label) == Some(value));
-    let selected: Vec<&Machine> = machines.iter().filter(is_selected).copied().collect();
-    if selected.is_empty() {
-        let labels: Vec<String> = selector.iter().map(|(label, value)| format!("{label}={value}")).collect();
+    if let Some((label, value)) =
+        selector.iter().find(|(label, value)| machine.labels.get(*label) != Some(*value))
+    {
         return Some(format!(
-            "no machine{} has all labels of podTemplate.nodeSelector, {}: correct them, or label machines",
-            place(group),
-            labels.join(" and ")
+            "has not the label {label}={value} of podTemplate.nodeSelector: correct that, or label the machine"
         ));
     }
     let resources = group.resources.as_ref().or(spec.resources.as_ref())?;
     // What is limited and not asked for is asked for, as the API server does it.
     let mut asked: BTreeMap<_, _> = resources.limits.clone().unwrap_or_default();
     asked.extend(resources.requests.clone().unwrap_or_default());
-    let is_enough = |machine: &&Machine| {
-        asked.iter().all(|(resource, asked)| {
-            let there = machine.allocatable.get(resource).and_then(thousandths);
-            // A machine that says nothing of what it has may have it.
-            machine.allocatable.is_empty() || there.unwrap_or(0) >= thousandths(asked).unwrap_or(0)
+    asked.iter().filter(|_| !machine.allocatable.is_empty()).find_map(|(resource, asked)| {
+        let there = machine.allocatable.get(resource);
+        let is_enough = there.and_then(thousandths).unwrap_or(0) >= thousandths(asked).unwrap_or(0);
+        let there = there.map_or("0", |there| &there.0);
+        (!is_enough).then(|| {
+            format!(
+                "has {there} of {resource}, and each node asks for {}: ask for less in resources",
+                asked.0
+            )
         })
-    };
-    if selected.iter().any(is_enough) {
+    })
+}
+
+/// No machine of the group would take a new pod.
+fn room(observed: &Observed, spec: &ClusterSpec, instances: &Instances, group: &Group) -> Option<String> {
+    if instances.members(&group.name).count() >= group.nodes as usize {
         return None;
     }
-    let asked: Vec<String> = asked
-        .iter()
-        .map(|(resource, asked)| {
-            let most = selected
-                .iter()
-                .filter_map(|machine| machine.allocatable.get(resource))
-                .max_by_key(|there| thousandths(there));
-            format!("{} of {resource} (the most that one has: {})", asked.0, most.map_or("0", |most| &most.0))
-        })
-        .collect();
-    Some(format!(
-        "no machine{} has what each node asks for, {}: ask for less in resources, or add larger machines",
-        place(group),
-        asked.join(" and ")
-    ))
+    let mut machines = of_group(observed, group)?.into_iter();
+    let first = lacks(spec, group, machines.next()?)?;
+    machines
+        .all(|machine| lacks(spec, group, machine).is_some())
+        .then(|| format!("no machine{} would take a pod; the first {first}, or add machines", place(group)))
+}
+
+/// A pod that is to be made anew would not fit where its volume is. It is not taken down for that.
+fn fit(observed: &Observed, spec: &ClusterSpec, instances: &Instances, group: &Group) -> Option<String> {
+    let outdated = instances.members(&group.name).filter(|member| rollout::is_outdated(observed, member));
+    let mut bound = outdated.filter(|member| pinned(observed, member) == Some(true));
+    bound.find_map(|member| {
+        let lacks = lacks(spec, group, instances.machine_object(member)?)?;
+        let (name, machine) = (member.name, instances.machine(member)?);
+        Some(format!(
+            "the volume of {name} is on machine {machine}, which {lacks}, or have it replaced on another machine: \
+             kubectl annotate pvc {} {}=true",
+            crate::render::names::claim(name),
+            crate::api::names::REPLACE,
+        ))
+    })
 }
 
 /// Words that exist; of many, the first ones.

@@ -121,7 +121,7 @@ fn begin(draft: &mut Draft, old: &Instance) {
         gates::mode(spec, requested),
         gates::database(observed).map(drop),
         gates::zone(observed, spec, old.group),
-        gates::infrastructure(spec, &draft.instances, requested),
+        infrastructure(draft, requested),
         gates::alone(spec, observed.database.as_ref(), &draft.instances, old),
         others_hold(draft, old),
     ];
@@ -159,6 +159,13 @@ pub fn holds_something(draft: &Draft, instance: &Instance) -> bool {
 fn abandon(draft: &mut Draft, instance: &Instance, why: &str) {
     draft.tell(false, "InstanceAbandoned", format!("{} goes: {why}", instance.name));
     draft.note(instance, Note::Leave(Leaving::Abandoned));
+}
+
+/// Not so many machines are away that it is rather the network. A person who knows better can say so.
+fn infrastructure(draft: &Draft, requested: bool) -> gates::Gate {
+    gates::infrastructure(draft.spec, &draft.instances, requested).map_err(|(reason, message)| {
+        (reason, format!("{message}, or put the annotation sarsen.dev/replace=true on the claims of those that are lost"))
+    })
 }
 
 /// The others hold enough without this instance. One that answers is emptied before it goes, so that nothing depends on them.
@@ -222,7 +229,7 @@ fn before_the_commit(draft: &mut Draft, new: &Instance, old: &Instance) {
         mode,
         database.map(drop),
         gates::zone(observed, spec, old.group),
-        gates::infrastructure(spec, &draft.instances, requested),
+        infrastructure(draft, requested),
         gates::alone(spec, observed.database.as_ref(), &draft.instances, old),
         others_hold(draft, old),
     ];

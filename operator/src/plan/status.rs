@@ -122,16 +122,33 @@ fn of_group(draft: &Draft, name: &str, desired: u32) -> GroupStatus {
         Some(database.initializing(member.node?.0))
     };
     let said = observed.status.last_serial(name);
-    let serials = draft.instances.all.keys().filter(|instance| group_of(&observed.name, instance) == name);
+    // Those that are made by this plan, too: from then on the group is where it is.
+    let made = draft.actions.iter().filter_map(|action| match action {
+        Action::CreateClaim { instance, .. } => Some(instance.as_str()),
+        _ => None,
+    });
+    let serials = draft.instances.all.keys().copied().chain(made);
+    let serials = serials.filter(|instance| group_of(&observed.name, instance) == name);
     GroupStatus {
         name: name.into(),
         desired,
         instances: members.len() as u32,
+        leaving: draft
+            .instances
+            .all
+            .values()
+            .filter(|instance| instance.group == name && goes(instance))
+            .count() as u32,
         ready: count(&|member| member.pod.is_some_and(|pod| pod.ready.is_some() && !pod.deleting)),
         updated: count(&|member| member.pod.is_some() && !rollout::is_outdated(draft.observed, member)),
         initializing_shards: members.iter().filter_map(initializing).sum::<usize>() as u32,
-        last_serial: serials.filter_map(|instance| serial_of(instance)).max().unwrap_or(0).max(said),
+        last_serial: serials.filter_map(serial_of).max().unwrap_or(0).max(said),
     }
+}
+
+/// Whether an instance is to go, and its pod or its copies are still there.
+fn goes(instance: &Instance) -> bool {
+    matches!(instance.role, Role::Leaving(_)) && (instance.pod.is_some() || instance.node.is_some())
 }
 
 fn replacements(draft: &Draft) -> Vec<ReplacementStatus> {
@@ -212,7 +229,7 @@ impl Grounds<'_, '_> {
         let quiet = [Reason::Grace, Reason::Starting, Reason::Paused, Reason::RolloutStuck];
         self.draft.deferrals.iter().find(|deferral| {
             let is_at_stake = self.draft.evidence.contains_key(deferral.instance.as_str())
-                || deferral.reason == Reason::ZoneAway;
+                || [Reason::ZoneAway, Reason::NetworkVolume].contains(&deferral.reason);
             is_at_stake && !quiet.contains(&deferral.reason)
         })
     }

@@ -168,8 +168,13 @@ pub fn follows(out: &mut Out<'_>, before: Option<&View>, view: &Arc<View>, appli
         };
         // Who was removed in the meantime was not given up by a move, and who is lost may be.
         let had = count(then, &|node| view.nodes.get(node).is_some_and(|peer| peer.state != NodeState::Lost));
-        // One that came and was removed while this node was away is known only as gone.
-        let have = count(now, &|node| view.nodes.contains_key(node) || view.gone.contains_key(node));
+        // One that came and was removed while this node was away is known only as gone, and that only now.
+        let came_and_went = |node: &NodeId| {
+            view.gone.contains_key(node)
+                && !before.gone.contains_key(node)
+                && !before.nodes.contains_key(node)
+        };
+        let have = count(now, &|node| view.nodes.contains_key(node) || came_and_went(node));
         let wanted = view.replication_factor.min(before.replication_factor);
         if have < had.min(usize::from(wanted)) {
             out.env.violated(format!(

@@ -98,6 +98,25 @@ fn a_group_goes_only_without_nodes_and_may_come_and_change_its_number() {
 }
 
 #[test]
+fn a_group_that_is_still_being_emptied_is_not_removed() {
+    let at = "/spec/groups/3/nodes";
+    let old = with(&cluster(), at, json!(0));
+    let mut new = old.clone();
+    new["spec"]["groups"].as_array_mut().unwrap().pop();
+    for (counts, expected) in [
+        (json!({}), ""),
+        (json!({ "instances": 0, "leaving": 0 }), ""),
+        (json!({ "instances": 1 }), "remove it when they are gone"),
+        (json!({ "leaving": 1 }), "remove it when they are gone"),
+    ] {
+        let mut said = json!({ "name": "d", "lastSerial": 2 });
+        said.as_object_mut().unwrap().extend(counts.as_object().unwrap().clone());
+        let old = with(&old, "/status/groups/3", said);
+        check_problems(&new, Some(&old), expected);
+    }
+}
+
+#[test]
 fn groups_may_stand_in_another_order() {
     let old =
         with(&cluster(), "/spec/groups/0/storage", json!({ "size": "1Ti", "storageClassName": "local" }));

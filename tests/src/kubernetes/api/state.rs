@@ -166,6 +166,12 @@ impl State {
         let Some(old) = self.store.get(&call.kind.stored_as(), &call.namespace, &call.name).cloned() else {
             return Err(Failure::not_found(&call.kind, &call.name));
         };
+        // Who replaces an object by its uid means this one. A patch with another uid asks for it to be changed, which is something else.
+        let (given, is) = (object::uid(&new), object::uid(&old));
+        if !given.is_empty() && given != is {
+            let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {is}");
+            return Err(Failure::conflict(&call.kind, &call.name, &why));
+        }
         self.write(call, &old, new, false).map(|object| (object, false))
     }
 
@@ -305,10 +311,12 @@ impl State {
             "selfLink",
         ];
         let (kind, name) = (&*call.kind, object::name(old).to_owned());
-        let (given, is) = (object::uid(&new).to_owned(), object::uid(old));
-        if !given.is_empty() && given != is {
-            let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {is}");
-            return Err(Failure::conflict(kind, &name, &why));
+        let uid = new
+            .pointer("/metadata/uid")
+            .filter(|uid| uid.as_str().is_some_and(|uid| uid != object::uid(old)));
+        if let Some(uid) = uid {
+            let cause = Cause::invalid("metadata.uid", uid, "field is immutable");
+            return Err(Failure::invalid(kind, &name, &[cause]));
         }
         let given = object::text(&new, "/metadata/resourceVersion");
         if !given.is_empty() && given != object::text(old, "/metadata/resourceVersion") {

@@ -127,6 +127,10 @@ fn a_pod_that_is_bound_stays_until_its_kubelet_says_that_it_has_ended() {
             .grace_period(0)
             .preconditions(Preconditions { uid: Some("another".into()), resource_version: None });
         assert_eq!(code(pods.delete("a", &other).await).1, "Conflict");
+        // As a server of 1.36 answers: a patch asks for the uid to be changed.
+        let patch = json!({"metadata": {"uid": "another", "labels": {"x": "1"}}});
+        let refused = pods.patch("a", &PatchParams::default(), &Patch::Merge(patch)).await;
+        assert_eq!(code(refused), (422, "Invalid".into()));
         pods.delete("a", &DeleteParams::default().grace_period(0)).await.unwrap();
         assert_eq!(code(pods.get("a").await).0, 404);
     });

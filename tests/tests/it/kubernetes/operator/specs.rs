@@ -41,9 +41,10 @@ fn a_specification_that_cannot_work_harms_nothing_and_a_correct_one_goes_on() {
     let astray =
         |nodes: u32, zone: &str| json!({"name": "d", "nodes": nodes, "topology": {"values": [zone]}});
     let too_large = ["a", "b", "c"].map(|zone| {
+        let (instance, machine) = (format!("db-{zone}-1"), case.machine(&format!("db-{zone}-1")));
         format!(
-            "group {zone}: no machine with topology.kubernetes.io/zone={zone} has what each node asks for, 1Ti of memory (the most that one has: 8Gi): \
-             ask for less in resources, or add larger machines"
+            "group {zone}: the volume of {instance} is on machine {machine}, which has 8Gi of memory, and each node asks for 1Ti: ask for less in resources, \
+             or have it replaced on another machine: kubectl annotate pvc data-{instance} sarsen.dev/replace=true"
         )
     });
     let too_large = too_large.join("; ");
