@@ -2,6 +2,7 @@
 
 use super::cluster::Kubernetes;
 use super::host::{Host, Kubelet};
+use super::network::Sandbox;
 use super::shared::Machines;
 use super::volumes::path_of;
 use super::world::Snapshot;
@@ -185,12 +186,23 @@ impl Kubernetes {
 
     /// The address of a pod that its host still has, whatever the API server knows of it.
     pub fn address(&self, namespace: &str, pod: &str) -> Option<String> {
+        self.sandbox(namespace, pod).map(|sandbox| sandbox.ip)
+    }
+
+    /// Lets no more than so many kilobits a second through to a pod, once it is on a machine.
+    pub fn slow(&self, namespace: &str, pod: &str, kilobits: u32) {
+        crate::until::until("a pod to have a cable", crate::process::BOUND, || {
+            self.sandbox(namespace, pod).ok_or("it has none")?.slow(kilobits)
+        });
+    }
+
+    fn sandbox(&self, namespace: &str, pod: &str) -> Option<Sandbox> {
         let machines = self.shared.machines.lock();
         let mut records = machines.hosts.iter().flat_map(|host| host.records.values());
         let record = records.find(|record| {
             record.pod.name_any() == pod && record.pod.namespace().as_deref() == Some(namespace)
         })?;
-        record.sandbox.as_ref().map(|sandbox| sandbox.ip.clone())
+        record.sandbox.clone()
     }
 
     /// What the containers of a pod have printed, of all starts that are still on disk.

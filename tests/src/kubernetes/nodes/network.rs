@@ -94,6 +94,14 @@ impl Sandbox {
         format!("v{}-{}", self.host, self.number)
     }
 
+    /// Lets no more than so many kilobits a second through to the pod.
+    pub fn slow(&self, kilobits: u32) -> Result<(), String> {
+        attempt(&format!(
+            "tc qdisc replace dev {} root tbf rate {kilobits}kbit burst 16kb latency 2s",
+            self.link()
+        ))
+    }
+
     /// Puts the pod's cable in, or takes it out.
     pub fn plug(&self, is_plugged: bool) -> Result<(), String> {
         attempt(&format!("ip link set {} {}", self.link(), if is_plugged { "up" } else { "down" }))

@@ -190,14 +190,13 @@ fn a_newcomer_that_is_lost_while_it_gets_its_copies_is_replaced_too() {
         go_on(loads, 50);
         case.destroy("db-a-1");
         let began = Instant::now();
-        // The database knows of it first, and there is little to copy: what the operator says would come too late.
-        until("copies to be on their way", HEALED, || {
-            let clients = case.clients();
-            let answer = clients.first().ok_or("no pod is ready")?.get("/api/v1/status/cluster")?;
-            match answer.json()["data"]["shards"]["moving"].as_u64() {
-                Some(moving) if moving > 0 => Ok(()),
-                _ => Err(answer.body),
-            }
+        // Slow enough that there is a middle.
+        case.kubernetes.slow(NAMESPACE, "db-a-2", 256);
+        case.await_status("the newcomer to get copies", |status| {
+            let list = status["replacements"].as_array();
+            list.is_some_and(|list| {
+                list.iter().any(|one| one["new"] == "db-a-2" && one["step"] == "Bootstrapping")
+            })
         });
         case.destroy("db-a-2");
         case.await_replaced("db-a-2");
