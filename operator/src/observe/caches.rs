@@ -70,7 +70,6 @@ pub struct Triggers {
 impl Caches {
     /// Watches the namespace, and what there is outside of it if that is allowed.
     pub fn watch(client: &Client, namespace: &str, sight: Sight) -> (Caches, Triggers) {
-        let Sight { machines: may_look, drivers: may_see_drivers } = sight;
         let (mut owned, mut any) = (Vec::new(), Vec::new());
         let ours = watcher::Config::default().labels(names::CLUSTER);
         let in_namespace = |client: &Client| client.clone();
@@ -79,7 +78,7 @@ impl Caches {
         let configs = keep(Api::namespaced(in_namespace(client), namespace), &ours, &mut owned);
         let services = keep(Api::namespaced(in_namespace(client), namespace), &ours, &mut owned);
         let budgets = keep(Api::namespaced(in_namespace(client), namespace), &ours, &mut owned);
-        let machines = may_look.then(|| {
+        let machines = sight.machines.then(|| {
             // Dozens of images are most of a Node object.
             let strip = |machine: &mut Node| {
                 if let Some(status) = &mut machine.status {
@@ -89,7 +88,7 @@ impl Caches {
             let read = |machine: &Node| seen::machine(machine);
             keep_any(Api::all(client.clone()), strip, read, &mut any)
         });
-        let volumes = may_look.then(|| {
+        let volumes = sight.machines.then(|| {
             keep_any(
                 Api::all(client.clone()),
                 |_| {},
@@ -97,10 +96,10 @@ impl Caches {
                 &mut any,
             )
         });
-        let classes = may_look.then(|| {
+        let classes = sight.machines.then(|| {
             keep_any(Api::all(client.clone()), |_| {}, |class: &StorageClass| volumes::class(class), &mut any)
         });
-        let drivers = may_see_drivers.then(|| {
+        let drivers = sight.drivers.then(|| {
             keep_any(
                 Api::all(client.clone()),
                 |_| {},

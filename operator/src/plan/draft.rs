@@ -61,6 +61,14 @@ impl<'a> Draft<'a> {
         self.instances.all.values().cloned().collect()
     }
 
+    /// The instances that the plan makes, as far as it goes by now.
+    pub fn made(&self) -> impl Iterator<Item = &str> {
+        self.actions.iter().filter_map(|action| match action {
+            Action::CreateClaim { instance, .. } => Some(instance.as_str()),
+            _ => None,
+        })
+    }
+
     /// One more thing to do.
     pub fn act(&mut self, action: Action) {
         self.actions.push(action);

@@ -74,10 +74,9 @@ fn of_group<'a>(observed: &'a Observed, group: &Group) -> Option<Vec<&'a Machine
     Some(observed.machines.as_ref()?.values().filter(stands_there).collect())
 }
 
-/// Words for them: ` with zone=a or b`.
-fn place(group: &Group) -> String {
-    let place = |topology: &Topology| format!(" with {}={}", topology.key, topology.values.join(" or "));
-    group.topology.as_ref().map(place).unwrap_or_default()
+/// Where that is, in words: `zone=a or b`.
+fn place(topology: &Topology) -> String {
+    format!("{}={}", topology.key, topology.values.join(" or "))
 }
 
 fn machines(observed: &Observed, instances: &Instances, group: &Group) -> Option<String> {
@@ -88,19 +87,18 @@ fn machines(observed: &Observed, instances: &Instances, group: &Group) -> Option
     if there >= group.nodes as usize || members >= group.nodes as usize {
         return None;
     }
-    let (wanted, key) = (group.nodes, &topology.key);
-    let values = topology.values.join(" or ");
+    let (wanted, key, place) = (group.nodes, &topology.key, place(topology));
     let all = observed.machines.as_ref()?.values();
     let known: BTreeSet<&str> =
         all.filter_map(|machine| machine.labels.get(key)).map(String::as_str).collect();
     Some(match (there, known.is_empty()) {
         (0, true) => format!("no machine has the label {key}: label the machines, or set topology.key"),
         (0, false) => format!(
-            "no machine has {key}={values}; there are {}: correct topology.values, or add machines",
+            "no machine has {place}; there are {}: correct topology.values, or add machines",
             list(&known)
         ),
         (there, _) => format!(
-            "each node needs a machine of its own, {wanted} are wanted and {there} have {key}={values}: add machines, or want fewer nodes"
+            "each node needs a machine of its own, {wanted} are wanted and {there} have {place}: add machines, or want fewer nodes"
         ),
     })
 }
@@ -139,9 +137,11 @@ fn room(observed: &Observed, spec: &ClusterSpec, instances: &Instances, group: &
     }
     let mut machines = of_group(observed, group)?.into_iter();
     let first = lacks(spec, group, machines.next()?)?;
+    let place =
+        group.topology.as_ref().map(|topology| format!(" with {}", place(topology))).unwrap_or_default();
     machines
         .all(|machine| lacks(spec, group, machine).is_some())
-        .then(|| format!("no machine{} would take a pod; the first {first}, or add machines", place(group)))
+        .then(|| format!("no machine{place} would take a pod; the first {first}, or add machines"))
 }
 
 /// A pod that is to be made anew would not fit where its volume is. It is not taken down for that.

@@ -12,11 +12,7 @@ use std::collections::BTreeSet;
 pub fn next_name(draft: &Draft, group: &str) -> String {
     let observed = draft.observed;
     let gone = observed.database.iter().flat_map(|database| &database.gone).map(String::as_str);
-    let made = draft.actions.iter().filter_map(|action| match action {
-        Action::CreateClaim { instance, .. } => Some(instance.as_str()),
-        _ => None,
-    });
-    let known = draft.instances.all.keys().copied().chain(gone).chain(made);
+    let known = draft.instances.all.keys().copied().chain(gone).chain(draft.made());
     let said = observed.status.last_serial(group);
     let last =
         known.filter(|name| group_of(&observed.name, name) == group).filter_map(serial_of).max().unwrap_or(0);

@@ -123,11 +123,7 @@ fn of_group(draft: &Draft, name: &str, desired: u32) -> GroupStatus {
     };
     let said = observed.status.last_serial(name);
     // Those that are made by this plan, too: from then on the group is where it is.
-    let made = draft.actions.iter().filter_map(|action| match action {
-        Action::CreateClaim { instance, .. } => Some(instance.as_str()),
-        _ => None,
-    });
-    let serials = draft.instances.all.keys().copied().chain(made);
+    let serials = draft.instances.all.keys().copied().chain(draft.made());
     let serials = serials.filter(|instance| group_of(&observed.name, instance) == name);
     GroupStatus {
         name: name.into(),

@@ -54,7 +54,7 @@ fn replace(draft: &mut Draft, old: &Instance) {
     if draft.instances.replacements().next().is_some() || draft.is_disruptive() {
         return;
     }
-    if draft.actions.iter().any(|action| matches!(action, Action::CreateClaim { .. })) {
+    if draft.made().next().is_some() {
         return;
     }
     if !draft.evidence.is_empty() {

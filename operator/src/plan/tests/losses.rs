@@ -149,9 +149,14 @@ fn what_is_no_loss_never_leads_to_a_replacement() {
         ("a process that is not heard on a machine that is well", |observed| unheard(observed, Some((0, 2)))),
         ("the same machine under a new Node object", |observed| machine(observed).uid = "another".into()),
     ];
+    comes_to_nothing(settled, &table);
+}
+
+/// None of that is evidence of a loss, however long it lasts.
+pub fn comes_to_nothing(settled: fn() -> Story, table: &[(&str, Seen)]) {
     for (what, seen) in table {
         let mut story = settled();
-        story.seen = seen;
+        story.seen = *seen;
         let done = story.steps(60);
         assert!(is_quiet(&done), "{what}: {done:?}");
         assert_eq!(story.claim(VICTIM).suspect, None, "{what}");

@@ -1,7 +1,7 @@
 //! Volumes that can be used on another machine than the one that is lost: the pod is freed, and nothing is replaced.
 
 use super::super::*;
-use super::losses::{GATES, VICTIM};
+use super::losses::{GATES, VICTIM, comes_to_nothing};
 use super::spec;
 use super::story::{Change, Seen, Story, commits, defers, deleted, is_quiet, newcomers, node};
 use super::world::{TICK, World};
@@ -126,13 +126,7 @@ fn a_pod_whose_process_answers_or_whose_machine_does_is_not_freed() {
             machine(observed).machine = "another".into();
         }),
     ];
-    for (what, seen) in table {
-        let mut story = settled();
-        story.seen = seen;
-        let done = story.steps(60);
-        assert!(is_quiet(&done), "{what}: {done:?}");
-        assert_eq!(story.claim(VICTIM).suspect, None, "{what}");
-    }
+    comes_to_nothing(settled, &table);
 }
 
 #[test]
