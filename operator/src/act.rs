@@ -340,7 +340,6 @@ fn annotations(note: &Note) -> Vec<(&'static str, Option<String>)> {
             vec![(names::REPLACES, None), (names::REPLACES_WHY, None), (names::REPLACES_SINCE, None)]
         }
         Note::Create => vec![(names::CREATES, Some("true".into()))],
-        Note::CreateNot => vec![(names::CREATES, None)],
         Note::Facts(facts) => known(facts),
     }
 }

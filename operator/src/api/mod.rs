@@ -48,8 +48,10 @@ pub mod names {
     pub const RETIRED: &str = "sarsen.dev/retired-since";
     /// On claims: the database's name for the node.
     pub const NODE_ID: &str = "sarsen.dev/node-id";
-    /// On claims: the cluster that the data on it belongs to.
+    /// On claims: the cluster that the data on it belongs to, or [`NO_CLUSTER`]. A claim without it was made by another hand, and may have anything on it.
     pub const CLUSTER_ID: &str = "sarsen.dev/cluster-id";
+    /// On a new claim, until there is a database that somebody is let write to.
+    pub const NO_CLUSTER: &str = "none";
     /// On claims: this is the instance that creates the cluster. Written before it is told to.
     pub const CREATES: &str = "sarsen.dev/creates-cluster";
     /// On claims: the machine that the pod ran on, by name, uid and machine id.

@@ -87,7 +87,8 @@ impl Eyes {
         let claims: BTreeMap<_, _> = claims.iter().filter_map(|claim| seen::claim(claim)).collect();
         let mut memory = self.remember(&key);
         let mut database = self.ask(cluster, &pods, &mut memory).await;
-        self.ask_each(&mut pods, database.is_none()).await;
+        let decides = database.as_ref().is_some_and(|database| database.has_leader);
+        self.ask_each(&mut pods, !decides).await;
         if let Some(database) = &mut database {
             self.versions(database, &pods, &mut memory).await;
         }
@@ -238,7 +239,7 @@ impl Eyes {
         }
     }
 
-    /// What nodes say of themselves: those that are not ready, and all while there is no database that answers.
+    /// What nodes say of themselves: those that are not ready, and all while there is no database that decides.
     async fn ask_each(&self, pods: &mut BTreeMap<String, Pod>, all: bool) {
         let asked = pods.values_mut().filter(|pod| all || !pod.containers_ready);
         let ask = asked.filter_map(|pod| Some((pod.ip.clone()?, pod)));

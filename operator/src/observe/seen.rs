@@ -2,7 +2,8 @@
 
 use crate::api::names;
 use crate::plan::{
-    Claim, ClaimPhase, Host, Leaving, Machine, Ms, Pod, Replaces, Suspect, Trouble, TroubleKind, bytes,
+    Claim, ClaimPhase, Contents, Host, Leaving, Machine, Ms, Pod, Replaces, Suspect, Trouble, TroubleKind,
+    bytes,
 };
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -46,7 +47,11 @@ pub fn claim(object: &core::PersistentVolumeClaim) -> Option<(String, Claim)> {
         }),
         retired: note(names::RETIRED).and_then(|text| instant(&text)),
         node_id: note(names::NODE_ID),
-        cluster_id: note(names::CLUSTER_ID),
+        contents: match note(names::CLUSTER_ID) {
+            None => Contents::Unknown,
+            Some(none) if none == names::NO_CLUSTER => Contents::Nothing,
+            Some(id) => Contents::Of(id),
+        },
         creates: note(names::CREATES).is_some(),
         replace: note(names::REPLACE).is_some_and(|text| text != "false"),
         host: note(names::HOST).map(|name| Host {
@@ -221,7 +226,7 @@ mod tests {
             leaving: Some(Leaving::Abandoned),
             retired: Some(at("2026-01-01T00:00:03Z")),
             node_id: Some("ab12".into()),
-            cluster_id: Some("cd34".into()),
+            contents: Contents::Of("cd34".into()),
             creates: true,
             replace: true,
             host: Some(Host { name: "machine-1".into(), uid: "machine-uid".into(), machine: "0f0f".into() }),

@@ -96,8 +96,6 @@ pub enum Note {
     Settle,
     /// It creates the cluster.
     Create,
-    /// It does not, after all.
-    CreateNot,
     /// What is known of it: the database's ids and the machine that it is on.
     Facts(Box<Facts>),
 }
@@ -173,9 +171,15 @@ impl Action {
         }
     }
 
-    /// Whether what it is decided on must be read anew first: a cache may say what is not so any more. A new instance is among it, since its name must never have been used.
+    /// Whether what it is decided on must be read anew first: a cache may say what is not so any more. A new instance is among it, since its name must never have been used,
+    /// and who creates the database, since somebody else may have been chosen.
     pub fn needs_certainty(&self) -> bool {
-        self.is_destructive() || matches!(self, Action::CreateClaim { .. } | Action::Ask(_))
+        let decides = |note: &Note| matches!(note, Note::Create | Note::Leave(_));
+        match self {
+            Action::CreateClaim { .. } | Action::Ask(_) => true,
+            Action::Note { note, .. } => decides(note),
+            _ => self.is_destructive(),
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! What goes: instances that are to leave, and what is left of those that have. Storage is the last to go.
 
 use super::action::{Action, Note, Reason, Request};
+use super::creation;
 use super::draft::Draft;
 use super::evidence::pinned;
 use super::gates;
 use super::instances::{Instance, Role};
-use super::observed::{Claim, Health, Leaving, NodeState};
+use super::observed::{Claim, Contents, Database, Health, Leaving, NodeState};
 use crate::api::DeletePolicy;
 use std::collections::BTreeSet;
 
@@ -15,20 +16,29 @@ pub fn advance(draft: &mut Draft) {
         match instance.role {
             Role::Leaving(why) => leave(draft, &instance, why),
             Role::Retired => retire(draft, &instance),
+            // Its claim was deleted while it was not a member yet: nothing else would take it out of the placement.
+            Role::Member if instance.claim.is_none() && is_standby(&instance) => {
+                leave(draft, &instance, Leaving::Abandoned);
+            }
             Role::Member | Role::Newcomer => {}
         }
     }
 }
 
+fn is_standby(instance: &Instance) -> bool {
+    instance.node.is_some_and(|(_, node)| node.state == NodeState::Standby)
+}
+
 fn leave(draft: &mut Draft, instance: &Instance, why: Leaving) {
     let observed = draft.observed;
-    let Some(database) = &observed.database else {
-        // Before there is a database nobody holds anything. Later it must be asked.
-        if super::scale::was_never_created(draft) && why == Leaving::Abandoned {
-            clear_away(draft, instance, "it never held anything");
+    if draft.is_void {
+        let gone = pod_is_gone(draft, instance, "nobody was let write to it yet");
+        if gone && creation::is_over(draft) {
+            clear_away(draft, instance, "nobody was let write to it yet");
         }
         return;
-    };
+    }
+    let Some(database) = &observed.database else { return };
     let Some((id, node)) = instance.node else {
         match why {
             Leaving::Abandoned => clear_away(draft, instance, "it never held anything"),
@@ -45,7 +55,7 @@ fn leave(draft: &mut Draft, instance: &Instance, why: Leaving) {
     }
     // It may be back in a moment, with its copies; if not, it is lost like any other.
     if silent
-        && node.state != NodeState::Standby
+        && !is_standby(instance)
         && why == Leaving::ScaleIn
         && super::replace::lost(draft, instance).is_none()
     {
@@ -86,7 +96,7 @@ fn retire(draft: &mut Draft, instance: &Instance) {
     let Some(claim) = claim else { return };
     let Some(since) = claim.retired else { return };
     // Its successor may yet be lost, and then this is one more disk that a person could read.
-    if draft.instances.successor(instance.name).is_some() || !is_retired_in_the_placement(draft, instance) {
+    if draft.instances.successor(instance.name).is_some() || !may_be_deleted(draft, instance) {
         return;
     }
     if !may_come_back(draft, instance)
@@ -106,26 +116,23 @@ fn depart(draft: &mut Draft, instance: &Instance) {
         draft.note(instance, Note::Retire);
     }
     let gone = pod_is_gone(draft, instance, "its group has fewer nodes now");
-    if gone
-        && (never_was(instance) || is_retired_in_the_placement(draft, instance))
-        && policy(draft, instance) == DeletePolicy::Delete
-    {
+    if gone && may_be_deleted(draft, instance) && policy(draft, instance) == DeletePolicy::Delete {
         delete_claim(draft, instance, "its group has fewer nodes now, and storage.deletePolicy is Delete");
     }
 }
 
 fn clear_away(draft: &mut Draft, instance: &Instance, why: &str) {
     // Whoever was a member held something, whatever was decided on since.
-    if pod_is_gone(draft, instance, why)
-        && (never_was(instance) || is_retired_in_the_placement(draft, instance))
-    {
+    if pod_is_gone(draft, instance, why) && may_be_deleted(draft, instance) {
         delete_claim(draft, instance, why);
     }
 }
 
-/// The instance was never seen to be a member.
-fn never_was(instance: &Instance) -> bool {
-    instance.claim.is_some_and(|claim| claim.node_id.is_none())
+/// The database, asked now, says that the instance is gone for ever, or we have made its claim and nobody was let write to it.
+fn may_be_deleted(draft: &Draft, instance: &Instance) -> bool {
+    let has_nothing = instance.claim.is_some_and(|claim| claim.contents == Contents::Nothing);
+    let is_gone = |database: &Database| database.gone.contains(instance.name);
+    has_nothing || draft.observed.database.as_ref().is_some_and(is_gone)
 }
 
 /// Whether there is no pod any more. If there is one, it is to go.
@@ -153,11 +160,6 @@ fn delete_claim(draft: &mut Draft, instance: &Instance, why: &str) {
             why: why.into(),
         });
     }
-}
-
-/// The database, asked now, says that the instance is gone for ever.
-fn is_retired_in_the_placement(draft: &Draft, instance: &Instance) -> bool {
-    draft.observed.database.as_ref().is_some_and(|database| database.gone.contains(instance.name))
 }
 
 /// Whether what is on the volume may be read again some day: it is not bound to a machine, or that machine is there, or nobody knows.

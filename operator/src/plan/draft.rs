@@ -1,6 +1,7 @@
 //! A plan in the making.
 
 use super::action::{Action, Deferral, Note, Reason, Told};
+use super::creation;
 use super::evidence::{Evidence, evidence};
 use super::gates::{Gate, deferral};
 use super::instances::{Instance, Instances, Role};
@@ -19,6 +20,10 @@ pub struct Draft<'a> {
     pub instances: Instances<'a>,
     /// Who may be lost, and why.
     pub evidence: BTreeMap<&'a str, Evidence>,
+    /// Somebody may have written to the database ([`creation::is_founded`]).
+    pub is_founded: bool,
+    /// Nothing is lost with anybody ([`creation::is_void`]).
+    pub is_void: bool,
     /// Why the specification cannot work.
     pub problems: Vec<String>,
     /// What is to be done, in this order.
@@ -43,17 +48,22 @@ impl<'a> Draft<'a> {
             .filter_map(|instance| Some((instance.name, evidence(observed, &instances, instance)?)))
             .collect();
         let problems = problems(observed, spec, &instances);
-        Draft {
+        let mut draft = Draft {
             observed,
             spec,
             instances,
             evidence,
+            is_founded: false,
+            is_void: false,
             problems,
             actions: Vec::new(),
             deferrals: Vec::new(),
             told: Vec::new(),
             again: None,
-        }
+        };
+        draft.is_founded = creation::is_founded(&draft);
+        draft.is_void = creation::is_void(&draft);
+        draft
     }
 
     /// All instances, to go over while the plan is being made.

@@ -4,7 +4,7 @@
 //! is not there. Nothing of that is mended by making the data anew elsewhere. [`trouble`] says what it is.
 
 use super::instances::{Instance, Instances};
-use super::observed::{ClaimPhase, Health, Host, Machine, Node, Observed, TroubleKind, Volume};
+use super::observed::{Answer, ClaimPhase, Health, Host, Machine, Node, Observed, TroubleKind, Volume};
 use crate::api::{FailurePolicy, Span};
 use std::collections::BTreeMap;
 
@@ -220,7 +220,11 @@ fn volume_lost(observed: &Observed, instance: &Instance) -> Option<String> {
             Some(_) => {}
         }
     }
-    let trouble = instance.pod?.trouble.as_ref()?;
+    let pod = instance.pod?;
+    if claim.node_id.is_some() && pod.answer == Some(Answer::Waiting) {
+        return Some("its volume is empty: it was a node of a database, and waits for one".into());
+    }
+    let trouble = pod.trouble.as_ref()?;
     let what = match trouble.kind {
         TroubleKind::Wiped => "its volume is empty",
         TroubleKind::Foreign => "its volume has the data of another node",

@@ -145,7 +145,9 @@ pub fn infrastructure(spec: &ClusterSpec, instances: &Instances, requested: bool
     for instance in there {
         let Some(machine) = instances.machine(instance) else { continue };
         machines.insert(machine);
-        if instances.machine_is_away(instance) && !instance.is_heard() {
+        // Of those whom a person calls lost it is known what is wrong.
+        let is_called_lost = instance.claim.is_some_and(|claim| claim.replace);
+        if instances.machine_is_away(instance) && !instance.is_heard() && !is_called_lost {
             away.insert(machine);
         }
     }

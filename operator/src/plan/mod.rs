@@ -1,7 +1,7 @@
 //! What to do, from what was seen: a pure function that holds every decision of the operator.
 //!
 //! ```text
-//! Observed ─► instances ─► evidence ─► replace, free, collect, create, change, grow ─► Plan: actions, status, what is put off and why
+//! Observed ─► instances ─► evidence ─► create, replace, free, collect, change, grow ─► Plan: actions, status, what is put off and why
 //! ```
 //!
 //! Nothing is remembered between two plans. What has been decided is written where it lasts, on claims and in the database's placement, before it is acted upon; the clocks of
@@ -12,6 +12,7 @@
 
 mod action;
 mod collect;
+mod creation;
 mod deletion;
 mod draft;
 mod evidence;
@@ -94,7 +95,7 @@ fn advance(draft: &mut Draft) {
     }
     facts(draft);
     replace::suspect(draft);
-    scale::database(draft);
+    creation::advance(draft);
     replace::advance(draft);
     free::advance(draft);
     collect::advance(draft);
@@ -114,16 +115,14 @@ fn advance(draft: &mut Draft) {
     }
 }
 
-/// Writes down what is known of instances, as long as it can be asked.
+/// Writes down what is known of instances, as long as it can be asked. Which database they are of is not written down before it is founded: it tells that it is.
 fn facts(draft: &mut Draft) {
     let observed = draft.observed;
+    let database = observed.database.as_ref().filter(|_| draft.is_founded);
     for instance in draft.all() {
         let (Some(claim), Some(pod)) = (instance.claim, instance.pod) else { continue };
         let node_id = instance.node.map(|(id, _)| id.to_owned());
-        let cluster_id = node_id
-            .is_some()
-            .then(|| observed.database.as_ref().map(|database| database.cluster_id.clone()))
-            .flatten();
+        let cluster_id = database.filter(|_| node_id.is_some()).map(|database| database.cluster_id.clone());
         let machine = pod.machine.as_ref().filter(|_| pod.containers_ready);
         let host = machine.map(|name| {
             let object = observed.machines.as_ref().and_then(|machines| machines.get(name));
@@ -134,11 +133,10 @@ fn facts(draft: &mut Draft) {
         // A Node object that is gone, or came back as another, is what the evidence is about: it is not written over.
         let host = host.filter(|host| !host.uid.is_empty() || observed.machines.is_none());
         let host = host.filter(|_| !draft.evidence.contains_key(instance.name));
-        let new = |known: &Option<String>, now: &Option<String>| now.is_some() && known != now;
-        if new(&claim.node_id, &node_id)
-            || new(&claim.cluster_id, &cluster_id)
-            || (host.is_some() && claim.host != host)
-        {
+        let is_new = (node_id.is_some() && claim.node_id != node_id)
+            || cluster_id.as_ref().is_some_and(|id| claim.contents != Contents::Of(id.clone()))
+            || (host.is_some() && claim.host != host);
+        if is_new {
             let facts = Facts { node_id, cluster_id, host };
             draft.note(&instance, Note::Facts(Box::new(facts)));
         }

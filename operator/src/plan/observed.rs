@@ -98,14 +98,26 @@ pub struct Claim {
     pub retired: Option<Ms>,
     /// The database's id of the node.
     pub node_id: Option<String>,
-    /// The cluster that the data belongs to.
-    pub cluster_id: Option<String>,
+    /// What is on its volume.
+    pub contents: Contents,
     /// It was chosen to create the cluster.
     pub creates: bool,
     /// A person wants it replaced.
     pub replace: bool,
     /// The machine that its pod was on last.
     pub host: Option<Host>,
+}
+
+/// What is on the volume of a claim, as far as anybody has noted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Contents {
+    /// Anything: another hand has made the claim.
+    #[default]
+    Unknown,
+    /// We have made it, and nobody was let write to what is on it.
+    Nothing,
+    /// Data of the database with this id.
+    Of(String),
 }
 
 /// The state of a claim.

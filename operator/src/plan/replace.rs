@@ -107,7 +107,8 @@ pub fn advance(draft: &mut Draft) {
 }
 
 fn begin(draft: &mut Draft, old: &Instance) {
-    if draft.instances.successor(old.name).is_some() {
+    // Who is to take its place sees to it, unless nothing is held that one could take over.
+    if draft.instances.successor(old.name).is_some() && !draft.is_void {
         return;
     }
     let Some(kind) = lost(draft, old) else { return };
@@ -149,14 +150,15 @@ pub fn make(draft: &mut Draft, old: &Instance, why: &str) {
 /// Whether the instance is part of the placement, so that something is lost with it. Unknown is yes.
 pub fn holds_something(draft: &Draft, instance: &Instance) -> bool {
     match (&draft.observed.database, instance.node) {
+        _ if draft.is_void => false,
         (Some(_), Some((_, node))) => node.state != NodeState::Standby,
         (Some(_), None) => false,
-        // Before there is a database nobody holds anything.
-        (None, _) => !super::scale::was_never_created(draft),
+        (None, _) => true,
     }
 }
 
-fn abandon(draft: &mut Draft, instance: &Instance, why: &str) {
+/// An instance goes that nothing is lost with.
+pub fn abandon(draft: &mut Draft, instance: &Instance, why: &str) {
     draft.tell(false, "InstanceAbandoned", format!("{} goes: {why}", instance.name));
     draft.note(instance, Note::Leave(Leaving::Abandoned));
 }

@@ -1,10 +1,10 @@
 //! As many instances as are wanted: their claims, their pods, their part in the database.
 
 use super::action::{Action, Note, Reason, Request};
+use super::creation;
 use super::draft::Draft;
 use super::instances::{Instance, Role, group_of};
-use super::observed::{Answer, Health, Leaving, NodeState};
-use crate::api::Group;
+use super::observed::{Contents, Health, Leaving, NodeState};
 use crate::render::names::{self, serial_of};
 use std::collections::BTreeSet;
 
@@ -21,6 +21,9 @@ pub fn next_name(draft: &Draft, group: &str) -> String {
 
 /// New instances where there are too few.
 pub fn out(draft: &mut Draft) {
+    if creation::is_ending(draft) {
+        return;
+    }
     let spec = draft.spec;
     for group in &spec.groups {
         let there = draft.instances.members(&group.name).count();
@@ -45,6 +48,11 @@ pub fn inwards(draft: &mut Draft) {
             continue;
         }
         let Some(database) = &draft.observed.database else { continue };
+        if !draft.is_founded {
+            let message = "there are copies in every group first: an instance that goes may be one of the few that decide";
+            draft.defer(group, Reason::Starting, message);
+            continue;
+        }
         let leaves =
             |instance: &Instance| matches!(instance.role, Role::Leaving(_)) && instance.node.is_some();
         if let Some(other) = draft.instances.all.values().find(|instance| leaves(instance)) {
@@ -86,85 +94,11 @@ pub fn pods(draft: &mut Draft) {
         let wanted = match instance.role {
             Role::Member | Role::Newcomer => true,
             // It is emptied before it goes, for which it must run.
-            Role::Leaving(_) => instance.node.is_some(),
+            Role::Leaving(_) => instance.node.is_some() && !draft.is_void,
             Role::Retired => false,
         };
         if wanted && !claim.deleting {
             draft.act(Action::CreatePod { instance: instance.name.into(), group: instance.group.into() });
-        }
-    }
-}
-
-/// A node that belongs to a database, as far as anybody knows.
-fn belongs(instance: &Instance) -> bool {
-    let noted = instance.claim.is_some_and(|claim| claim.cluster_id.is_some());
-    noted || matches!(instance.pod.and_then(|pod| pod.answer.as_ref()), Some(Answer::Belongs(_)))
-}
-
-/// Whether there never was a database: nobody was chosen to create it, or everybody who is not lost says that they still wait for it. Then nobody holds anything, and even
-/// if one that is lost has created it, nobody was let write to it.
-pub fn was_never_created(draft: &Draft) -> bool {
-    let instances = || draft.instances.all.values();
-    if draft.observed.database.is_some() || instances().any(belongs) {
-        return false;
-    }
-    let is_lost = |instance: &Instance| {
-        let is_silent = instance.pod.is_none_or(|pod| pod.answer.is_none());
-        let is_given_up = matches!(instance.role, Role::Leaving(_) | Role::Retired);
-        (is_silent && draft.evidence.contains_key(instance.name)) || is_given_up
-    };
-    let waits = |instance: &Instance| match instance.pod {
-        Some(pod) => {
-            pod.answer == Some(Answer::Waiting)
-                || (pod.machine.is_none() && instance.claim.is_some_and(|claim| claim.host.is_none()))
-        }
-        None => false,
-    };
-    let chosen = instances().any(|instance| instance.claim.is_some_and(|claim| claim.creates));
-    !chosen || instances().all(|instance| is_lost(instance) || waits(instance))
-}
-
-/// Creates the database, once in its life.
-///
-/// Who creates it is written on a claim before it is told to, so that no two ever are. A claim that has belonged to a cluster says so: as long as
-/// there is one, nobody creates another.
-pub fn database(draft: &mut Draft) {
-    let observed = draft.observed;
-    if observed.database.is_some() {
-        return;
-    }
-    if draft.instances.all.values().any(belongs) {
-        return;
-    }
-    let suspects: BTreeSet<&str> = draft.evidence.keys().copied().collect();
-    let waits = |instance: &&Instance| {
-        let waiting = instance.pod.is_some_and(|pod| pod.answer == Some(Answer::Waiting) && !pod.deleting);
-        waiting && !suspects.contains(instance.name)
-    };
-    let chosen = draft
-        .instances
-        .all
-        .values()
-        .find(|instance| instance.claim.is_some_and(|claim| claim.creates))
-        .cloned();
-    match chosen {
-        Some(chosen) if matches!(chosen.role, Role::Leaving(_) | Role::Retired) => {
-            draft.note(&chosen, Note::CreateNot)
-        }
-        Some(chosen) if waits(&&chosen) => {
-            draft.act(Action::Ask(Request::Create { instance: chosen.name.into() }))
-        }
-        Some(_) => {}
-        None => {
-            let first = draft
-                .spec
-                .groups
-                .iter()
-                .find_map(|Group { name, .. }| draft.instances.members(name).find(waits))
-                .cloned();
-            if let Some(first) = first {
-                draft.note(&first, Note::Create);
-            }
         }
     }
 }
@@ -199,18 +133,9 @@ pub fn add(draft: &mut Draft) {
 /// Readiness gates: whether the copies that an instance is to have are there.
 pub fn gates(draft: &mut Draft) {
     let Some(database) = &draft.observed.database else { return };
-    let domains: BTreeSet<&str> = draft
-        .instances
-        .all
-        .values()
-        .filter(|instance| {
-            // One that is lost has been there: then the others have its copies, or are to have them.
-            instance.node.is_some_and(|(_, node)| node.state != NodeState::Standby)
-        })
-        .map(|instance| instance.group)
-        .collect();
-    // Before there is a group for every copy, nobody is to write: it would be on too few disks.
-    let complete = domains.len() >= usize::from(draft.spec.replication_factor);
+    let is_noted =
+        |instance: &Instance| instance.claim.is_some_and(|claim| matches!(claim.contents, Contents::Of(_)));
+    let complete = creation::has_all_groups(draft);
     for instance in draft.all() {
         let Some(pod) = instance.pod.filter(|pod| !pod.deleting) else { continue };
         let holds = instance.node.is_some_and(|(id, node)| {
@@ -219,7 +144,8 @@ pub fn gates(draft: &mut Draft) {
         // What is open stays open while the node does not answer for a moment: then its pod is not ready anyway.
         let open = match pod.gate {
             Some(true) => holds,
-            _ => holds && complete && instance.is_heard(),
+            // That it may be written to is noted first.
+            _ => holds && complete && is_noted(&instance) && instance.is_heard(),
         };
         if pod.gate != Some(open) {
             draft.act(Action::SetGate { instance: instance.name.into(), uid: pod.uid.clone(), open });

@@ -31,7 +31,7 @@ pub fn finish(draft: Draft) -> Plan {
     let mut draft = draft;
     // What a person waits for after `kubectl apply`.
     let last = &draft.observed.status;
-    if last.cluster_id.is_empty() && !status.cluster_id.is_empty() {
+    if last.cluster_id != status.cluster_id {
         draft.tell(false, "Created", format!("the database exists; its id is {}", status.cluster_id));
     }
     if is_ready(&status) && !is_ready(last) {

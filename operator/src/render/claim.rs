@@ -7,18 +7,19 @@ use k8s_openapi::api::core::v1::{
 };
 use std::collections::BTreeMap;
 
-/// The claim of a new instance. It has no owner: it goes only if somebody decides so.
+/// The claim of a new instance, with these annotations and one that says that nothing is on it. It has no owner: it goes only if somebody decides so.
 pub fn claim(
     cluster: &SarsenCluster,
     group: &Group,
     instance: &str,
-    annotations: BTreeMap<String, String>,
+    mut annotations: BTreeMap<String, String>,
 ) -> PersistentVolumeClaim {
     let storage = cluster.spec.storage_of(&group.name);
     let mut metadata = free(cluster, names::claim(instance), "database");
     let labels = metadata.labels.get_or_insert_default();
     labels.insert(api::names::GROUP.into(), group.name.clone());
     labels.insert(api::names::INSTANCE.into(), instance.into());
+    annotations.insert(api::names::CLUSTER_ID.into(), api::names::NO_CLUSTER.into());
     metadata.annotations = Some(annotations);
     PersistentVolumeClaim {
         metadata,

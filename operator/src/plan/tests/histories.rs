@@ -60,7 +60,7 @@ fn trouble(world: &mut World, dice: &mut Dice) {
             on.kubelet = false;
             on.power &= dice.one_in(2);
         }
-        7 | 8 if may_lose => destroy(world, &name),
+        7 | 8 if world.may_destroy(&name) => destroy(world, &name),
         // The disk is emptied under a machine that goes on.
         9 | 10 if may_lose => {
             for disk in world.disks.values_mut().filter(|disk| disk.machine == name) {
@@ -81,7 +81,7 @@ fn trouble(world: &mut World, dice: &mut Dice) {
                 pod.containers_ready = false;
             }
         }
-        12 if may_lose => {
+        12 if world.may_destroy(&name) => {
             if let Some(disk) = world.disks.values_mut().find(|disk| disk.machine == name) {
                 disk.object = false;
             }

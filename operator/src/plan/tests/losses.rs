@@ -269,6 +269,19 @@ fn a_persons_annotation_overrides_what_is_only_caution() {
 }
 
 #[test]
+fn whoever_a_person_calls_lost_is_not_counted_among_those_that_are_away() {
+    let mut story = Story::settled(spec(2), 4);
+    story.destroy("db-b-1");
+    story.destroy("db-b-2");
+    story.steps(20);
+    assert!(defers(&story.step(), "db-b-2", Reason::TooManyAway));
+    story.claim("db-b-1").replace = true;
+    let plan = story.step();
+    assert!(!defers(&plan, "db-b-2", Reason::TooManyAway), "{:?}", plan.deferrals);
+    story.until_well();
+}
+
+#[test]
 fn an_operator_that_is_paused_does_nothing() {
     let pauses: [Change; 2] = [|story| story.world.paused = true, |story| story.world.spec.paused = true];
     for pause in pauses {

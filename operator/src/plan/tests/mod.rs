@@ -1,5 +1,6 @@
 //! The plan against a toy of the world: ten thousand histories of everything that can go wrong, and the ones that are worth a name.
 
+mod creation;
 mod disks;
 mod histories;
 mod interplay;

@@ -1,4 +1,4 @@
-//! Histories that are worth a name, other than losses: creation, changes of the specification, the end.
+//! Histories that are worth a name, other than losses and creation: changes of the specification, the end.
 
 use super::super::*;
 use super::spec;
@@ -261,40 +261,5 @@ fn with_the_cluster_object_claims_stay_unless_they_are_to_go() {
         }
         assert!(!story.world.finalizer, "the object never goes");
         assert_eq!(story.world.claims.len(), stay, "{all:?} {of_a:?}");
-    }
-}
-
-#[test]
-fn no_second_cluster_is_created_while_any_claim_belongs_to_one() {
-    fn waits(observed: &mut Observed) {
-        observed.database = None;
-        for pod in observed.pods.values_mut() {
-            pod.answer = Some(Answer::Waiting);
-        }
-    }
-    fn forgets(observed: &mut Observed, but: usize) {
-        waits(observed);
-        for claim in observed.claims.values_mut().skip(but) {
-            (claim.cluster_id, claim.node_id, claim.creates) = (None, None, false);
-        }
-    }
-    fn belongs(observed: &mut Observed) {
-        forgets(observed, 0);
-        observed.pods.get_mut("db-c-1").unwrap().answer = Some(Answer::Belongs("c1".into()));
-    }
-    let table: [(Seen, bool); 4] = [
-        (waits, false),
-        (|observed| forgets(observed, 1), false),
-        (belongs, false),
-        // As if there never had been one.
-        (|observed| forgets(observed, 0), true),
-    ];
-    for (row, (seen, creates)) in table.into_iter().enumerate() {
-        let mut story = Story::settled(spec(1), 2);
-        story.seen = seen;
-        let chosen = |action: &Action| {
-            matches!(action, Action::Note { note: Note::Create, .. } | Action::Ask(Request::Create { .. }))
-        };
-        assert_eq!(story.step().actions.iter().any(chosen), creates, "row {row}");
     }
 }

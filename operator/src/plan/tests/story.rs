@@ -28,9 +28,14 @@ impl Story {
 
     /// A world, from when all is well in it.
     pub fn of(world: World) -> Story {
-        let mut story = Story { world, dice: Dice(7), seen: |_| {} };
+        let mut story = Story::begun(world);
         story.until_well();
         story
+    }
+
+    /// A world in which nothing has happened yet.
+    pub fn begun(world: World) -> Story {
+        Story { world, dice: Dice(7), seen: |_| {} }
     }
 
     pub fn observe(&self) -> Observed {

@@ -62,6 +62,7 @@ pub struct Member {
 #[derive(Clone, Debug, Default)]
 pub struct Db {
     pub exists: bool,
+    pub id: String,
     pub epoch: u64,
     pub nodes: BTreeMap<String, Member>,
     pub gone: BTreeSet<String>,
@@ -91,6 +92,8 @@ pub struct World {
     pub token: bool,
     pub status: ClusterStatus,
     pub db: Db,
+    /// A readiness gate was open once: somebody may have written.
+    pub let_in: bool,
     pub serial: u64,
     /// Pods of ours that work and that we have deleted, until they are ready again.
     pub disturbed: BTreeMap<String, String>,
@@ -122,6 +125,7 @@ impl World {
             token: false,
             status: ClusterStatus::default(),
             db: Db::default(),
+            let_in: false,
             serial: 0,
             disturbed: BTreeMap::new(),
             may_look: true,
@@ -201,6 +205,12 @@ impl World {
         })
     }
 
+    /// Whether nothing that somebody wrote is lost for ever with the disks of this machine.
+    pub fn may_destroy(&self, machine: &str) -> bool {
+        let is_founded = self.claims.values().any(|claim| matches!(claim.contents, Contents::Of(_)));
+        !is_founded || self.may_lose(machine)
+    }
+
     /// Whether every shard keeps a majority of intact copies if the disks of this machine are lost.
     pub fn may_lose(&self, machine: &str) -> bool {
         let nodes: Vec<&String> = self
@@ -232,6 +242,10 @@ impl World {
         2 * self.db.voters.iter().filter(|node| self.hears(node)).count() > self.db.voters.len()
     }
 
+    fn is_heard(&self) -> bool {
+        self.db.nodes.keys().any(|node| self.hears(node))
+    }
+
     fn choose_voters(&mut self) {
         let heard = |(id, member): &(&String, &Member)| {
             member.state != NodeState::Standby && self.hears(id) && self.is_intact(id)
@@ -245,7 +259,7 @@ impl World {
 
     /// What the operator sees.
     pub fn observe(&self) -> Observed {
-        let answers = self.db.nodes.keys().any(|node| self.hears(node));
+        let answers = self.is_heard();
         let machines = self.boxes.iter().filter(|(_, on)| on.object).map(|(name, on)| {
             let labels = [("zone", &on.zone), ("kubernetes.io/hostname", name)];
             let machine = Machine {
@@ -298,8 +312,14 @@ impl World {
             if silent {
                 (pod.containers_ready, pod.ready) = (false, None);
             }
-            if !self.db.exists && self.runs(name) {
-                pod.answer = Some(Answer::Waiting);
+            // Those that are of no database are asked as long as nobody decides.
+            if self.runs(name) && !(self.is_heard() && self.has_leader()) {
+                pod.answer = Some(match self.disk_of(name).and_then(|disk| disk.data.as_ref()) {
+                    Some(_) => Answer::Belongs(self.db.id.clone()),
+                    // It has heard of one from others.
+                    None if self.is_heard() => Answer::Belongs(self.db.id.clone()),
+                    None => Answer::Waiting,
+                });
             }
             (name.clone(), pod)
         };
@@ -334,7 +354,7 @@ impl World {
             ..Job::default()
         });
         Database {
-            cluster_id: "c1".into(),
+            cluster_id: self.db.id.clone(),
             epoch: self.db.epoch,
             has_leader: self.has_leader(),
             factor: self.full(),
@@ -475,6 +495,8 @@ impl World {
             self.db.nodes.iter().find(|(_, member)| member.instance == *name).map(|(id, _)| id.clone());
         let now = self.now;
         let gone = self.db.gone.contains(name);
+        // Those who decide know that somebody was there before; nobody else does.
+        let is_decided_in = self.is_heard() && self.has_leader();
         let Some(disk) = self.disks.get_mut(&volume) else { return };
         if disk.network.is_some() {
             // It has not been attached here yet.
@@ -491,7 +513,7 @@ impl World {
         let trouble = match (&data, &member) {
             _ if !works => Some(TroubleKind::Crash),
             _ if gone => Some(TroubleKind::Removed),
-            (None, Some(_)) => Some(TroubleKind::Wiped),
+            (None, Some(_)) if is_decided_in => Some(TroubleKind::Wiped),
             (Some(data), Some(id)) if data != id => Some(TroubleKind::Foreign),
             _ => None,
         };
@@ -669,6 +691,7 @@ impl World {
                     group: group.clone(),
                     requested,
                     class: Some("local".into()),
+                    contents: Contents::Nothing,
                     replaces: replaces.clone().map(|(old, why)| Replaces { old, why, since: now }),
                     ..Claim::default()
                 });
@@ -685,10 +708,11 @@ impl World {
                     Note::Retire => claim.retired = Some(now),
                     Note::Settle => claim.replaces = None,
                     Note::Create => claim.creates = true,
-                    Note::CreateNot => claim.creates = false,
                     Note::Facts(facts) => {
                         claim.node_id = facts.node_id.clone().or(claim.node_id.take());
-                        claim.cluster_id = facts.cluster_id.clone().or(claim.cluster_id.take());
+                        if let Some(id) = &facts.cluster_id {
+                            claim.contents = Contents::Of(id.clone());
+                        }
                         claim.host = facts.host.clone().or(claim.host.take());
                     }
                 }
@@ -704,9 +728,7 @@ impl World {
                 let Some(claim) = self.claims.get(instance).filter(|claim| claim.uid == *uid) else { return };
                 let is_member = self.db.nodes.values().any(|member| member.instance == *instance);
                 let gone = self.db.gone.contains(instance);
-                // A cluster of one that nobody has heard of never was: nobody could write to it.
-                let stillborn = self.db.nodes.len() == 1 && is_member;
-                let never = claim.node_id.is_none() && (!is_member || stillborn);
+                let never = claim.contents == Contents::Nothing && (!is_member || !self.let_in);
                 assert!(
                     gone || never,
                     "the claim of {instance} is deleted, and the placement has not let it go"
@@ -717,9 +739,6 @@ impl World {
                         DeletePolicy::Delete,
                         "{instance} was to be kept"
                     );
-                }
-                if stillborn {
-                    self.db = Db::default();
                 }
                 self.claims.get_mut(instance).unwrap().deleting = true;
             }
@@ -733,6 +752,7 @@ impl World {
             Action::SetGate { instance, uid, open } => {
                 let Some(pod) = self.pods.get_mut(instance).filter(|pod| pod.uid == *uid) else { return };
                 pod.gate = Some(*open);
+                self.let_in |= *open;
             }
             Action::Ask(request) => self.ask(request),
         }
@@ -742,7 +762,7 @@ impl World {
         let Some(pod) = self.pods.get(instance).filter(|pod| pod.uid == *uid).cloned() else { return };
         let node =
             self.db.nodes.iter().find(|(_, member)| member.instance == *instance).map(|(id, _)| id.clone());
-        if let Some(node) = node.filter(|node| self.hears(node) && !pod.deleting) {
+        if let Some(node) = node.filter(|node| self.let_in && self.hears(node) && !pod.deleting) {
             assert!(
                 self.others_hold(&node) || self.db.shards.is_empty(),
                 "{instance} was needed: {:?}",
@@ -769,7 +789,7 @@ impl World {
                 assert!(network.exclusive || goes, "{instance} is freed and could be run twice");
             }
             let member = self.db.nodes.iter().find(|(_, member)| member.instance == *instance);
-            if let Some((id, _)) = member.filter(|_| self.db.nodes.len() > 1) {
+            if let Some((id, _)) = member.filter(|_| self.let_in) {
                 assert!(self.others_hold(id), "{instance} is freed and is needed: {:?}", self.db);
             }
             self.remove_pod(instance);
@@ -784,7 +804,19 @@ impl World {
                 if !self.runs(instance) || self.disk_of(instance).is_some_and(|disk| disk.data.is_some()) {
                     return;
                 }
-                assert!(!self.db.exists, "a second cluster is created");
+                // One that nobody was let write to may be begun anew, when nothing is left of it that could come back.
+                assert!(!self.let_in, "a second cluster is created");
+                let left = self.claims.keys().find(|name| {
+                    self.disk_of(name).is_some_and(|disk| disk.object && disk.data.is_some())
+                        && self.claims[*name].leaving.is_none()
+                        && self.claims[*name].retired.is_none()
+                });
+                assert_eq!(
+                    left, None,
+                    "a second cluster is created, and that one is of the first: {:?}",
+                    self.db
+                );
+                self.db = Db { id: self.fresh("cluster"), ..Db::default() };
                 let id = self.fresh("node");
                 let volume = self.claims[instance].volume.clone().unwrap();
                 self.disks.get_mut(&volume).unwrap().data = Some(id.clone());

@@ -1,0 +1,270 @@
+//! How a database comes to be, and what is lost before it is: nobody has written to it, so it is begun anew.
+
+use super::super::*;
+use super::spec;
+use super::story::{Change, Seen, Story, defers, is_quiet};
+use super::world::World;
+
+fn begun() -> Story {
+    Story::begun(World::new(spec(1), 3))
+}
+
+/// From when `db-a-1` has created it.
+fn created() -> Story {
+    let mut story = begun();
+    // The others are not ready yet.
+    story.seen = |observed| {
+        let others = observed.pods.iter_mut().filter(|(name, _)| *name != "db-a-1");
+        others.for_each(|(_, pod)| pod.answer = None);
+    };
+    story.until("it is created", has_created);
+    story.seen = |_| {};
+    story
+}
+
+fn is_noted(world: &World) -> bool {
+    world.claims.values().any(|claim| matches!(claim.contents, Contents::Of(_)))
+}
+
+fn has_created(_: &World, done: &[Action]) -> bool {
+    done.iter().any(|action| matches!(action, Action::Ask(Request::Create { .. })))
+}
+
+fn have_joined(world: &World) -> bool {
+    world.db.nodes.len() == 3
+}
+
+/// Whether there is room in the third group.
+fn power_of_c(world: &mut World, power: bool) {
+    world.boxes.values_mut().filter(|on| on.zone == "c").for_each(|on| on.power = power);
+}
+
+/// The operator does not see the database that it has had created.
+fn blind(observed: &mut Observed) {
+    observed.database = None;
+    observed.pods.values_mut().for_each(|pod| pod.answer = None);
+}
+
+#[test]
+fn somebody_may_write_only_when_every_shard_has_all_its_copies_and_claims_say_so() {
+    let mut story = begun();
+    story.until("a gate opens", |world, _| {
+        let full =
+            |copies: &Vec<Copy>| copies.iter().filter(|copy| copy.state == CopyState::Available).count() == 3;
+        let founded = !world.db.shards.is_empty() && world.db.shards.iter().all(full);
+        assert!(!is_noted(world) || founded, "it is noted before it is so");
+        let open = world.pods.iter().filter(|(_, pod)| pod.gate == Some(true));
+        let mut own = open.map(|(name, _)| &world.claims[name].contents);
+        assert!(own.all(|own| *own == Contents::Of(world.db.id.clone())), "it is open before it is noted");
+        world.let_in
+    });
+    story.until_well();
+}
+
+#[test]
+fn what_is_lost_before_anybody_was_let_write_is_begun_anew() {
+    let table: [(&str, Change); 6] = [
+        ("the creator, alone", |story| {
+            story.destroy("db-a-1");
+        }),
+        ("the creator, when others have joined and wait for their part", |story| {
+            story.seen = blind;
+            story.until("they join", |world, _| have_joined(world));
+            story.destroy("db-a-1");
+            story.steps(5);
+        }),
+        ("all of them", |story| {
+            story.seen = blind;
+            story.until("they join", |world, _| have_joined(world));
+            for name in ["db-a-1", "db-b-1", "db-c-1"] {
+                story.destroy(name);
+            }
+            story.steps(5);
+        }),
+        ("the creator, and one that joined is away and comes back later", |story| {
+            story.seen = blind;
+            story.until("they join", |world, _| have_joined(world));
+            story.destroy("db-a-1");
+            story.power("db-c-1", false);
+            story.seen = |_| {};
+            story.steps(5);
+            let go = ["db-a-1", "db-b-1", "db-c-1"].map(|name| story.claim(name).leaving);
+            assert_eq!(go, [Some(Leaving::Abandoned); 3]);
+            story.power("db-c-1", true);
+        }),
+        ("one of two who decide", |story| {
+            power_of_c(&mut story.world, false);
+            story.until("it takes its part", |world, _| world.db.voters.len() == 2);
+            story.destroy("db-b-1");
+            story.steps(5);
+            power_of_c(&mut story.world, true);
+        }),
+        ("who has the only copies", |story| {
+            story.until("all decide, and not all have copies", |world, _| {
+                let complete = |copies: &Vec<Copy>| {
+                    copies.iter().filter(|copy| copy.state == CopyState::Available).count()
+                };
+                world.db.voters.len() == 3 && world.db.shards.iter().any(|shard| complete(shard) == 1)
+            });
+            story.destroy("db-a-1");
+            assert!(story.world.has_leader());
+        }),
+    ];
+    for (what, setup) in table {
+        let mut story = created();
+        setup(&mut story);
+        story.seen = |_| {};
+        assert!(!is_noted(&story.world), "{what}");
+        let first = story.world.db.id.clone();
+        story.until_well();
+        assert_ne!(story.world.db.id, first, "{what}");
+        assert_eq!(story.world.claims.len(), 3, "{what}: something of the first is left");
+    }
+}
+
+#[test]
+fn a_creator_that_is_emptied_does_not_create_a_second_one_while_the_others_are_away() {
+    let mut story = created();
+    story.until("copies are made", |world, _| world.db.voters.len() == 3);
+    story.steps(1);
+    assert!(!is_noted(&story.world));
+    let first = story.world.db.id.clone();
+    let (b, c) = (story.machine("db-b-1"), story.machine("db-c-1"));
+    for (machine, powers) in [(&b, false), (&c, false)] {
+        story.world.boxes.get_mut(machine).unwrap().power = powers;
+    }
+    story.world.disks.get_mut("pv-db-a-1").unwrap().data = None;
+    let done = story.steps(2);
+    assert!(!has_created(&story.world, &done), "{done:?}");
+    assert!(story.world.claims["db-a-1"].suspect.is_some());
+    for machine in [b, c] {
+        story.world.boxes.get_mut(&machine).unwrap().power = true;
+    }
+    story.until_well();
+    assert_ne!(story.world.db.id, first);
+}
+
+#[test]
+fn a_database_in_which_nobody_decides_is_waited_for_and_the_way_out_is_named() {
+    let mut story = created();
+    story.seen = blind;
+    story.until("they join", |world, _| have_joined(world));
+    // Its kubelet says that all is well, and it is not heard.
+    let machine = story.machine("db-a-1");
+    story.world.boxes.get_mut(&machine).unwrap().network = false;
+    story.seen = |observed| {
+        if let Some(pod) = observed.pods.get_mut("db-a-1") {
+            pod.answer = None;
+        }
+    };
+    let done = story.steps(40);
+    assert!(is_quiet(&done), "{done:?}");
+    let plan = story.step();
+    assert!(defers(&plan, "", Reason::DatabaseSilent), "{:?}", plan.deferrals);
+    let way = "kubectl annotate pvc data-db-a-1 sarsen.dev/replace=true";
+    assert!(plan.deferrals.iter().any(|deferral| deferral.message.contains(way)), "{:?}", plan.deferrals);
+    story.claim("db-a-1").replace = true;
+    story.until("its pod is gone", |world, _| !world.pods.contains_key("db-a-1"));
+    story.world.boxes.get_mut(&machine).unwrap().network = true;
+    story.seen = |_| {};
+    let first = story.world.db.id.clone();
+    story.until_well();
+    assert_ne!(story.world.db.id, first);
+}
+
+#[test]
+fn no_instance_goes_before_all_are_there() {
+    let mut world = World::new(spec(2), 3);
+    power_of_c(&mut world, false);
+    let mut story = Story::begun(world);
+    story.until("there is a database", |world, _| {
+        world.db.nodes.values().filter(|member| member.state == NodeState::Up).count() == 4
+    });
+    story.world.spec.groups[0].nodes = 1;
+    let done = story.steps(40);
+    assert!(is_quiet(&done), "{done:?}");
+    assert!(defers(&story.step(), "a", Reason::Starting));
+    power_of_c(&mut story.world, true);
+    story.until_well();
+}
+
+#[test]
+fn no_second_cluster_is_created_while_any_claim_may_belong_to_one() {
+    fn waits(observed: &mut Observed) {
+        observed.database = None;
+        for pod in observed.pods.values_mut() {
+            (pod.answer, pod.gate) = (Some(Answer::Waiting), None);
+        }
+    }
+    fn forgets(observed: &mut Observed, but: usize, contents: Contents) {
+        waits(observed);
+        for claim in observed.claims.values_mut().skip(but) {
+            (claim.contents, claim.node_id, claim.creates) = (contents.clone(), None, false);
+        }
+    }
+    fn one(observed: &mut Observed, answer: Option<Answer>) {
+        observed.pods.get_mut("db-c-1").unwrap().answer = answer;
+    }
+    let table: [(Seen, bool); 7] = [
+        (waits, false),
+        (|observed| forgets(observed, 1, Contents::Nothing), false),
+        (
+            |observed| {
+                forgets(observed, 0, Contents::Nothing);
+                one(observed, Some(Answer::Belongs("c1".into())));
+            },
+            false,
+        ),
+        // As if there never had been one, and one of them is slow.
+        (|observed| forgets(observed, 0, Contents::Nothing), true),
+        (
+            |observed| {
+                forgets(observed, 0, Contents::Nothing);
+                one(observed, None);
+            },
+            true,
+        ),
+        // A person has made the claims.
+        (|observed| forgets(observed, 0, Contents::Unknown), true),
+        (
+            |observed| {
+                forgets(observed, 0, Contents::Unknown);
+                one(observed, None);
+            },
+            false,
+        ),
+    ];
+    for (row, (seen, creates)) in table.into_iter().enumerate() {
+        let mut story = Story::settled(spec(1), 2);
+        story.seen = seen;
+        let chosen = |action: &Action| {
+            matches!(action, Action::Note { note: Note::Create, .. } | Action::Ask(Request::Create { .. }))
+        };
+        assert_eq!(story.step().actions.iter().any(chosen), creates, "row {row}");
+    }
+}
+
+#[test]
+fn of_what_another_hand_has_made_nothing_is_given_up() {
+    let mut story = Story::settled(spec(1), 3);
+    // From a backup: they have the data and no notes, and two of the machines fail before anything answers.
+    story.seen = |observed| {
+        observed.database = None;
+        for claim in observed.claims.values_mut() {
+            (claim.contents, claim.node_id, claim.creates) = (Contents::Unknown, None, false);
+        }
+        for pod in observed.pods.values_mut() {
+            (pod.gate, pod.answer) = (None, None);
+        }
+        observed.pods.get_mut("db-c-1").unwrap().answer = Some(Answer::Belongs("c1".into()));
+    };
+    for name in ["db-a-1", "db-b-1"] {
+        story.power(name, false);
+        let machine = story.machine(name);
+        let on = story.world.boxes.get_mut(&machine).unwrap();
+        (on.object, on.kubelet) = (false, false);
+    }
+    let done = story.steps(40);
+    assert!(is_quiet(&done), "{done:?}");
+    assert_eq!(story.world.claims.len(), 3);
+}
