@@ -105,8 +105,9 @@ impl Hands<'_> {
             }
             Action::Note { instance, uid, note } => self.annotate(instance, uid, annotations(note)).await,
             Action::ExpandClaim { instance, uid } => self.expand(instance, uid).await,
-            Action::DeleteClaim { instance, uid, .. } => {
-                let params = DeleteParams { preconditions: only(uid), ..DeleteParams::background() };
+            Action::DeleteClaim { instance, uid, version, .. } => {
+                let only = Preconditions { uid: Some(uid.clone()), resource_version: Some(version.clone()) };
+                let params = DeleteParams { preconditions: Some(only), ..DeleteParams::background() };
                 self.claims().delete(&render::names::claim(instance), &params).await?;
                 Ok(())
             }

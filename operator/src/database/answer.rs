@@ -88,6 +88,7 @@ pub fn database(said: &Value, placement: &Placement, me: &str) -> Option<Databas
         cluster_id: said["cluster"].as_str()?.to_owned(),
         epoch: said["epoch"].as_u64()?,
         has_leader: said["leader"].is_string(),
+        has_data: said["has_data"] != false,
         factor: usize::try_from(said["replication_factor"].as_u64()?).ok()?,
         nodes,
         gone,
@@ -167,7 +168,7 @@ mod tests {
         json!({
             "safety": "degraded", "summary": "one node is away",
             "cluster": "00112233445566778899aabbccddeeff", "me": NODE, "leader": NODE,
-            "epoch": 42, "replication_factor": 3,
+            "epoch": 42, "has_data": false, "replication_factor": 3,
             "shards": { "total": 1, "under_replicated": 1, "unavailable": 0, "min_copies": 2, "moving": 0 },
             "nodes": [
                 {
@@ -216,6 +217,7 @@ mod tests {
         let read = database(&status(), &placement, "sarsen-operator/db").unwrap();
         assert_eq!((read.cluster_id.as_str(), read.epoch), ("00112233445566778899aabbccddeeff", 42));
         assert_eq!((read.has_leader, read.factor, read.lease_is_ours), (true, 3, true));
+        assert!(!read.has_data);
         assert_eq!(read.gone, ["metrics-a-0".to_owned()].into());
         let a = Node {
             instance: "metrics-a-1".into(),
@@ -275,6 +277,15 @@ mod tests {
         assert!(lease(json!({ "holder": "me" })));
         assert!(!lease(json!({ "holder": "another" })));
         assert!(!lease(Value::Null));
+    }
+
+    #[test]
+    fn only_who_says_that_there_is_no_data_has_none() {
+        for (says, has_data) in [(json!(false), false), (json!(true), true), (Value::Null, true)] {
+            let mut said = status();
+            said["has_data"] = says;
+            assert_eq!(database(&said, &Placement::default(), "me").unwrap().has_data, has_data);
+        }
     }
 
     #[test]

@@ -48,8 +48,10 @@ pub struct Eyes {
 /// What spares questions.
 #[derive(Clone, Default)]
 pub struct Memory {
-    /// The placement of an epoch does not change.
+    /// The placement of an epoch of a database does not change.
     placement: Placement,
+    /// The id of that database.
+    placed: Value,
     /// Who answered last.
     answered: Option<String>,
     /// When the lease was last renewed.
@@ -188,14 +190,16 @@ impl Eyes {
         let (mut said, ip) = best?;
         memory.answered = Some(ip.to_owned());
         let epoch = said["epoch"].as_u64();
-        if Some(memory.placement.epoch) != epoch || memory.placement.shards.is_empty() {
+        let is_known = Some(memory.placement.epoch) == epoch && memory.placed == said["cluster"];
+        if !is_known || memory.placement.shards.is_empty() {
+            memory.placed = said["cluster"].clone();
             memory.placement =
                 Placement::read(&self.database.get(ip, "/api/v1/status/placement").await.ok()?)?;
             // It has changed between the two questions: neither is worth anything without the other.
             if Some(memory.placement.epoch) != epoch {
                 said = self.database.get(ip, "/api/v1/status/cluster").await.ok()?;
             }
-            if Some(memory.placement.epoch) != said["epoch"].as_u64() {
+            if Some(memory.placement.epoch) != said["epoch"].as_u64() || memory.placed != said["cluster"] {
                 memory.placement = Placement::default();
                 return None;
             }

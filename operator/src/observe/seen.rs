@@ -27,6 +27,7 @@ pub fn claim(object: &core::PersistentVolumeClaim) -> Option<(String, Claim)> {
             Some("Lost") => ClaimPhase::Lost,
             _ => ClaimPhase::Pending,
         },
+        version: object.metadata.resource_version.clone().unwrap_or_default(),
         volume: spec.volume_name.clone().filter(|name| !name.is_empty()),
         class: spec.storage_class_name.clone(),
         requested: size(spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()))
@@ -183,7 +184,7 @@ mod tests {
     fn every_field_of_a_claim_is_read() {
         let object = of(json!({
             "metadata": {
-                "name": "data-metrics-a-1", "namespace": "db", "uid": "claim-1", "labels": labels(),
+                "name": "data-metrics-a-1", "namespace": "db", "uid": "claim-1", "resourceVersion": "77", "labels": labels(),
                 "deletionTimestamp": "2026-01-01T00:00:09Z",
                 "annotations": {
                     "sarsen.dev/replaces": "metrics-a-0",
@@ -212,6 +213,7 @@ mod tests {
             uid: "claim-1".into(),
             group: "a".into(),
             phase: ClaimPhase::Bound,
+            version: "77".into(),
             volume: Some("pv-1".into()),
             class: Some("local".into()),
             requested: 10 << 30,

@@ -47,6 +47,8 @@ pub enum Action {
         instance: String,
         /// The uid of its claim.
         uid: String,
+        /// The version of the claim that this was decided on: what is noted since may be a reason against it.
+        version: String,
         /// Why that is right.
         why: String,
     },

@@ -16,8 +16,8 @@ pub fn advance(draft: &mut Draft) {
         match instance.role {
             Role::Leaving(why) => leave(draft, &instance, why),
             Role::Retired => retire(draft, &instance),
-            // Its claim was deleted while it was not a member yet: nothing else would take it out of the placement.
-            Role::Member if instance.claim.is_none() && is_standby(&instance) => {
+            // A person has deleted its claim before it held anything: nothing else would take it out of the placement.
+            Role::Member if instance.claim.is_none() && (draft.is_void || is_standby(&instance)) => {
                 leave(draft, &instance, Leaving::Abandoned);
             }
             Role::Member | Role::Newcomer => {}
@@ -32,9 +32,10 @@ fn is_standby(instance: &Instance) -> bool {
 fn leave(draft: &mut Draft, instance: &Instance, why: Leaving) {
     let observed = draft.observed;
     if draft.is_void {
-        let gone = pod_is_gone(draft, instance, "nobody was let write to it yet");
-        if gone && creation::is_over(draft) {
-            clear_away(draft, instance, "nobody was let write to it yet");
+        let it = "nobody was let write to it yet";
+        let goes = why == Leaving::Abandoned && pod_is_gone(draft, instance, it);
+        if goes && creation::is_over(draft) && may_be_deleted(draft, instance) {
+            delete_claim(draft, instance, it);
         }
         return;
     }
@@ -122,7 +123,7 @@ fn depart(draft: &mut Draft, instance: &Instance) {
 }
 
 fn clear_away(draft: &mut Draft, instance: &Instance, why: &str) {
-    // Whoever was a member held something, whatever was decided on since.
+    // Whoever was a member of a database that was written to held something, whatever was decided on since.
     if pod_is_gone(draft, instance, why) && may_be_deleted(draft, instance) {
         delete_claim(draft, instance, why);
     }
@@ -157,6 +158,7 @@ fn delete_claim(draft: &mut Draft, instance: &Instance, why: &str) {
         draft.act(Action::DeleteClaim {
             instance: instance.name.into(),
             uid: claim.uid.clone(),
+            version: claim.version.clone(),
             why: why.into(),
         });
     }

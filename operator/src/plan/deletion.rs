@@ -35,7 +35,12 @@ pub fn advance(draft: &mut Draft) {
                 });
             }
             None if !claim.deleting => {
-                draft.act(Action::DeleteClaim { instance: name, uid: claim.uid.clone(), why: why.into() });
+                draft.act(Action::DeleteClaim {
+                    instance: name,
+                    uid: claim.uid.clone(),
+                    version: claim.version.clone(),
+                    why: why.into(),
+                });
             }
             _ => {}
         }

@@ -9,6 +9,7 @@
 //!
 //! **Invariants.** At most one action of a plan takes something away, but for the nodes of a zone that are given up together, and what goes with a cluster that is deleted. No claim is deleted unless the database, asked now, says that its instance is gone for ever, or it never had
 //! one, and none because of a machine if its volume can be used on another. Nothing is done to a second group while something of ours is not ready in a first. Every action names the uid or the epoch that it was decided on.
+//! None of that holds before anybody was let write: until then there is nothing to lose, and an attempt that cannot go on is begun anew (`creation`).
 
 mod action;
 mod collect;
@@ -120,10 +121,11 @@ fn facts(draft: &mut Draft) {
     let observed = draft.observed;
     let database = observed.database.as_ref().filter(|_| draft.is_founded);
     for instance in draft.all() {
-        let (Some(claim), Some(pod)) = (instance.claim, instance.pod) else { continue };
+        let Some(claim) = instance.claim else { continue };
         let node_id = instance.node.map(|(id, _)| id.to_owned());
         let cluster_id = database.filter(|_| node_id.is_some()).map(|database| database.cluster_id.clone());
-        let machine = pod.machine.as_ref().filter(|_| pod.containers_ready);
+        let runs = instance.pod.filter(|pod| pod.containers_ready);
+        let machine = runs.and_then(|pod| pod.machine.as_ref());
         let host = machine.map(|name| {
             let object = observed.machines.as_ref().and_then(|machines| machines.get(name));
             let (uid, machine) =

@@ -82,6 +82,8 @@ pub struct Claim {
     pub volume: Option<String>,
     /// Its storage class.
     pub class: Option<String>,
+    /// Its resource version: another one means that something about it has changed.
+    pub version: String,
     /// Bytes that it asks for.
     pub requested: u64,
     /// Bytes that it has.
@@ -168,7 +170,7 @@ pub struct Suspect {
 pub enum Leaving {
     /// Its group is to have fewer nodes: its claim is kept or not, as the specification says.
     ScaleIn,
-    /// It was made and is not needed, and never held anything: its claim goes.
+    /// It was made and is not needed, and never held anything that somebody wrote: its claim goes.
     Abandoned,
 }
 
@@ -296,6 +298,8 @@ pub struct Database {
     pub epoch: u64,
     /// The control plane has a leader, so that something can be agreed on.
     pub has_leader: bool,
+    /// Something may have been acknowledged: its members agree on that before the first time.
+    pub has_data: bool,
     /// Copies of every shard.
     pub factor: usize,
     /// Members by id.

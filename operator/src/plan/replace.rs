@@ -147,7 +147,7 @@ pub fn make(draft: &mut Draft, old: &Instance, why: &str) {
     });
 }
 
-/// Whether the instance is part of the placement, so that something is lost with it. Unknown is yes.
+/// Whether the instance is part of the placement, so that something is lost with it. Unknown is yes, unless nobody was let write yet and nobody decides.
 pub fn holds_something(draft: &Draft, instance: &Instance) -> bool {
     match (&draft.observed.database, instance.node) {
         _ if draft.is_void => false,
@@ -159,6 +159,9 @@ pub fn holds_something(draft: &Draft, instance: &Instance) -> bool {
 
 /// An instance goes that nothing is lost with.
 pub fn abandon(draft: &mut Draft, instance: &Instance, why: &str) {
+    if instance.claim.is_none() {
+        return;
+    }
     draft.tell(false, "InstanceAbandoned", format!("{} goes: {why}", instance.name));
     draft.note(instance, Note::Leave(Leaving::Abandoned));
 }

@@ -53,8 +53,9 @@ fn write_status(json: &mut Json, db: &Database) {
     json.raw(",\"leader\":");
     id(json, view.leader);
     json.raw(&format!(
-        ",\"epoch\":{},\"replication_factor\":{},\"shards\":{{\"total\":{},\"under_replicated\":{},\"unavailable\":{},\"min_copies\":{},\"moving\":{}}}",
+        ",\"epoch\":{},\"has_data\":{},\"replication_factor\":{},\"shards\":{{\"total\":{},\"under_replicated\":{},\"unavailable\":{},\"min_copies\":{},\"moving\":{}}}",
         view.epoch(),
+        view.has_data,
         view.replication_factor,
         status.shards.total,
         status.shards.under_replicated,

@@ -5,13 +5,13 @@ use super::spec;
 use super::story::{Change, Seen, Story, defers, is_quiet};
 use super::world::World;
 
-fn begun() -> Story {
-    Story::begun(World::new(spec(1), 3))
-}
-
 /// From when `db-a-1` has created it.
 fn created() -> Story {
-    let mut story = begun();
+    created_on(3)
+}
+
+fn created_on(machines: usize) -> Story {
+    let mut story = Story::begun(World::new(spec(1), machines));
     // The others are not ready yet.
     story.seen = |observed| {
         let others = observed.pods.iter_mut().filter(|(name, _)| *name != "db-a-1");
@@ -47,7 +47,7 @@ fn blind(observed: &mut Observed) {
 
 #[test]
 fn somebody_may_write_only_when_every_shard_has_all_its_copies_and_claims_say_so() {
-    let mut story = begun();
+    let mut story = created();
     story.until("a gate opens", |world, _| {
         let full =
             |copies: &Vec<Copy>| copies.iter().filter(|copy| copy.state == CopyState::Available).count() == 3;
@@ -120,6 +120,69 @@ fn what_is_lost_before_anybody_was_let_write_is_begun_anew() {
         assert_ne!(story.world.db.id, first, "{what}");
         assert_eq!(story.world.claims.len(), 3, "{what}: something of the first is left");
     }
+}
+
+#[test]
+fn what_is_given_up_stays_given_up_though_who_was_lost_is_back() {
+    // There is no room for another instance before the old one has gone.
+    let mut story = created_on(1);
+    power_of_c(&mut story.world, false);
+    story.until("it takes its part", |world, _| world.db.voters.len() == 2);
+    let machine = story.machine("db-a-1");
+    let is_there = |story: &mut Story, is_there: bool| {
+        let on = story.world.boxes.get_mut(&machine).unwrap();
+        (on.object, on.kubelet, on.power) = (is_there, is_there, is_there);
+    };
+    is_there(&mut story, false);
+    let first = story.world.db.id.clone();
+    story.until("the other is given up", |world, _| world.claims["db-b-1"].leaving.is_some());
+    is_there(&mut story, true);
+    power_of_c(&mut story.world, true);
+    story.until_well();
+    assert_ne!(story.world.db.id, first);
+    assert_eq!(story.world.claims.len(), 3);
+}
+
+#[test]
+fn what_somebody_has_written_to_though_it_was_not_ready_is_not_begun_anew() {
+    let mut story = created();
+    story.seen = blind;
+    story.until("they join", |world, _| have_joined(world));
+    story.destroy("db-a-1");
+    story.seen = |observed| {
+        if let Some(database) = &mut observed.database {
+            database.has_data = true;
+        }
+    };
+    let done = story.steps(40);
+    assert!(is_quiet(&done), "{done:?}");
+    assert!(defers(&story.step(), "db-a-1", Reason::DatabaseSilent));
+}
+
+#[test]
+fn a_claim_that_a_person_has_deleted_holds_nothing_up() {
+    let mut story = created();
+    power_of_c(&mut story.world, false);
+    story.until("it takes its part", |world, _| world.db.voters.len() == 2);
+    story.destroy("db-a-1");
+    story.world.pods.remove("db-a-1");
+    story.world.claims.remove("db-a-1");
+    story.steps(5);
+    power_of_c(&mut story.world, true);
+    let first = story.world.db.id.clone();
+    story.until_well();
+    assert_ne!(story.world.db.id, first);
+}
+
+#[test]
+fn a_pod_that_hangs_does_not_keep_another_from_creating_it() {
+    let mut story = created();
+    story.power("db-a-1", false);
+    story.world.may_look = false;
+    story.claim("db-a-1").replace = true;
+    let first = story.world.db.id.clone();
+    story.until("another one", |world, _| world.db.id != first);
+    assert!(story.world.pods.contains_key("db-a-1"), "nobody has said that the machine is off");
 }
 
 #[test]

@@ -315,6 +315,7 @@ impl World {
             // Those that are of no database are asked as long as nobody decides.
             if self.runs(name) && !(self.is_heard() && self.has_leader()) {
                 pod.answer = Some(match self.disk_of(name).and_then(|disk| disk.data.as_ref()) {
+                    Some(node) if !self.db.nodes.contains_key(node) => Answer::Belongs("another".into()),
                     Some(_) => Answer::Belongs(self.db.id.clone()),
                     // It has heard of one from others.
                     None if self.is_heard() => Answer::Belongs(self.db.id.clone()),
@@ -357,6 +358,7 @@ impl World {
             cluster_id: self.db.id.clone(),
             epoch: self.db.epoch,
             has_leader: self.has_leader(),
+            has_data: self.let_in,
             factor: self.full(),
             nodes: self.db.nodes.iter().map(node).collect(),
             gone: self.db.gone.clone(),
@@ -807,9 +809,10 @@ impl World {
                 // One that nobody was let write to may be begun anew, when nothing is left of it that could come back.
                 assert!(!self.let_in, "a second cluster is created");
                 let left = self.claims.keys().find(|name| {
-                    self.disk_of(name).is_some_and(|disk| disk.object && disk.data.is_some())
-                        && self.claims[*name].leaving.is_none()
-                        && self.claims[*name].retired.is_none()
+                    let claim = &self.claims[*name];
+                    let stays = claim.leaving.is_none() && claim.retired.is_none();
+                    let has_data = self.disk_of(name).is_some_and(|disk| disk.object && disk.data.is_some());
+                    has_data && (stays || self.runs(name))
                 });
                 assert_eq!(
                     left, None,

@@ -1,5 +1,6 @@
 //! The operator with a control plane, machines and real databases: whatever is lost, the copies are made anew, nothing acknowledged is lost, and nobody is asked.
 
+mod creation;
 mod drains;
 mod everyday;
 mod fifty;
