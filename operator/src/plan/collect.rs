@@ -6,7 +6,7 @@ use super::draft::Draft;
 use super::evidence::pinned;
 use super::gates;
 use super::instances::{Instance, Role};
-use super::observed::{Claim, Contents, Database, Health, Leaving, NodeState};
+use super::observed::{Claim, Contents, Database, Health, Leaving};
 use crate::api::DeletePolicy;
 use std::collections::BTreeSet;
 
@@ -17,16 +17,12 @@ pub fn advance(draft: &mut Draft) {
             Role::Leaving(why) => leave(draft, &instance, why),
             Role::Retired => retire(draft, &instance),
             // A person has deleted its claim before it held anything: nothing else would take it out of the placement.
-            Role::Member if instance.claim.is_none() && (draft.is_void || is_standby(&instance)) => {
+            Role::Member if instance.claim.is_none() && (draft.is_void || !instance.has_part()) => {
                 leave(draft, &instance, Leaving::Abandoned);
             }
             Role::Member | Role::Newcomer => {}
         }
     }
-}
-
-fn is_standby(instance: &Instance) -> bool {
-    instance.node.is_some_and(|(_, node)| node.state == NodeState::Standby)
 }
 
 fn leave(draft: &mut Draft, instance: &Instance, why: Leaving) {
@@ -56,7 +52,7 @@ fn leave(draft: &mut Draft, instance: &Instance, why: Leaving) {
     }
     // It may be back in a moment, with its copies; if not, it is lost like any other.
     if silent
-        && !is_standby(instance)
+        && instance.has_part()
         && why == Leaving::ScaleIn
         && super::replace::lost(draft, instance).is_none()
     {

@@ -13,7 +13,7 @@ use super::action::{Action, Note, Reason, Request};
 use super::draft::Draft;
 use super::gates;
 use super::instances::{Instance, Role};
-use super::observed::{Answer, Contents, Copy, CopyState, Database, Leaving, NodeState};
+use super::observed::{Answer, Contents, Copy, CopyState, Database, Leaving};
 use super::replace;
 use crate::api::{Group, names::REPLACE};
 use crate::render::names::claim;
@@ -34,7 +34,7 @@ pub fn is_founded(draft: &Draft) -> bool {
         database.has_leader
             && has_all_copies(database)
             && has_all_groups(draft)
-            && !instances().any(|instance| is_abandoned(instance) && has_part(instance))
+            && !instances().any(|instance| is_abandoned(instance) && instance.has_part())
     };
     let database = draft.observed.database.as_ref();
     instances().any(|instance| is_noted(instance) || is_open(instance))
@@ -48,7 +48,7 @@ pub fn has_all_groups(draft: &Draft) -> bool {
         .instances
         .all
         .values()
-        .filter(|instance| has_part(instance))
+        .filter(|instance| instance.has_part())
         .map(|instance| instance.group)
         .collect();
     groups.len() >= usize::from(draft.spec.replication_factor)
@@ -78,13 +78,12 @@ pub fn is_void(draft: &Draft) -> bool {
     draft.instances.all.values().any(|instance| {
         let is_lost = draft.evidence.contains_key(instance.name) && !instance.is_heard();
         // What was given up is not taken back: others may have been given up with it.
-        (is_lost && is_needed(instance)) || (is_abandoned(instance) && has_part(instance))
+        (is_lost && is_needed(instance)) || (is_abandoned(instance) && instance.has_part())
     })
 }
 
 /// Whether those that were given up with an attempt still answer. Until they do not, nobody new comes: it would only join what goes.
 pub fn is_ending(draft: &Draft) -> bool {
-    let answers = |instance: &Instance| says_that_it_belongs(instance) || instance.is_heard();
     draft.is_void && draft.instances.all.values().any(|instance| is_abandoned(instance) && answers(instance))
 }
 
@@ -105,17 +104,16 @@ fn is_given_up(instance: &Instance) -> bool {
     is_abandoned(instance) || matches!(instance.role, Role::Leaving(_) | Role::Retired)
 }
 
-/// It has a part in the database, not only a place among those that wait for one.
-fn has_part(instance: &Instance) -> bool {
-    instance.node.is_some_and(|(_, node)| node.state != NodeState::Standby)
-}
-
 fn waits(instance: &Instance) -> bool {
     instance.pod.is_some_and(|pod| pod.answer == Some(Answer::Waiting))
 }
 
 fn says_that_it_belongs(instance: &Instance) -> bool {
     instance.pod.is_some_and(|pod| matches!(pod.answer, Some(Answer::Belongs(_))))
+}
+
+fn answers(instance: &Instance) -> bool {
+    says_that_it_belongs(instance) || instance.is_heard()
 }
 
 /// Creates the database, or sees to it that it can be created anew.
@@ -176,8 +174,7 @@ fn stands_still(draft: &mut Draft, member: &Instance) {
     }
     let is_away = |instance: &&Instance| {
         let has_place = instance.node.is_some() || instance.claim.is_some_and(|claim| claim.creates);
-        let answers = says_that_it_belongs(instance) || instance.is_heard();
-        has_place && !answers && !is_given_up(instance)
+        has_place && !answers(instance) && !is_given_up(instance)
     };
     let Some(away) = draft.instances.all.values().find(is_away) else { return };
     let message = format!(

@@ -111,8 +111,7 @@ pub fn alone(
     };
     let answers = |old: &str| instances.get(old).is_some_and(|old| old.is_heard());
     // A newcomer whose own place is being taken never settles; who takes it is what counts.
-    let committed = |new: &Instance| new.node.is_some_and(|(_, node)| node.state != NodeState::Standby);
-    let goes_on = |new: &Instance| instances.successor(new.name).is_some_and(committed);
+    let goes_on = |new: &Instance| instances.successor(new.name).is_some_and(Instance::has_part);
     let others: Vec<&Instance> = instances
         .replacements()
         .filter(|(new, old)| {

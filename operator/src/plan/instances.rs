@@ -1,6 +1,8 @@
 //! Instances: a claim, its pod, its node in the database and its machine, put together by name.
 
-use super::observed::{Claim, Copy, CopyState, Database, Health, Leaving, Machine, Node, Observed, Pod};
+use super::observed::{
+    Claim, Copy, CopyState, Database, Health, Leaving, Machine, Node, NodeState, Observed, Pod,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One instance. Its name is never used for another.
@@ -138,6 +140,11 @@ impl<'a> Instances<'a> {
 }
 
 impl Instance<'_> {
+    /// It is a member that has, or has had, a part of the data: more than a place among those that wait for one.
+    pub fn has_part(&self) -> bool {
+        self.node.is_some_and(|(_, node)| node.state != NodeState::Standby)
+    }
+
     /// Its pod is ready, and the database hears it.
     pub fn is_well(&self) -> bool {
         self.is_heard() && self.pod.is_some_and(|pod| pod.ready.is_some() && !pod.deleting)

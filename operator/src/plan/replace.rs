@@ -149,12 +149,7 @@ pub fn make(draft: &mut Draft, old: &Instance, why: &str) {
 
 /// Whether the instance is part of the placement, so that something is lost with it. Unknown is yes, unless nobody was let write yet and nobody decides.
 pub fn holds_something(draft: &Draft, instance: &Instance) -> bool {
-    match (&draft.observed.database, instance.node) {
-        _ if draft.is_void => false,
-        (Some(_), Some((_, node))) => node.state != NodeState::Standby,
-        (Some(_), None) => false,
-        (None, _) => true,
-    }
+    !draft.is_void && (draft.observed.database.is_none() || instance.has_part())
 }
 
 /// An instance goes that nothing is lost with.
@@ -187,7 +182,7 @@ fn before_the_commit(draft: &mut Draft, new: &Instance, old: &Instance) {
         new.claim.and_then(|claim| claim.replaces.as_ref()).map_or("", |replaces| replaces.why.as_str());
     let planned = why == storage::GROWTH;
     let evidence = draft.evidence.get(old.name).cloned();
-    let is_committed = new.node.is_some_and(|(_, node)| node.state != NodeState::Standby);
+    let is_committed = new.has_part();
     if new.node.is_some_and(|(_, node)| node.state == NodeState::Draining) {
         abandon(draft, new, "somebody has given its replacement up");
         return;

@@ -30,10 +30,6 @@ fn has_created(_: &World, done: &[Action]) -> bool {
     done.iter().any(|action| matches!(action, Action::Ask(Request::Create { .. })))
 }
 
-fn have_joined(world: &World) -> bool {
-    world.db.nodes.len() == 3
-}
-
 /// Whether there is room in the third group.
 fn power_of_c(world: &mut World, power: bool) {
     world.boxes.values_mut().filter(|on| on.zone == "c").for_each(|on| on.power = power);
@@ -45,13 +41,22 @@ fn blind(observed: &mut Observed) {
     observed.pods.values_mut().for_each(|pod| pod.answer = None);
 }
 
+/// All are in it, and the operator, blind from now on, does not know.
+fn join_unseen(story: &mut Story) {
+    story.seen = blind;
+    story.until("they join", |world, _| world.db.nodes.len() == 3);
+}
+
+fn complete(copies: &[Copy]) -> usize {
+    copies.iter().filter(|copy| copy.state == CopyState::Available).count()
+}
+
 #[test]
 fn somebody_may_write_only_when_every_shard_has_all_its_copies_and_claims_say_so() {
     let mut story = created();
     story.until("a gate opens", |world, _| {
-        let full =
-            |copies: &Vec<Copy>| copies.iter().filter(|copy| copy.state == CopyState::Available).count() == 3;
-        let founded = !world.db.shards.is_empty() && world.db.shards.iter().all(full);
+        let shards = &world.db.shards;
+        let founded = !shards.is_empty() && shards.iter().all(|copies| complete(copies) == 3);
         assert!(!is_noted(world) || founded, "it is noted before it is so");
         let open = world.pods.iter().filter(|(_, pod)| pod.gate == Some(true));
         let mut own = open.map(|(name, _)| &world.claims[name].contents);
@@ -68,22 +73,19 @@ fn what_is_lost_before_anybody_was_let_write_is_begun_anew() {
             story.destroy("db-a-1");
         }),
         ("the creator, when others have joined and wait for their part", |story| {
-            story.seen = blind;
-            story.until("they join", |world, _| have_joined(world));
+            join_unseen(story);
             story.destroy("db-a-1");
             story.steps(5);
         }),
         ("all of them", |story| {
-            story.seen = blind;
-            story.until("they join", |world, _| have_joined(world));
+            join_unseen(story);
             for name in ["db-a-1", "db-b-1", "db-c-1"] {
                 story.destroy(name);
             }
             story.steps(5);
         }),
         ("the creator, and one that joined is away and comes back later", |story| {
-            story.seen = blind;
-            story.until("they join", |world, _| have_joined(world));
+            join_unseen(story);
             story.destroy("db-a-1");
             story.power("db-c-1", false);
             story.seen = |_| {};
@@ -101,10 +103,7 @@ fn what_is_lost_before_anybody_was_let_write_is_begun_anew() {
         }),
         ("who has the only copies", |story| {
             story.until("all decide, and not all have copies", |world, _| {
-                let complete = |copies: &Vec<Copy>| {
-                    copies.iter().filter(|copy| copy.state == CopyState::Available).count()
-                };
-                world.db.voters.len() == 3 && world.db.shards.iter().any(|shard| complete(shard) == 1)
+                world.db.voters.len() == 3 && world.db.shards.iter().any(|copies| complete(copies) == 1)
             });
             story.destroy("db-a-1");
             assert!(story.world.has_leader());
@@ -146,8 +145,7 @@ fn what_is_given_up_stays_given_up_though_who_was_lost_is_back() {
 #[test]
 fn what_somebody_has_written_to_though_it_was_not_ready_is_not_begun_anew() {
     let mut story = created();
-    story.seen = blind;
-    story.until("they join", |world, _| have_joined(world));
+    join_unseen(&mut story);
     story.destroy("db-a-1");
     story.seen = |observed| {
         if let Some(database) = &mut observed.database {
@@ -192,17 +190,12 @@ fn a_creator_that_is_emptied_does_not_create_a_second_one_while_the_others_are_a
     story.steps(1);
     assert!(!is_noted(&story.world));
     let first = story.world.db.id.clone();
-    let (b, c) = (story.machine("db-b-1"), story.machine("db-c-1"));
-    for (machine, powers) in [(&b, false), (&c, false)] {
-        story.world.boxes.get_mut(machine).unwrap().power = powers;
-    }
+    ["db-b-1", "db-c-1"].iter().for_each(|name| story.power(name, false));
     story.world.disks.get_mut("pv-db-a-1").unwrap().data = None;
     let done = story.steps(2);
     assert!(!has_created(&story.world, &done), "{done:?}");
     assert!(story.world.claims["db-a-1"].suspect.is_some());
-    for machine in [b, c] {
-        story.world.boxes.get_mut(&machine).unwrap().power = true;
-    }
+    ["db-b-1", "db-c-1"].iter().for_each(|name| story.power(name, true));
     story.until_well();
     assert_ne!(story.world.db.id, first);
 }
@@ -210,8 +203,7 @@ fn a_creator_that_is_emptied_does_not_create_a_second_one_while_the_others_are_a
 #[test]
 fn a_database_in_which_nobody_decides_is_waited_for_and_the_way_out_is_named() {
     let mut story = created();
-    story.seen = blind;
-    story.until("they join", |world, _| have_joined(world));
+    join_unseen(&mut story);
     // Its kubelet says that all is well, and it is not heard.
     let machine = story.machine("db-a-1");
     story.world.boxes.get_mut(&machine).unwrap().network = false;

@@ -61,7 +61,6 @@ pub struct Member {
 
 #[derive(Clone, Debug, Default)]
 pub struct Db {
-    pub exists: bool,
     pub id: String,
     pub epoch: u64,
     pub nodes: BTreeMap<String, Member>,
@@ -824,7 +823,6 @@ impl World {
                 let volume = self.claims[instance].volume.clone().unwrap();
                 self.disks.get_mut(&volume).unwrap().data = Some(id.clone());
                 let copies = vec![Copy { node: id.clone(), state: CopyState::Available }];
-                self.db.exists = true;
                 self.db.shards = vec![copies; SHARDS];
                 self.db.voters.insert(id.clone());
                 self.db

@@ -9,8 +9,8 @@ const CLUSTERS: usize = 50;
 const WATCHED: Duration = Duration::from_secs(30);
 /// The most memory that the operator may use, in bytes.
 const MEMORY_MAX: u64 = 50_000_000;
-/// The most that it may use of a core. It needs a third of one percent on a quiet machine, where one percent is the bar; while other tests run on a slow one, three times as much was seen.
-const CPU_MAX: f64 = 0.03;
+/// The most that it may use of a core.
+const CPU_MAX: f64 = 0.01;
 
 /// Real databases, of one node each: with three it is the same but for minutes of starting them (the docs have the figures). They are at rest as well,
 /// and yet much of what two cores can do: so the operator's own processor time counts, not how long anything takes.
@@ -44,16 +44,19 @@ fn fifty_databases_at_rest_cost_next_to_nothing() {
     case.report("fifty databases from nothing", began.elapsed());
 
     let mut used = None;
-    until("nothing to be written for a while", HEALED, || {
+    // Looked at again if it is not so: the other tests on these cores make the same work dearer, by turns.
+    until("nothing to be written for a while, at next to no cost", HEALED, || {
         case.kubernetes.api.forget_requests();
         let (began, before) = (Instant::now(), case.used());
         while began.elapsed() < WATCHED {
             thread::park_timeout(WATCHED.saturating_sub(began.elapsed()));
         }
         let (memory, cpu) = case.used();
-        used = Some((memory, (cpu - before.1).as_secs_f64() / began.elapsed().as_secs_f64()));
+        let share = (cpu - before.1).as_secs_f64() / began.elapsed().as_secs_f64();
+        used = Some((memory, share));
         match case.writes() {
-            none if none.is_empty() => Ok(()),
+            none if none.is_empty() && share < CPU_MAX => Ok(()),
+            none if none.is_empty() => Err(format!("it uses {share} of a core")),
             writes => Err(format!("{writes:?}")),
         }
     });
